@@ -1,0 +1,254 @@
+//! Every bound and every protocol timer in one table, checked at compile time.
+//!
+//! Bounds that an operator may change are in [`Limits`]; what both ends must agree on is a
+//! constant. Each says why it has its value.
+
+use crate::time::Duration;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+const fn s(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+// ---- handshake (wire.md 4.9) ----
+
+/// When the identical bytes of an INIT are sent again, after the first sending; each ± 20 %.
+pub const INIT_REPEAT: [Duration; 3] = [ms(300), ms(900), ms(2100)];
+/// When an attempt starts anew with a new ephemeral key.
+pub const INIT_RENEW: Duration = ms(4500);
+/// Distance of later attempts, plus up to [`INIT_RENEW_JITTER`].
+pub const INIT_RENEW_LATER: Duration = s(5);
+/// Jitter on top of [`INIT_RENEW_LATER`], so that two ends do not stay in step.
+pub const INIT_RENEW_JITTER: Duration = ms(334);
+/// When a handshake towards a peer is given up.
+pub const INIT_GIVE_UP: Duration = s(90);
+/// Most destinations of one INIT: relay channel, last good path, resolved endpoints.
+pub const FIRST_FLIGHT: usize = 4;
+/// How long the larger identity holds back its own INIT after it has answered one.
+pub const SIMULTANEOUS_PAUSE: Duration = s(5);
+/// A session that we answered for and that was never confirmed.
+pub const PENDING_TTL: Duration = s(15);
+/// A pending handshake younger than this makes a lower number stale.
+pub const PENDING_FRESH: Duration = s(5);
+/// Most resends of one cached RESP, so that a replayed INIT amplifies nothing for long.
+pub const RESP_RESENDS: u8 = 32;
+/// When the initiator sends F0 again on a session on which it has heard nothing.
+pub const CONFIRM_REPEAT: [Duration; 3] = [ms(300), ms(900), ms(2100)];
+/// Rotation of the cookie secret; the previous one is accepted for as long again.
+pub const COOKIE_ROTATE: Duration = s(120);
+/// Handshake numbers from here on are ignored: a clock once set far ahead heals.
+pub const HS_SEQ_MAX: u64 = 1 << 62;
+
+// ---- sessions (wire.md 4.9, 5.4) ----
+
+/// The initiator of `cur` rekeys at this age, less up to [`REKEY_JITTER`].
+pub const REKEY_INITIATOR: Duration = s(120);
+/// See [`REKEY_INITIATOR`].
+pub const REKEY_JITTER: Duration = s(12);
+/// The other side rekeys at this age, should the initiator have failed to.
+pub const REKEY_RESPONDER: Duration = s(165);
+/// A session neither sends nor receives beyond this age.
+pub const REJECT_AFTER: Duration = s(180);
+/// Rekey after this many 16-byte AEAD blocks (RFC 9001 B.1 for advantage 2^-57).
+pub const REKEY_BLOCKS: u64 = 1 << 34;
+/// Hard stop after this many blocks.
+pub const REJECT_BLOCKS: u64 = 1 << 35;
+/// An empty frame this long after data was received and nothing sent.
+pub const PASSIVE_KEEPALIVE: Duration = s(10);
+/// All keys of a peer are zeroed this long after its last session.
+pub const ZEROIZE_AFTER: Duration = s(540);
+/// `prev` carries stream segments until newer sessions have received this many bytes ...
+pub const PREV_STREAM_BYTES: u64 = 1 << 30;
+/// ... or for this long, whichever is first: 32-bit sequence numbers wrap.
+pub const PREV_STREAM_TIME: Duration = s(10);
+
+// ---- paths (wire.md 4.9) ----
+
+/// Floor of the suspicion deadline of 3 smoothed round trips.
+pub const SUSPECT_FLOOR: Duration = ms(500);
+/// Suspicion deadline on a path without a round-trip sample.
+pub const SUSPECT_NO_SAMPLE: Duration = s(1);
+/// Least distance of the INITs that a suspect path causes.
+pub const SUSPECT_INIT: Duration = s(5);
+/// A suspect path that stays silent for this long is removed (a relay channel is not).
+pub const PATH_REMOVE: Duration = s(15);
+/// NAT keepalive to the beacon and on the path of peers with open streams; each ± 10 %.
+/// Cloud NATs and security groups forget a UDP flow after 30 s.
+pub const NAT_KEEPALIVE: Duration = s(15);
+/// An empty frame on the relay channel of a peer with open streams, so that it stays bound.
+pub const RELAY_KEEPALIVE: Duration = s(120);
+
+// ---- directory (wire.md 4.9, 6, 7, 9) ----
+
+/// Longest back-off of attempts towards registry and beacon; each ± 50 %.
+pub const DIRECTORY_BACKOFF_MAX: Duration = s(30);
+/// When a request to the beacon is sent again.
+pub const BEACON_REPEAT: [Duration; 2] = [ms(500), ms(1500)];
+/// When an unacknowledged `Bound` is sent again.
+pub const BOUND_REPEAT: [Duration; 3] = [ms(300), ms(900), ms(2100)];
+/// An idle registry channel is closed after this time by either end.
+pub const REGISTRY_IDLE: Duration = s(60);
+/// A registry connection that has not authenticated.
+pub const REGISTRY_PRE_AUTH: Duration = s(3);
+/// Bytes that a registry connection may send before it has authenticated.
+pub const REGISTRY_PRE_AUTH_BYTES: usize = 512;
+/// Longest frame on a registry channel, tag included.
+pub const REGISTRY_FRAME_MAX: usize = 16 * 1024;
+/// An unused relay channel is unbound after this time.
+pub const CHANNEL_IDLE: Duration = s(300);
+/// The agent rekeys its beacon session at this age; the beacon never initiates.
+pub const BEACON_REKEY: Duration = s(3600);
+/// A beacon session beyond this age is dead.
+pub const BEACON_REJECT: Duration = s(3900);
+
+// ---- streams (wire.md 11) ----
+
+/// Maximum segment lifetime; TIME_WAIT is two of them.
+pub const SEGMENT_LIFETIME: Duration = s(5);
+/// Lower bound of the retransmission timeout (RFC 6298 says 1 s, Linux has used 200 ms).
+pub const RTO_MIN: Duration = ms(200);
+/// Upper bound of the retransmission timeout (RFC 6298).
+pub const RTO_MAX: Duration = s(60);
+/// Retransmission timeout before the first sample (RFC 6298 2.1).
+pub const RTO_INITIAL: Duration = s(1);
+/// Longest delay of an acknowledgement.
+pub const ACK_DELAY_MAX: Duration = ms(25);
+/// An acknowledgement goes out after this many frames at the latest ...
+pub const ACK_FRAMES: u32 = 16;
+/// ... and after this many for one round trip after a gap.
+pub const ACK_FRAMES_AFTER_GAP: u32 = 4;
+/// Most ranges, and most stream entries, of one acknowledgement.
+pub const ACK_RANGES: usize = 32;
+/// Longest distance of zero-window probes while they are answered.
+pub const ZERO_WINDOW_PROBE_MAX: Duration = s(2);
+/// Bytes of a pool block.
+pub const BLOCK: usize = 16 * 1024;
+/// Blocks that an active stream may always have, for each direction.
+pub const BLOCKS_GUARANTEED: usize = 4;
+/// Most bytes of a stream's receive window and send ring.
+pub const STREAM_WINDOW_MAX: usize = 16 * 1024 * 1024;
+/// The unit of the window field.
+pub const WINDOW_UNIT: usize = 1024;
+/// Congestion window at the start, in datagrams (RFC 6928).
+pub const INITIAL_WINDOW: u32 = 10;
+/// Outgoing datagrams that wait, per peer; the oldest is dropped when there is one more.
+pub const DATAGRAM_QUEUE: usize = 64;
+
+// ---- frames (wire.md 5.1) ----
+
+/// Index and counter in front of a data frame's ciphertext.
+pub const FRAME_HEADER: usize = 12;
+/// AEAD tag behind it.
+pub const TAG: usize = 16;
+/// The inner header (`published-wire.md`).
+pub const INNER_HEADER: usize = 34;
+/// What a full data packet costs over its payload.
+pub const OVERHEAD: usize = FRAME_HEADER + INNER_HEADER + TAG;
+/// What the relay adds in front.
+pub const RELAY_HEADER: usize = 12;
+/// Largest UDP payload that a 1,280-byte MTU carries over IPv6.
+pub const DATAGRAM_DEFAULT: u16 = 1232;
+/// Largest UDP payload there is over IPv4.
+pub const DATAGRAM_MAX: u16 = 65_507;
+/// Bytes of the longest segmentation-offload train.
+pub const TRAIN_BYTES_MAX: usize = 65_000;
+/// Segments of the longest train (Linux UDP_MAX_SEGMENTS).
+pub const TRAIN_SEGMENTS_MAX: usize = 64;
+
+const _: () = {
+    assert!(OVERHEAD == 62);
+    assert!(REGISTRY_FRAME_MAX <= u16::MAX as usize);
+    assert!(BLOCKS_GUARANTEED * BLOCK == 64 * 1024);
+    assert!(STREAM_WINDOW_MAX <= u16::MAX as usize * WINDOW_UNIT);
+    assert!(STREAM_WINDOW_MAX.is_multiple_of(BLOCK));
+    // A responder forgets an unconfirmed session only after the initiator's last repetition.
+    assert!(PENDING_TTL.as_millis() > INIT_RENEW.as_millis());
+    assert!(REKEY_RESPONDER.as_millis() > REKEY_INITIATOR.as_millis());
+    assert!(REJECT_AFTER.as_millis() > REKEY_RESPONDER.as_millis());
+    assert!(REJECT_BLOCKS > REKEY_BLOCKS);
+};
+
+/// How much of everything one node may hold. Set once, at construction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Peers: trusted, or asked for trust.
+    pub peers: usize,
+    /// Sessions over all peers; a peer holds at most 6. Default 2 × peers + 64.
+    pub sessions: usize,
+    /// Replay window words of 64 counters per session (`wire.md` 5.2): 128, or 4 in small
+    /// systems.
+    pub replay_words: usize,
+    /// Streams over all peers, half-open and lingering ones included.
+    pub streams: usize,
+    /// Bytes of the pool that all stream data lives in; a multiple of [`BLOCK`].
+    pub buffer_bytes: usize,
+    /// Frames in flight over all peers.
+    pub frames: usize,
+    /// Ports with a listener.
+    pub listeners: usize,
+    /// Streams that wait in one listener's accept queue.
+    pub backlog: usize,
+    /// Requests to the registry that wait for an answer or for being taken.
+    pub requests: usize,
+    /// Trust requests of others that wait for a decision.
+    pub trust_requests: usize,
+    /// Relay channels.
+    pub channels: usize,
+    /// Diffie–Hellman handshakes a second (token bucket; burst is a fifth).
+    pub handshakes_per_second: u32,
+    /// Handshakes a second of one source address that has shown a cookie; the burst is 5.
+    pub handshakes_per_source: u32,
+    /// UDP payload bytes of our datagrams. A peer's own limit may lower it.
+    pub datagram: u16,
+}
+
+impl Limits {
+    /// For a machine with an operating system.
+    pub const fn desktop() -> Self {
+        Limits {
+            peers: 1024,
+            sessions: 2 * 1024 + 64,
+            replay_words: 128,
+            streams: 4096,
+            buffer_bytes: 256 * 1024 * 1024,
+            frames: 64 * 1024,
+            listeners: 256,
+            backlog: 64,
+            requests: 64,
+            trust_requests: 32,
+            channels: 64,
+            handshakes_per_second: 1000,
+            handshakes_per_source: 20,
+            datagram: DATAGRAM_DEFAULT,
+        }
+    }
+
+    /// For a microcontroller.
+    pub const fn small() -> Self {
+        Limits {
+            peers: 4,
+            sessions: 12,
+            replay_words: 4,
+            streams: 8,
+            buffer_bytes: 16 * BLOCK,
+            frames: 64,
+            listeners: 4,
+            backlog: 2,
+            requests: 4,
+            trust_requests: 2,
+            channels: 4,
+            handshakes_per_second: 5,
+            handshakes_per_source: 20,
+            datagram: DATAGRAM_DEFAULT,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits::desktop()
+    }
+}

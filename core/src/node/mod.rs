@@ -1,0 +1,1 @@
+//! One agent: composes tunnel, transport, directory and trust.

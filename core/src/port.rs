@@ -1,0 +1,1 @@
+//! Listeners, ephemeral ports and accept queues.

@@ -1,0 +1,1 @@
+//! Services over stream handles (`wire.md` 12).

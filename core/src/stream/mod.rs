@@ -1,0 +1,1 @@
+//! Streams and datagrams over data frames (`wire.md` 11).
