@@ -121,6 +121,8 @@ pub const BEACON_REJECT: Duration = s(3900);
 
 /// Maximum segment lifetime; TIME_WAIT is two of them.
 pub const SEGMENT_LIFETIME: Duration = s(5);
+/// How long a finished stream that the application has released waits for the peer's FIN.
+pub const ORPHAN_LINGER: Duration = s(60);
 /// Lower bound of the retransmission timeout (RFC 6298 says 1 s, Linux has used 200 ms).
 pub const RTO_MIN: Duration = ms(200);
 /// Upper bound of the retransmission timeout (RFC 6298).
@@ -139,8 +141,13 @@ pub const ACK_RANGES: usize = 32;
 pub const ZERO_WINDOW_PROBE_MAX: Duration = s(2);
 /// Bytes of a pool block.
 pub const BLOCK: usize = 16 * 1024;
-/// Blocks that an active stream may always have, for each direction.
-pub const BLOCKS_GUARANTEED: usize = 4;
+/// Blocks that an open stream may always have: 64 KiB (`wire.md` 11). They are reserved when
+/// it opens, and taken only while bytes are in them ...
+pub const BLOCKS_GUARANTEED: usize = BLOCKS_GUARANTEED_RECEIVE + BLOCKS_GUARANTEED_SEND;
+/// ... three to receive, so that the first window is 48 KiB ...
+pub const BLOCKS_GUARANTEED_RECEIVE: usize = 3;
+/// ... and one to send. Both directions grow with what they carry.
+pub const BLOCKS_GUARANTEED_SEND: usize = 1;
 /// Most bytes of a stream's receive window and send ring.
 pub const STREAM_WINDOW_MAX: usize = 16 * 1024 * 1024;
 /// The unit of the window field.
