@@ -264,7 +264,7 @@ mod tests {
             v[2] = v[2].rotate_left(32);
         }
         let mut chunks = message.chunks_exact(8);
-        let mut absorb = |v: &mut [u64; 4], m: u64| {
+        let absorb = |v: &mut [u64; 4], m: u64| {
             v[3] ^= m;
             round(v);
             round(v);

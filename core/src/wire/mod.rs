@@ -5,6 +5,8 @@
 
 pub mod control;
 pub mod frame;
+#[cfg(test)]
+mod frozen;
 pub mod registry;
 pub mod stun;
 

@@ -387,3 +387,115 @@ fn xor(value: &mut [u8], transaction: &Transaction) {
         *byte ^= mask;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    const TRANSACTION: Transaction =
+        [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
+
+    fn hex(text: &str) -> Vec<u8> {
+        let text: std::string::String = text.split_whitespace().collect();
+        data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
+    }
+
+    /// RFC 5769 2.1: an ICE request, whose PRIORITY a plain server does not know.
+    #[test]
+    fn rfc5769_request() {
+        let message = hex("00010058 2112a442 b7e7a701 bc34d686 fa87dfae
+             80220010 5354554e 20746573 7420636c 69656e74
+             00240004 6e0001ff 80290008 932ff9b1 51263b36
+             00060009 6576746a 3a683676 59202020
+             00080014 9aeaa70c bfd8cb56 781ef2b5 b2d3f249 c1b571a2
+             80280004 e57a3bcf");
+        assert!(is_request(&message));
+        assert_eq!(decode_request(&message), Err(StunError::Unknown(0x24)));
+        // Without the fingerprint's last bit it is not even that.
+        let mut damaged = message.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        assert_eq!(decode_request(&damaged), Err(StunError::Fingerprint));
+        let mut damaged = message;
+        damaged[30] ^= 1;
+        assert_eq!(decode_request(&damaged), Err(StunError::Fingerprint));
+    }
+
+    /// RFC 5769 2.2 and 2.3.
+    #[test]
+    fn rfc5769_responses() {
+        let v4 = hex("0101003c 2112a442 b7e7a701 bc34d686 fa87dfae
+             8022000b 74657374 20766563 746f7220 00200008 0001a147 e112a643
+             00080014 2b91f599 fd9e90c3 8c7489f9 2af9ba53 f06be7d7
+             80280004 c07d4c96");
+        let response = decode_response(&v4).unwrap();
+        assert_eq!(response.mapped, "192.0.2.1:32853".parse().unwrap());
+        assert_eq!(response.transaction, TRANSACTION);
+        let v6 = hex("01010048 2112a442 b7e7a701 bc34d686 fa87dfae
+             8022000b 74657374 20766563 746f7220
+             00200014 0002a147 0113a9fa a5d3f179 bc25f4b5 bed2b9d9
+             00080014 a382954e 4be67bf1 1784c97c 8292c275 bfe3ed41
+             80280004 c8fb0b4c");
+        let mapped = "[2001:db8:1234:5678:11:2233:4455:6677]:32853".parse().unwrap();
+        assert_eq!(decode_response(&v6).unwrap().mapped, mapped);
+        // Our own writer gives the same attribute bytes.
+        let mut out = [0; MESSAGE_MAX];
+        let ours = Response { transaction: TRANSACTION, mapped, origin: None, other: None };
+        let n = encode_response(&ours, true, &mut out).unwrap();
+        assert_eq!(out[HEADER..HEADER + 24], v6[36..60]);
+        assert_eq!(decode_response(&out[..n]), Ok(ours));
+    }
+
+    #[test]
+    fn behaviour_discovery_round_trips() {
+        let mut out = [0; MESSAGE_MAX];
+        for (ip, port) in [(false, false), (true, false), (false, true), (true, true)] {
+            let change = Change { ip, port };
+            let n = encode_request([9; 12], change, &mut out).unwrap();
+            assert!(n <= REQUEST_MAX);
+            let request = decode_request(&out[..n]).unwrap();
+            assert_eq!((request.change, request.transaction), (change, [9; 12]));
+        }
+        let response = Response {
+            transaction: [9; 12],
+            mapped: "[2001:db8::1]:1".parse().unwrap(),
+            origin: Some("[2001:db8::2]:2".parse().unwrap()),
+            other: Some("[2001:db8::3]:65535".parse().unwrap()),
+        };
+        for fingerprint in [false, true] {
+            let n = encode_response(&response, fingerprint, &mut out).unwrap();
+            assert_eq!(decode_response(&out[..n]), Ok(response));
+            // `wire.md` 7: at most 3 times the request, IP and UDP headers counted.
+            assert!(n + 48 <= 3 * (HEADER + if fingerprint { 8 } else { 0 } + 48));
+        }
+        assert_eq!(encode_response(&response, true, &mut out[..MESSAGE_MAX - 1]), None);
+        let n = encode_no_change([9; 12], &mut out).unwrap();
+        assert_eq!(decode_response(&out[..n]), Err(StunError::Refused(420)));
+        assert!(n + 28 <= 3 * (HEADER + 8 + 28));
+    }
+
+    proptest! {
+        #[test]
+        fn decoders_are_total(mut bytes in prop::collection::vec(any::<u8>(), 20..200), kind: bool) {
+            let _ = decode_request(&bytes);
+            // With a good header the attributes are reached.
+            bytes.truncate(bytes.len() / 4 * 4);
+            let length = (bytes.len() - HEADER) as u16;
+            bytes[..2].copy_from_slice(if kind { &[0, 1] } else { &[1, 1] });
+            bytes[2..4].copy_from_slice(&length.to_be_bytes());
+            bytes[4..8].copy_from_slice(&MAGIC.to_be_bytes());
+            let _ = decode_request(&bytes);
+            let _ = decode_response(&bytes);
+        }
+
+        #[test]
+        fn any_address_round_trips(ip: std::net::IpAddr, port: u16, transaction: [u8; 12]) {
+            let mapped = SocketAddr::new(ip, port);
+            let response = Response { transaction, mapped, origin: Some(mapped), other: None };
+            let mut out = [0; MESSAGE_MAX];
+            let n = encode_response(&response, false, &mut out).unwrap();
+            prop_assert_eq!(decode_response(&out[..n]), Ok(response));
+        }
+    }
+}
