@@ -4,6 +4,7 @@ mod beacon;
 mod config;
 mod limit;
 mod registry;
+mod slots;
 
 pub use config::{Alternate, RendezvousConfig, RendezvousLimits};
 pub use registry::commit::Commit;

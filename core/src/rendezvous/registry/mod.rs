@@ -13,6 +13,7 @@ pub(crate) mod find;
 pub(crate) mod mailbox;
 pub(crate) mod rows;
 pub(crate) mod rules;
+pub(crate) mod service;
 
 
 use crate::addr::{Address, NetworkId, NodeId};
