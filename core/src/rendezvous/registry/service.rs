@@ -154,6 +154,12 @@ impl Desk {
     }
 }
 
+/// The answer to a request whose commit failed; gives its length.
+pub(crate) fn storage_failed(id: u32, out: &mut [u8]) -> usize {
+    let refusal = Refusal { code: ErrorCode::RateLimited, retry_ms: 1000 };
+    encode_answer(id, &Err(refusal), out).expect("an error has 11 bytes")
+}
+
 /// Whether the connection's standing allows the request at all.
 fn admit(
     directory: &Directory,
