@@ -43,9 +43,6 @@ pub struct Peer {
     pub(super) confirm_due: bool,
     #[serde(skip)]
     pub(super) resolve_due: bool,
-    /// The registry did not find it in our default network: ask on the backbone.
-    #[serde(skip)]
-    pub(super) on_backbone: bool,
     #[serde(skip)]
     pub(super) endpoints: Vec<Endpoint, ENDPOINTS_KEPT>,
 }
@@ -63,7 +60,6 @@ impl Peer {
             answer_due: None,
             confirm_due: false,
             resolve_due: false,
-            on_backbone: false,
             endpoints: Vec::new(),
         }
     }

@@ -143,10 +143,9 @@ impl Trust<'_> {
             },
             Job::Resolve(i) => {
                 let peer = self.peer(i)?;
-                let network = if peer.on_backbone { NetworkId::BACKBONE } else { ctx.network };
                 Request::Resolve {
                     target: Target::Address(peer.address),
-                    network: Some(network),
+                    network: Some(ctx.network),
                     grant: peer.held().map(|g| Bytes(g.encode())),
                 }
             }
@@ -355,14 +354,8 @@ impl Trust<'_> {
                     slot.fact.touch(ctx.journal);
                 }
             }
-            None if !peer.on_backbone && ctx.network != NetworkId::BACKBONE => {
-                // It may be no member of our default network.
-                peer.on_backbone = true;
-                return;
-            }
             None => peer.endpoints.clear(),
         }
-        peer.on_backbone = false;
         peer.resolve_due = false;
         self.raise(i, peer::RESOLVED);
     }
