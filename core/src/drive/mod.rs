@@ -34,4 +34,4 @@ pub use hub::{Hub, Refusal, WaitFor};
 #[cfg(feature = "alloc")]
 pub use inbox::Inbox;
 pub use io::{Clock, Datagrams, IoError, Received};
-pub use turn::{Driver, IoStats, Outlet, Turn, BLOCKED_TICK, RECEIVE_BUFFER, SEND_BUFFER};
+pub use turn::{BLOCKED_TICK, Driver, IoStats, Outlet, RECEIVE_BUFFER, SEND_BUFFER, Turn};
