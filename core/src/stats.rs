@@ -70,6 +70,8 @@ drop_reasons! {
     UnknownControl = "unknown_control",
     /// The queue of outgoing datagrams was full; the oldest went.
     DatagramQueue = "datagram_queue",
+    /// The other end of a relay channel has no session with the beacon.
+    Offline = "offline",
 }
 
 /// A counter per [`DropReason`]; wraps after 2^64.

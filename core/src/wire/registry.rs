@@ -50,7 +50,11 @@ pub enum Target {
     Hostname(Hostname),
 }
 
-/// Names of registry operations; the discriminants are the postcard variants.
+/// What an agent asks of the registry.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "decodes without an allocator; one value lives at a time"
+)]
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Request<'a> {
     /// Asks for an address. Proof: signature by `identity` over `L ‖ "reserve\0" ‖ h`, `h` the
@@ -347,6 +351,10 @@ pub fn append<T: Serialize>(entry: &T, out: &mut [u8], used: usize) -> Result<us
 }
 
 /// What the registry answers.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "decodes without an allocator; one value lives at a time"
+)]
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Answer<'a> {
     /// Done, and durable.
