@@ -530,6 +530,7 @@ impl<'s> Core<'s> {
     }
 
     pub(super) fn handle_beacon(&mut self, packet: &mut [u8]) -> Result<(), DropReason> {
+        let now = self.now;
         let (beacon, trust, mut ctx) = self.beacon_parts();
         let heard = beacon.handle_packet(&mut ctx, packet)?;
         // A peer is who we have pinned, address and identity.
@@ -542,7 +543,6 @@ impl<'s> Core<'s> {
             Heard::Nothing => {}
             Heard::Waiting => self.mailbox.wanted = true,
             Heard::Channel(entry, info) => {
-                let now = self.now;
                 match known(&info).filter(|peer| beacon.asked(entry) == Some(*peer)) {
                     Some(peer) => return room(beacon.set_up(peer, &info, None)),
                     None => {
@@ -590,6 +590,17 @@ impl<'s> Core<'s> {
             self.plan_rotation();
         } else {
             self.rotate_at = self.now + DIRECTORY_BACKOFF_MAX;
+        }
+    }
+
+    /// Ends requests for trust that nobody answers, once an hour.
+    pub(super) fn sweep(&mut self) {
+        if self.now < self.sweep_at {
+            return;
+        }
+        self.sweep_at = self.now + Duration::from_secs(3600);
+        if let Some((trust, mut ctx)) = self.trust_parts() {
+            trust.expire(&mut ctx);
         }
     }
 

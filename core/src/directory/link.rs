@@ -11,6 +11,7 @@
 //! | Keyed | pin durable | Greeting: AOR1 sent |
 //! | Greeting | message 2 | Open |
 //! | Greeting | closed, key was remembered | Down at once, key forgotten |
+//! | Greeting | closed, key was fresh, record shown | BackOff; the next greeting shows none |
 //! | Open | idle 60 s, frame that does not open, request unanswered 10 s | Closing, edge Close |
 //! | any but Down, BackOff | closed | BackOff: 0.5 s doubling to 30 s, ± 50 % |
 //! | BackOff | time | Down |
@@ -18,6 +19,7 @@
 //! Only the registry's Ed25519 key is pinned; its tunnel key rotates. Nothing is sent to a
 //! registry that shows another identity but the 36 bytes that ask for its keys.
 
+use super::channel::{Channel, Greeting, UNKNOWN};
 use super::own::Own;
 use crate::addr::Address;
 use crate::crypto::assign::verify_keys;
@@ -27,7 +29,6 @@ use crate::limits::{
     REGISTRY_IDLE, TAG,
 };
 use crate::rng::Rng;
-use crate::session::channel::{Channel, Greeting};
 use crate::session::payload::{Caps, InitPayload};
 use crate::slab::Store;
 use crate::time::{Duration, Instant};
@@ -71,6 +72,12 @@ pub(super) struct Link<'s> {
     tx_to: usize,
     failures: u32,
     active: Instant,
+    /// The present greeting shows no record, nor is an address of ours believed.
+    anonymous: bool,
+    /// The registry refused our record: the next greeting shows none.
+    forgotten: bool,
+    /// The registry's tunnel key of the present channel.
+    tunnel: Option<TunnelKey>,
     pub(super) dial: bool,
     pub(super) close: bool,
     pub(super) bytes: bool,
@@ -88,6 +95,9 @@ impl<'s> Link<'s> {
             tx_to: 0,
             failures: 0,
             active: Instant::START,
+            anonymous: true,
+            forgotten: false,
+            tunnel: None,
             dial: false,
             close: false,
             bytes: false,
@@ -98,9 +108,19 @@ impl<'s> Link<'s> {
         matches!(self.state, State::Open(_))
     }
 
-    /// Whether attempts have failed since the last answer.
-    pub(super) fn is_failing(&self) -> bool {
-        self.failures > 0
+    /// Whether the owner was asked to close the connection and has not reported it.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing)
+    }
+
+    /// Whether the registry has not seen our record on this channel.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.anonymous
+    }
+
+    /// The registry's tunnel key, proven by the channel.
+    pub(super) fn tunnel(&self) -> Option<TunnelKey> {
+        self.tunnel
     }
 
     /// The hash that names the open channel.
@@ -141,7 +161,7 @@ impl<'s> Link<'s> {
             Some(tunnel) => self.greet(now, own, aead, rng, tunnel, true),
             None => {
                 let nonce: [u8; 32] = rng.bytes();
-                self.tx[..4].copy_from_slice(b"AOR0");
+                self.tx[..4].copy_from_slice(UNKNOWN);
                 self.tx[4..36].copy_from_slice(&nonce);
                 self.tx_to = 36;
                 self.bytes = true;
@@ -178,7 +198,9 @@ impl<'s> Link<'s> {
         remembered: bool,
     ) {
         // Only a record that the registry has taken is shown; before, `Reserve` proves us.
-        let record = own.keys.record.filter(|_| own.keys.published);
+        let record = own.keys.record.filter(|_| own.keys.published && !self.forgotten);
+        self.anonymous = record.is_none();
+        self.tunnel = Some(tunnel);
         let payload = InitPayload {
             caps: Caps::of(aead),
             rekey: false,
@@ -266,13 +288,14 @@ impl<'s> Link<'s> {
                 }
             }
             State::Greeting { greeting, remembered, since } => {
-                match greeting.finish(&own.keys.current, aead, &mut unit[2..]) {
+                let secrets = [Some(&own.keys.current), own.keys.previous.as_ref()];
+                match greeting.finish(secrets.into_iter().flatten(), aead, &mut unit[2..]) {
                     Ok(channel) => {
                         self.state = State::Open(channel);
+                        self.forgotten = false;
                         Received::Opened
                     }
                     Err(_) => {
-                        let (greeting, _) = (greeting, ());
                         self.state = State::Greeting { greeting, remembered, since };
                         Received::Broken
                     }
@@ -366,17 +389,23 @@ impl<'s> Link<'s> {
             State::Down => {}
             State::BackOff(until) => self.state = State::BackOff(until),
             State::Greeting { remembered: true, .. } => return true,
+            State::Greeting { .. } => {
+                self.forgotten = !self.anonymous;
+                self.back_off(now, rng);
+            }
             // An idle channel that ends is no failure.
             State::Open(_) | State::Closing if self.failures == 0 => {}
-            _ => {
-                let doublings = self.failures.min(8);
-                let span = (DIRECTORY_BACKOFF_MIN * (1 << doublings)).min(DIRECTORY_BACKOFF_MAX);
-                let jitter = Duration::from_nanos(rng.below(span.as_nanos() as u64));
-                self.failures = self.failures.saturating_add(1);
-                self.state = State::BackOff(now + span / 2 + jitter);
-            }
+            _ => self.back_off(now, rng),
         }
         false
+    }
+
+    fn back_off(&mut self, now: Instant, rng: &mut Rng) {
+        let doublings = self.failures.min(8);
+        let span = (DIRECTORY_BACKOFF_MIN * (1 << doublings)).min(DIRECTORY_BACKOFF_MAX);
+        let jitter = Duration::from_nanos(rng.below(span.as_nanos() as u64));
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::BackOff(now + span / 2 + jitter);
     }
 
     /// A connection that made no progress counts as failed from now on.

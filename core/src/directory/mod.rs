@@ -34,6 +34,7 @@
 
 mod answer;
 mod beacon;
+mod channel;
 mod commands;
 mod flow;
 mod link;
@@ -62,7 +63,7 @@ use crate::stats::{DropReason, Drops};
 use crate::time::{Duration, Instant, UnixTime, WallClock};
 use crate::trust::{self, IncomingSlot, OutgoingSlot, PeerSlot, Trust, TrustEvent};
 use crate::wire::Bytes;
-use crate::wire::control::{BeaconError, Candidates, Endpoint};
+use crate::wire::control::{BeaconError, Candidates};
 use beacon::{Beacon, ChannelEvent};
 use core::net::SocketAddr;
 use flow::{InFlight, Mailbox};
@@ -278,6 +279,8 @@ struct Core<'s> {
     /// Whether `Reserve` was answered on the present channel.
     reserved: bool,
     rotate_at: Instant,
+    /// When old requests for trust are looked for.
+    sweep_at: Instant,
     edges: Edges,
     link_state: LinkState,
     started: bool,
@@ -290,6 +293,8 @@ struct Core<'s> {
 pub struct Directory<'s> {
     link: Link<'s>,
     core: Core<'s>,
+    /// The next moment of [`Directory::handle_timeout`], edges apart.
+    deadline: Instant,
 }
 
 impl core::fmt::Debug for Directory<'_> {
@@ -351,12 +356,14 @@ impl<'s> Directory<'s> {
                 register_at: Instant::START,
                 reserved: false,
                 rotate_at: Instant::NEVER,
+                sweep_at: Instant::START,
                 edges: Edges::default(),
                 link_state: LinkState::Offline,
                 started: false,
                 fenced: false,
                 now,
             },
+            deadline: Instant::NEVER,
         }
     }
 
@@ -425,7 +432,7 @@ impl<'s> Directory<'s> {
                 Received::Keys { shown, tunnel } => self.handle_keys(now, shown, tunnel),
                 Received::Opened => {
                     core.reserved = false;
-                    core.learn_tunnel(self.link.registry_key());
+                    core.learn_tunnel(self.link.tunnel());
                 }
                 Received::Frame(len) => {
                     let plaintext = self.link.plaintext(len);
@@ -455,6 +462,7 @@ impl<'s> Directory<'s> {
             }
             n += self.link.poll_bytes(&mut out[n..]);
         }
+        self.settle();
         n
     }
 
@@ -594,6 +602,7 @@ impl<'s> Directory<'s> {
     pub fn keepalive_now(&mut self, now: Instant) {
         self.core.tick(now);
         self.core.beacon.keepalive_now();
+        self.settle();
     }
 
     /// A fresh handshake with the beacon at once: the machine was suspended or its clock
@@ -647,10 +656,15 @@ impl<'s> Directory<'s> {
     /// The next moment at which [`Directory::handle_timeout`] has something to do; not after
     /// the last `now` if there is output.
     pub fn poll_timeout(&self) -> Option<Timeout> {
-        let core = &self.core;
-        if self.has_edge() || self.link.has_output() {
+        if self.has_edge() {
             return Some(Timeout { at: Instant::START, reason: Reason::Output });
         }
+        let at = self.deadline;
+        (at != Instant::NEVER).then_some(Timeout { at, reason: Reason::Directory })
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let core = &self.core;
         let mut at = self.link.deadline(core.is_busy()).min(core.requests.deadline());
         if !core.fenced {
             at = at.min(core.beacon.due());
@@ -659,18 +673,21 @@ impl<'s> Directory<'s> {
             at = at.min(oldest + REGISTRY_ANSWER);
         }
         // What is due and could not be done waits for something else than time.
-        for later in [core.trust.due(), core.register_at, core.rotate_at] {
+        for later in [core.trust.due(), core.register_at, core.rotate_at, core.sweep_at] {
             if later > core.now {
                 at = at.min(later);
             }
         }
-        (at != Instant::NEVER).then_some(Timeout { at, reason: Reason::Directory })
+        at
     }
 
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant) {
         let core = &mut self.core;
         core.tick(now);
+        if now < self.deadline {
+            return;
+        }
         self.link.handle_timeout(now, core.is_busy());
         if core.in_flight.iter().any(|f| f.sent + REGISTRY_ANSWER <= now) {
             self.link.note_failure();
@@ -678,6 +695,7 @@ impl<'s> Directory<'s> {
         }
         core.requests.expire(now);
         core.rotate();
+        core.sweep();
         core.beacon_timeout();
         self.update();
     }
@@ -701,7 +719,7 @@ impl<'s> Directory<'s> {
         if core.journal.take_edge() {
             return Some(E::Store);
         }
-        let mut take = |flag: &mut bool, event: E| core::mem::take(flag).then_some(event);
+        let take = |flag: &mut bool, event: E| core::mem::take(flag).then_some(event);
         let event = take(&mut link.close, E::Close)
             .or_else(|| take(&mut link.dial, E::Dial))
             .or_else(|| take(&mut link.bytes, E::Bytes))
@@ -742,6 +760,13 @@ impl<'s> Directory<'s> {
 
     /// After every mutation: dials if there is something to ask, tells of bytes to send.
     fn update(&mut self) {
+        if self.core.fenced {
+            self.link.hang_up();
+        }
+        if self.link.is_closing() {
+            // Its answers would not be read any more.
+            self.core.connection_lost();
+        }
         let core = &mut self.core;
         let work = core.has_work();
         if work && !self.link.is_open() {
@@ -752,5 +777,10 @@ impl<'s> Directory<'s> {
             self.link.bytes = true;
         }
         core.update_link_state();
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        self.deadline = self.next_deadline();
     }
 }

@@ -40,7 +40,7 @@ mod work;
 
 pub use peer::{Peer, PeerSlot};
 pub use request::{Incoming, IncomingSlot, Outgoing, OutgoingSlot};
-pub(crate) use work::{Job, Outcome, Ticket};
+pub(crate) use work::{Outcome, Ticket};
 
 use crate::addr::{Address, NetworkId, Port};
 use crate::crypto::{Grant, Identity, IdentityKey, Record, Rights, TunnelSecret};
@@ -356,6 +356,17 @@ impl<'s> Trust<'s> {
         slot.fact.touch(ctx.journal);
         self.nodes[peer.index()] = 0;
         self.look();
+        Ok(())
+    }
+
+    /// Takes back a request that nobody has answered.
+    pub(crate) fn withdraw_request(
+        &mut self,
+        ctx: &mut Context<'_>,
+        to: Address,
+    ) -> Result<(), TrustError> {
+        let i = self.find_outgoing(to.on_backbone()).ok_or(TrustError::NotFound)?;
+        self.end_outgoing(ctx, i, false);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Most endpoints kept of one peer, those of the first flight (`wire.md` 4.9).
-pub const ENDPOINTS_KEPT: usize = crate::limits::FIRST_FLIGHT;
+pub(super) const ENDPOINTS_KEPT: usize = crate::limits::FIRST_FLIGHT;
 
 pub(super) const ADDED: u8 = 1;
 pub(super) const GRANTED: u8 = 1 << 1;

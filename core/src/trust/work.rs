@@ -318,6 +318,24 @@ impl Trust<'_> {
         Outcome::Done
     }
 
+    /// Whether an answer about any agent is authentic and contradicts no pin; what it tells of
+    /// a trusted peer is kept.
+    pub(crate) fn check_resolved(
+        &mut self,
+        ctx: &mut Context<'_>,
+        resolved: &registry::Resolved,
+    ) -> bool {
+        let Some(record) = attested(ctx, &resolved.record.0, &resolved.assign.0) else {
+            return false;
+        };
+        if record.fields.addr.node != resolved.address.node {
+            return false;
+        }
+        self.note_record(ctx, &record);
+        let pinned = self.find(record.fields.addr).and_then(|i| self.peer(i));
+        pinned.is_none_or(|peer| peer.identity == record.identity && !peer.frozen)
+    }
+
     fn peer_resolved(
         &mut self,
         ctx: &mut Context<'_>,

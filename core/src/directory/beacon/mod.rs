@@ -266,6 +266,11 @@ impl<'s> Beacon<'s> {
         self.channels.set_up(peer, info, ack)
     }
 
+    /// The peer that this entry is for, while the owner wants it.
+    pub(super) fn asked(&mut self, entry: usize) -> Option<PeerIndex> {
+        self.channels.entry(entry).filter(|e| e.wanted).map(|e| e.peer)
+    }
+
     /// A `Channel` that names another peer than the one we asked for.
     pub(super) fn refuse_channel(&mut self, now: Instant, entry: usize) {
         self.look();
@@ -356,7 +361,7 @@ impl<'s> Beacon<'s> {
         let session = [&mut self.current, &mut self.previous]
             .into_iter()
             .flatten()
-            .find(|session| session.local_index() == index)
+            .find(|session| session.session().local_index() == index)
             .ok_or(DropReason::UnknownIndex)?;
         session.open(ctx.now, ctx.aead, packet)?;
         let content = &packet[FRAME_HEADER..packet.len() - TAG];
@@ -477,7 +482,8 @@ impl<'s> Beacon<'s> {
 
     // ---- time and output ----
 
-    fn look(&mut self) {
+    /// There may be something to do now.
+    pub(super) fn look(&mut self) {
         self.due = Instant::START;
     }
 
@@ -486,7 +492,7 @@ impl<'s> Beacon<'s> {
         if ctx.now < self.due {
             return;
         }
-        let dead = |s: &Option<SmallSession>| s.as_ref().is_some_and(|s| !s.is_alive(ctx.now));
+        let dead = |s: &Option<SmallSession>| s.as_ref().is_some_and(|s| !s.session().is_alive(ctx.now));
         if dead(&self.previous) {
             self.previous = None;
         }
@@ -551,7 +557,7 @@ impl<'s> Beacon<'s> {
         loop {
             let index = rng.u32() | INDEX_BIT;
             let taken = |s: &Option<SmallSession>| {
-                s.as_ref().is_some_and(|s| s.local_index() == index)
+                s.as_ref().is_some_and(|s| s.session().local_index() == index)
             };
             if !taken(&self.current) && !taken(&self.previous) {
                 return index;
@@ -567,7 +573,7 @@ impl<'s> Beacon<'s> {
         let Some(session) = &self.current else {
             return due;
         };
-        due = due.min(session.expires()).min(self.rekey_at);
+        due = due.min(session.session().expires()).min(self.rekey_at);
         if let Some(hello) = self.hello {
             return due.min(hello.next);
         }
