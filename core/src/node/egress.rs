@@ -29,6 +29,12 @@ pub(super) struct Flight {
     routes: super::reach::Routes,
 }
 
+impl Flight {
+    pub(super) fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+}
+
 impl Default for Flight {
     fn default() -> Self {
         Flight { bytes: [0; INIT_MAX], len: 0, routes: super::reach::Routes::new() }
@@ -91,7 +97,7 @@ impl<'s> Node<'s> {
             let (start, end) = (RELAY_HEADER, RELAY_HEADER + output.len);
             let route = match output.to {
                 To::Route(route) => route,
-                To::Peer(peer) => match self.link(peer).and_then(|l| l.active_route()) {
+                To::Peer(peer) => match self.link_of(peer).and_then(|l| l.active_route()) {
                     Some(route) => route,
                     None => continue,
                 },
@@ -163,7 +169,7 @@ impl<'s> Node<'s> {
         code: CloseCode,
         out: &mut [u8],
     ) -> Option<Transmit> {
-        let route = self.link(peer)?.active_route()?;
+        let route = self.link_of(peer)?.active_route()?;
         self.sealed(now, peer, route, &[control::CLOSE, code as u8], out)
     }
 
@@ -179,7 +185,7 @@ impl<'s> Node<'s> {
         let (path, route) = (link.active()?, link.active_route()?);
         self.schedule(peer);
         let record = self.directory.record()?.encode();
-        let mut plain: heapless::Vec<u8, { 1 + crate::crypto::RECORD_ROTATED }> =
+        let mut plain: heapless::Vec<u8, { 1 + crate::crypto::record::RECORD_ROTATED }> =
             heapless::Vec::new();
         let fits = plain.push(control::RECORD).is_ok() && plain.extend_from_slice(&record).is_ok();
         debug_assert!(fits, "a kind and a record");
@@ -217,7 +223,7 @@ impl<'s> Node<'s> {
     ) -> Option<Transmit> {
         while let Some(peer) = self.transport.poll_ready(now) {
             let path = self.transport.next_path(peer);
-            let route = path.and_then(|path| self.link(peer)?.route(path));
+            let route = path.and_then(|path| self.link_of(peer)?.route(path));
             let (Some(path), Some(route)) = (path, route) else {
                 // Transport and link know the same paths; without one there is no session.
                 self.transport.session_down(now, peer);

@@ -6,13 +6,21 @@ use crate::crypto::Record;
 use crate::directory::Inbound;
 use crate::machine::{Ingress, Path};
 use crate::path::{PeerIndex, Route};
-use crate::session::{Frame, TunnelIn};
+use crate::session::TunnelIn;
+use crate::session::tunnel::Frame;
 use crate::stats::DropReason;
 use crate::stream::PacketOutcome;
 use crate::time::Instant;
 use crate::wire::control::{self, CloseCode};
 use crate::wire::frame::{Kind, classify};
-use crate::wire::header::{Header, Protocol};
+use crate::wire::header::{Flags, Header, Protocol};
+
+/// Most peers of one receive batch whose acknowledgements are expedited at its end; those of
+/// others wait for their timers.
+const BATCH_PEERS: usize = 32;
+
+/// The peers whose frames came in the present receive batch.
+pub(super) type Batch = heapless::Vec<PeerIndex, BATCH_PEERS>;
 
 /// What became of an inner packet.
 enum Inner<'b> {
@@ -48,7 +56,7 @@ impl<'s> Node<'s> {
                     if self.config.path_policy == super::PathPolicy::Direct {
                         return self.dropped(DropReason::WrongSource);
                     }
-                    self.tunnelled(now, Route::Relay(channel), peer, packet)
+                    self.tunnelled(now, Route::Relay(channel), Some(peer), packet)
                 }
             };
         }
@@ -110,15 +118,15 @@ impl<'s> Node<'s> {
     ) -> Inner<'b> {
         let Some((&first, body)) = plaintext.split_first() else { return SILENT };
         match first {
-            0x10..=0x1F => self.packet(now, peer, route, streams_ok, plaintext),
+            0x10..=0x1F => self.packet(now, peer, streams_ok, plaintext),
             control::ACKNOWLEDGE => match self.transport.handle_ack(now, peer, plaintext) {
                 Ok(()) => SILENT,
                 Err(reason) => Inner::Dropped(reason),
             },
-            control::PING => self.answer(peer, route, body, Control::Pong, ELICITING),
+            control::PING => self.reply(peer, route, body, Control::Pong, ELICITING),
             control::PONG => SILENT,
             control::PATH_CHALLENGE => {
-                let taken = self.answer(peer, route, body, Control::Response, SILENT);
+                let taken = self.reply(peer, route, body, Control::Response, SILENT);
                 // The challenger can reach us here; find out whether we reach it (5.8).
                 self.challenge(now, peer, route);
                 taken
@@ -155,7 +163,7 @@ impl<'s> Node<'s> {
     }
 
     /// Queues the answer to 8 bytes. When too many answers wait, the question counts as lost.
-    fn answer(
+    fn reply(
         &mut self,
         peer: PeerIndex,
         route: Route,
@@ -176,7 +184,6 @@ impl<'s> Node<'s> {
         &mut self,
         now: Instant,
         peer: PeerIndex,
-        route: Route,
         streams_ok: bool,
         packet: &'b [u8],
     ) -> Inner<'b> {
@@ -187,7 +194,8 @@ impl<'s> Node<'s> {
             return Inner::Dropped(DropReason::WrongAddress);
         }
         // The grant's rights decide about streams at their SYN and about each datagram.
-        let opens = header.protocol == Protocol::Datagram || header.opens_stream();
+        let opens = header.protocol == Protocol::Datagram
+            || (header.flags.has(Flags::SYN) && !header.flags.has(Flags::ACK));
         let permitted = !opens || self.directory.trust().permits(peer, header.destination_port);
         let outcome =
             self.transport.handle_packet(now, peer, &header, payload, permitted, streams_ok);
@@ -206,15 +214,14 @@ impl<'s> Node<'s> {
 
     /// Source node is the session's peer, destination node is ours, both in one network that we
     /// are a member of (`wire.md` 1).
-    fn is_ours(&self, peer: PeerIndex, header: &Header) -> bool {
+    pub(super) fn is_ours(&self, peer: PeerIndex, header: &Header) -> bool {
         let Some(known) = self.directory.trust().peer(peer) else { return false };
         let Some(own) = self.directory.address() else { return false };
         let network = header.destination.network;
         header.source.node == known.address.node
             && header.destination.node == own.node
             && header.source.network == network
-            && (network == crate::addr::NetworkId::BACKBONE
-                || self.directory.networks().contains(&network))
+            && self.directory.is_member(network)
     }
 
     fn acknowledge(
@@ -231,6 +238,17 @@ impl<'s> Node<'s> {
         self.transport.frame_received(now, peer, path, index, counter, eliciting, immediate);
         if eliciting {
             self.tunnel.note_data(now, peer);
+            if self.batch.last() != Some(&peer) && !self.batch.contains(&peer) {
+                // When full, the peer's acknowledgement timer serves.
+                let _ = self.batch.push(peer);
+            }
+        }
+    }
+
+    /// The driver has handed over all that had arrived.
+    pub(super) fn batch_end(&mut self, now: Instant) {
+        for peer in core::mem::take(&mut self.batch) {
+            self.transport.batch_end(now, peer);
         }
     }
 

@@ -112,6 +112,10 @@ pub(super) struct Upkeep {
 }
 
 impl Link {
+    pub(super) fn new() -> Self {
+        Link { max_datagram: crate::limits::DATAGRAM_MAX, ..Link::default() }
+    }
+
     pub(super) fn path_of(&self, route: Route) -> Option<PathId> {
         let at = self.paths.iter().position(|p| p.is_some_and(|p| same(p.route, route)))?;
         Some(PathId(at as u8))

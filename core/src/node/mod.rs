@@ -3,7 +3,7 @@
 //! The parts decide for themselves: [`crate::session::Tunnel`] about handshakes, sessions and
 //! keys, [`crate::stream::Transport`] about streams, datagrams, acknowledgement and congestion,
 //! [`crate::directory::Directory`] about registry, beacon and trust. The node owns what lies
-//! between them: the table of peers (one [`PeerIndex`] names a peer in all of them), the paths
+//! between them: the table of peers (one [`crate::path::PeerIndex`] names a peer in all of them), the paths
 //! to each peer (`link.rs`), and the one way in and out.
 //!
 //! | part says | node does |
@@ -27,27 +27,31 @@ mod link;
 mod reach;
 mod requests;
 mod storage;
+mod stream;
 
-pub use crate::directory::{AgentInfo, Answer, Page, RequestError, RequestId, Target};
+pub use crate::directory::{
+    AgentInfo, Answer, LinkState as Link, Page, RequestError, RequestId, Target,
+};
 pub use crate::journal::{LoadError, StoreChange};
-pub use crate::stream::{StreamEnd, StreamError, StreamId};
+pub use crate::stream::StreamId;
 pub use command::{Command, CommandError, PathPolicy, Reply};
-pub use event::{Event, PathKind};
-pub use info::{Info, PeerInfo, StreamInfo, TrustRequestInfo};
+pub use event::{Event, PathKind, StreamEnd};
+pub use info::{PeerInfo, StreamInfo, TrustRequestInfo};
 pub use storage::Storage;
+pub use stream::{Stream, StreamError};
 
-use crate::addr::{Address, NetworkId, Port, SocketAddress};
-use crate::crypto::{AeadProvider, Identity, IdentityKey};
-use crate::directory::{Directory, DirectoryEvent, Link as RendezvousLink};
+use crate::addr::Address;
+use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};
+use crate::directory::{self, Directory};
 use crate::limits::Limits;
 use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
-use crate::path::PeerIndex;
 use crate::rng::Rng;
-use crate::session::Tunnel;
+use crate::session::payload::Caps;
+use crate::session::{Tunnel, TunnelConfig};
 use crate::slab::Store;
 use crate::stats::Drops;
 use crate::stream::Transport;
-use crate::time::{Instant, UnixTime};
+use crate::time::{Instant, UnixTime, WallClock};
 use crate::timer::Deadlines;
 use core::net::SocketAddr;
 use core::num::NonZeroUsize;
@@ -75,16 +79,19 @@ pub struct Node<'s> {
     directory: Directory<'s>,
     tunnel: Tunnel<'s>,
     transport: Transport<'s>,
-    links: Store<'s, Option<link::Link>>,
+    links: Store<'s, storage::LinkSlot>,
     deadlines: Deadlines<'s>,
     locals: endpoints::Locals,
     flight: egress::Flight,
     rng: Rng,
     drops: Drops,
-    /// Directory events for the owner that have not been polled, coalesced.
-    told: event::Told,
+    aead: &'static dyn AeadProvider,
+    wall: WallClock,
+    /// Peers whose frames came in the present receive batch.
+    batch: ingress::Batch,
     /// Some link's path kind changed and was not told.
     untold_paths: bool,
+    /// The latest time that we were told.
     now: Instant,
 }
 
@@ -107,5 +114,203 @@ impl Node<'static> {
     ) -> Self {
         let storage = Storage::boxed(&config.limits);
         Node::new(config, identity, aead, seed, now, unix, storage)
+    }
+}
+
+impl<'s> Node<'s> {
+    /// A node over the caller's storage. Load its stored facts, then [`Node::start`].
+    pub fn new(
+        config: Config,
+        identity: Identity,
+        aead: &'static dyn AeadProvider,
+        seed: [u8; 32],
+        now: Instant,
+        unix: UnixTime,
+        storage: Storage<'s>,
+    ) -> Self {
+        let mut rng = Rng::new(seed);
+        let wall = WallClock::new(now, unix);
+        let tunnel = TunnelConfig {
+            address: Address::UNSPECIFIED,
+            identity: identity.public(),
+            registry: IdentityKey::ZERO,
+            record: None,
+            // Replaced by the stored or first drawn one when the registry knows us.
+            secret: TunnelSecret::from_secret(rng.bytes()),
+            previous_secret: None,
+            boot_id: [0; 8],
+            max_datagram: crate::limits::DATAGRAM_MAX,
+            caps: Caps::of(aead),
+            wall,
+        };
+        let directory_config = directory::Config {
+            registry_key: config.registry_key,
+            forbid_first_use: config.forbid_first_use,
+            takeover: config.takeover,
+        };
+        let mut fork = |label| rng.fork(label);
+        let (for_directory, for_tunnel) = (fork("directory"), fork("tunnel"));
+        let for_transport = fork("transport");
+        let limits = &config.limits;
+        Node {
+            tunnel: Tunnel::new(now, tunnel, limits, aead, for_tunnel, storage.tunnel),
+            transport: Transport::new(limits, for_transport, storage.transport),
+            directory: Directory::new(
+                directory_config,
+                identity,
+                aead,
+                for_directory,
+                now,
+                unix,
+                storage.directory,
+            ),
+            links: storage.links,
+            deadlines: storage.deadlines,
+            locals: endpoints::Locals::default(),
+            flight: egress::Flight::default(),
+            rng,
+            drops: Drops::new(),
+            aead,
+            wall,
+            batch: ingress::Batch::default(),
+            untold_paths: false,
+            now,
+            config,
+        }
+    }
+
+    /// Loads one stored fact; before [`Node::start`].
+    pub fn load(&mut self, key: [u8; 8], value: &[u8]) -> Result<(), LoadError> {
+        self.directory.load(key, value)
+    }
+
+    /// Everything stored is loaded: begins to connect.
+    pub fn start(&mut self, now: Instant) {
+        let now = self.see(now);
+        self.directory.start(now);
+        if let Some(endpoint) = self.config.endpoint {
+            // Told to the beacon even if no interface has it.
+            self.tell_candidates(now, Some(endpoint));
+        }
+        self.identify();
+        self.process(now);
+    }
+
+    /// The next change of durable state, its value in `out` (2 KiB suffice).
+    pub fn poll_store(&mut self, out: &mut [u8]) -> Option<StoreChange> {
+        self.directory.poll_store(out)
+    }
+
+    /// All changes up to `sequence` are on disk; what waited for them goes out.
+    pub fn handle_stored(&mut self, now: Instant, sequence: u64) {
+        let now = self.see(now);
+        self.directory.handle_stored(now, sequence);
+        self.process(now);
+    }
+
+    /// Carries out a request of the owner.
+    pub fn command(&mut self, now: Instant, command: Command<'_>) -> Result<Reply, CommandError> {
+        let now = self.see(now);
+        let result = self.execute(now, command);
+        self.process(now);
+        result
+    }
+
+    /// The answer to a request, once [`Event::Answered`] told so; `None` before.
+    pub fn answer(&mut self, id: RequestId) -> Option<Result<Answer<'_>, RequestError>> {
+        self.directory.answer(id)
+    }
+
+    /// Frees the place of a request, answered or not.
+    pub fn forget(&mut self, id: RequestId) {
+        self.directory.forget(id);
+    }
+
+    /// The registry connection is up.
+    pub fn handle_registry_open(&mut self, now: Instant) {
+        let now = self.see(now);
+        self.directory.handle_open(now);
+    }
+
+    /// Bytes from the registry connection.
+    pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        let now = self.see(now);
+        self.directory.handle_bytes(now, bytes);
+        self.process(now);
+    }
+
+    /// Bytes for the registry connection; 0 when there are none.
+    pub fn poll_bytes(&mut self, now: Instant, out: &mut [u8]) -> usize {
+        let now = self.see(now);
+        self.directory.poll_bytes(now, out)
+    }
+
+    /// The registry connection was closed, or could not be opened.
+    pub fn handle_registry_close(&mut self, now: Instant) {
+        let now = self.see(now);
+        self.directory.handle_close(now);
+        self.process(now);
+    }
+
+    /// An older `now` counts as the latest one seen (contract rule 1).
+    fn see(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
+    }
+}
+
+impl Machine for Node<'_> {
+    type Event = Event;
+
+    fn handle_datagram<'b>(
+        &mut self,
+        now: Instant,
+        path: Path,
+        _ecn: Ecn,
+        datagram: &'b mut [u8],
+    ) -> Ingress<'b> {
+        let now = self.see(now);
+        let ingress = self.ingress(now, path, datagram);
+        self.process(now);
+        ingress
+    }
+
+    fn handle_batch_end(&mut self, now: Instant) {
+        let now = self.see(now);
+        self.batch_end(now);
+        self.process(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        let now = self.see(now);
+        self.directory.handle_timeout(now);
+        self.tunnel.handle_timeout(now);
+        self.transport.handle_timeout(now);
+        self.process(now);
+    }
+
+    fn poll_transmit(
+        &mut self,
+        now: Instant,
+        out: &mut [u8],
+        max_segments: NonZeroUsize,
+    ) -> Option<Transmit> {
+        let now = self.see(now);
+        let transmit = self.egress(now, out, max_segments);
+        self.process(now);
+        transmit
+    }
+
+    fn poll_timeout(&self) -> Option<Timeout> {
+        let output = (!self.flight.is_empty() || self.untold_paths)
+            .then_some(Timeout { at: self.now, reason: Reason::Output });
+        let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
+        let parts =
+            [self.directory.poll_timeout(), self.tunnel.poll_timeout(), self.transport.poll_timeout()];
+        parts.into_iter().chain([output, paths]).flatten().min_by_key(|timeout| timeout.at)
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.next_event()
     }
 }

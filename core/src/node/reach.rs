@@ -1,12 +1,17 @@
 //! Reaching peers: sessions are started, paths proven, kept alive and given up here.
 
 use super::link::{Control, Link};
-use super::{Node, PathKind, PathPolicy};
+use super::{Node, PathPolicy};
+use crate::addr::Address;
+use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
 use crate::limits::{
     DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_HEADER, RELAY_KEEPALIVE, SUSPECT_INIT,
 };
 use crate::machine::Path;
+use crate::session::TunnelConfig;
+use crate::session::payload::Caps;
+use crate::trust::TrustEvent;
 use crate::path::{PathId, PeerIndex, Route};
 use crate::session::tunnel::{PeerKeys, Policy, SessionUp, TunnelEvent};
 use super::egress::RECORD;
@@ -26,23 +31,23 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const ROAM_DISTANCE: Duration = Duration::from_secs(1);
 
 impl<'s> Node<'s> {
-    pub(super) fn link(&self, peer: PeerIndex) -> Option<&Link> {
-        self.links.get(peer.index())?.as_ref()
+    pub(super) fn link_of(&self, peer: PeerIndex) -> Option<&Link> {
+        self.links.get(peer.index())?.0.as_ref()
     }
 
     pub(super) fn link_mut(&mut self, peer: PeerIndex) -> Option<&mut Link> {
-        self.links.get_mut(peer.index())?.as_mut()
+        self.links.get_mut(peer.index())?.0.as_mut()
     }
 
     /// The number of the path that `route` is; the active one for a route not proven yet.
     pub(super) fn path_for(&self, peer: PeerIndex, route: Route) -> PathId {
-        let link = self.link(peer);
+        let link = self.link_of(peer);
         link.and_then(|l| l.path_of(route).or(l.active())).unwrap_or(PathId(0))
     }
 
     /// Sets the peer's deadline from its link's state.
     pub(super) fn schedule(&mut self, peer: PeerIndex) {
-        let at = self.link(peer).and_then(Link::next_at);
+        let at = self.link_of(peer).and_then(Link::next_at);
         self.deadlines.set(peer.index(), at);
     }
 
@@ -57,7 +62,8 @@ impl<'s> Node<'s> {
     /// Asks registry and beacon how the peer can be reached.
     fn seek_routes(&mut self, now: Instant, peer: PeerIndex) {
         if self.config.path_policy != PathPolicy::Direct {
-            self.directory.bind(now, peer);
+            // A full table of channels: the direct paths are left, and the next attempt.
+            let _ = self.directory.bind(now, peer);
         }
         if self.config.path_policy != PathPolicy::Relay {
             self.directory.resolve_peer(now, peer);
@@ -80,7 +86,7 @@ impl<'s> Node<'s> {
             add(Route::Relay(channel.id));
         }
         if self.config.path_policy != PathPolicy::Relay {
-            if let Some(route) = self.link(peer).and_then(|l| l.last_good) {
+            if let Some(route) = self.link_of(peer).and_then(|l| l.last_good) {
                 add(route);
             }
             for route in self.candidates(peer) {
@@ -98,7 +104,8 @@ impl<'s> Node<'s> {
         }
         let beacon = self.directory.beacon_address();
         let observed = self.directory.channel(peer).map(|c| c.observed);
-        let told = self.directory.endpoints(peer).iter().map(|e| e.address);
+        let known = self.directory.trust().peer(peer);
+        let told = known.iter().flat_map(|p| p.endpoints()).map(|e| e.address);
         for address in observed.into_iter().chain(told) {
             let route = Route::Direct(Path::to(address));
             if self.locals.is_worth_trying(address, beacon) && !found.contains(&route) {
@@ -165,7 +172,7 @@ impl<'s> Node<'s> {
 
     /// UDP payload bytes of our packets on this route, relay header not counted.
     fn datagram(&self, peer: PeerIndex, route: Route) -> u16 {
-        let theirs = self.link(peer).map_or(DATAGRAM_MAX, |l| l.max_datagram);
+        let theirs = self.link_of(peer).map_or(DATAGRAM_MAX, |l| l.max_datagram);
         let size = self.config.limits.datagram.min(theirs);
         match route {
             Route::Direct(_) => size,
@@ -175,19 +182,12 @@ impl<'s> Node<'s> {
 
     /// Chooses the path for data anew and tells the owner if its kind changed.
     fn choose(&mut self, now: Instant, peer: PeerIndex) {
-        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
+        let slot = self.links.get_mut(peer.index());
+        let Some(link) = slot.and_then(|slot| slot.0.as_mut()) else { return };
         let transport = &self.transport;
         let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
         self.transport.set_active_path(now, peer, path);
         self.tell_path(peer);
-    }
-
-    pub(super) fn path_kind(&self, peer: PeerIndex) -> PathKind {
-        match self.link(peer).and_then(Link::active_route) {
-            Some(Route::Direct(_)) => PathKind::Direct,
-            Some(Route::Relay(_)) => PathKind::Relayed,
-            None => PathKind::None,
-        }
     }
 
     fn tell_path(&mut self, peer: PeerIndex) {
@@ -274,7 +274,7 @@ impl<'s> Node<'s> {
     }
 
     /// The peer's streams or session changed: its upkeep timers follow.
-    fn upkeep(&mut self, now: Instant, peer: PeerIndex) {
+    pub(super) fn upkeep(&mut self, now: Instant, peer: PeerIndex) {
         self.keep_alive(now, peer);
         self.schedule(peer);
     }
@@ -286,8 +286,6 @@ impl<'s> Node<'s> {
                 self.tunnel_event(now, event);
             } else if let Some(event) = self.transport.poll_peer_event() {
                 self.path_event(now, event);
-            } else if let Some(event) = self.directory.poll_event() {
-                self.directory_event(now, event);
             } else {
                 return;
             }
@@ -440,7 +438,7 @@ impl<'s> Node<'s> {
             CloseCode::Revoked => self.directory.handle_revoked(now, peer),
             // It will be back, and its streams are lost then; until then nobody answers.
             CloseCode::Restart | CloseCode::Shutdown | CloseCode::Fenced => {
-                self.transport.end_streams(now, peer, StreamEnd::Removed);
+                self.transport.end_streams(now, peer, StreamEnd::Gone);
             }
         }
     }
@@ -455,75 +453,88 @@ impl<'s> Node<'s> {
     pub(super) fn gone(&mut self, now: Instant, peer: PeerIndex, code: CloseCode) {
         self.end_session(now, peer);
         if code == CloseCode::Revoked
-            && let Some(address) = self.directory.trust().peer(peer).map(|p| p.address())
+            && let Some(address) = self.directory.trust().peer(peer).map(|p| p.address)
         {
             // It was trusted when the command was accepted; if it is not any more, all is done.
             let _ = self.directory.revoke_trust(now, address);
         }
     }
 
-    fn directory_event(&mut self, now: Instant, event: DirectoryEvent) {
-        match event {
-            DirectoryEvent::Registered { .. } => self.identify(now),
-            DirectoryEvent::PeerAdded(peer) => self.peer_added(now, peer),
-            DirectoryEvent::PeerUpdated(peer) => {
-                if let Some(record) = self.directory.trust().peer(peer).map(|p| p.record) {
-                    self.tunnel.update_peer_record(now, peer, &record);
-                }
-            }
-            DirectoryEvent::PeerRemoved(peer, _) => self.peer_removed(now, peer),
-            DirectoryEvent::PeerResolved(peer) => self.routes_found(now, peer),
-            DirectoryEvent::ChannelUp { peer, .. } => self.routes_found(now, peer),
+    /// Reacts to what the directory reports; the owner learns of it in the same step.
+    pub(super) fn directory_event(&mut self, now: Instant, event: &DirectoryEvent) {
+        match *event {
+            DirectoryEvent::Registered(_) => self.identify(),
+            DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
-                if let Some(link) = self.link_mut(peer)
-                    && let Some(path) = link.remove_channel(channel)
-                {
-                    self.remove_path(now, peer, path);
+                let path = self.link_mut(peer).and_then(|l| l.remove_channel(channel));
+                if let Some(path) = path {
+                    self.transport.remove_path(now, peer, path);
+                    self.choose(now, peer);
+                    self.tell_path(peer);
                 }
             }
+            DirectoryEvent::Trust(event) => match event {
+                TrustEvent::Added(peer) => self.peer_added(now, peer),
+                TrustEvent::Updated(peer) => {
+                    if let Some(record) = self.directory.trust().peer(peer).map(|p| p.record) {
+                        self.tunnel.update_peer_record(now, peer, &record);
+                    }
+                }
+                TrustEvent::Removed { peer, .. } => self.peer_removed(now, peer),
+                TrustEvent::Resolved(peer) => self.routes_found(now, peer),
+                TrustEvent::Requested(_) | TrustEvent::Granted(_) | TrustEvent::Refused(_) => {}
+            },
             _ => {}
         }
-        self.tell(event);
     }
 
     /// A new way to the peer: a running attempt takes it, a session proves it.
     fn routes_found(&mut self, now: Instant, peer: PeerIndex) {
         if self.tunnel.is_attempting(peer) {
-            self.tunnel.repeat(now, peer);
+            self.tunnel.repeat(peer);
         }
         self.challenge_all(now, peer);
     }
 
-    fn peer_keys(&self, peer: PeerIndex) -> Option<PeerKeys> {
-        let known = self.directory.trust().peer(peer)?;
-        Some(PeerKeys {
+    fn peer_added(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(known) = self.directory.trust().peer(peer) else { return };
+        let Some(own) = self.directory.address() else { return };
+        let keys = PeerKeys {
             address: known.address,
             identity: known.identity,
-            tunnel: known.record.tunnel,
-            serial: known.record.serial,
-        })
-    }
-
-    fn peer_added(&mut self, now: Instant, peer: PeerIndex) {
-        let (Some(keys), Some(own)) = (self.peer_keys(peer), self.directory.address()) else {
-            return;
+            tunnel_key: known.record.fields.tunnel,
+            record_serial: known.record.fields.serial,
+            policy: Policy::Peer,
         };
-        let remote = keys.address;
-        self.tunnel.add_peer(now, peer, keys);
-        self.transport.add_peer(now, peer, own, remote);
-        self.links[peer.index()] = Some(Link::default());
+        let added = self.tunnel.add_peer(peer, keys);
+        debug_assert!(added.is_ok(), "the trust table hands out each number once: {added:?}");
+        self.transport.add_peer(now, peer, own, keys.address);
+        self.links[peer.index()].0 = Some(Link::new());
     }
 
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
-        self.transport.remove_peer(now, peer, super::StreamEnd::Revoked);
+        self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
-        self.links[peer.index()] = None;
+        self.links[peer.index()].0 = None;
         self.deadlines.set(peer.index(), None);
     }
 
-    /// Tells the tunnel who we are, now that the registry has.
-    fn identify(&mut self, now: Instant) {
-        let Some(record) = self.directory.record() else { return };
-        self.tunnel.set_identity(now, record, self.directory.tunnel_secrets());
+    /// Tells the tunnel who we are, when we start and when the registry has confirmed or the
+    /// record has changed.
+    pub(super) fn identify(&mut self) {
+        let own = &self.directory;
+        let copy = |secret: &TunnelSecret| TunnelSecret::from_secret(*secret.secret());
+        self.tunnel.configure(TunnelConfig {
+            address: own.address().unwrap_or(Address::UNSPECIFIED),
+            identity: own.identity(),
+            registry: own.registry_key().unwrap_or(IdentityKey::ZERO),
+            record: own.record().copied(),
+            secret: copy(own.tunnel_secret()),
+            previous_secret: own.previous_tunnel_secret().map(copy),
+            boot_id: own.boot_id(),
+            max_datagram: DATAGRAM_MAX,
+            caps: Caps::of(self.aead),
+            wall: self.wall,
+        });
     }
 }

@@ -4,8 +4,9 @@ use super::{Command, CommandError, Node, Reply};
 use crate::addr::{Address, NetworkId, Port, SocketAddress};
 use crate::directory::DirectoryError;
 use crate::path::PeerIndex;
-use crate::stream::{ConnectError, DatagramError, PortError};
-use crate::time::Instant;
+use crate::port::ListenError;
+use crate::stream::{ConnectError, DatagramError};
+use crate::time::{Instant, UnixTime, WallClock};
 use crate::wire::control::{Candidates, CloseCode, Endpoint, EndpointKind};
 use core::net::SocketAddr;
 
@@ -22,19 +23,19 @@ impl<'s> Node<'s> {
             Command::NetworkChanged { locals } => self.network_changed(now, locals),
             Command::SetBeacon { address } => self.directory.set_beacon(now, address),
             Command::ClockChanged { unix } => {
-                self.directory.set_clock(now, unix);
-                self.tunnel.set_clock(now, unix);
-                self.tunnel.renew_all(now);
+                self.clock_changed(now, unix);
             }
             Command::Connect { to, port } => return self.connect(now, to, port),
             Command::Listen { port } => {
-                return Ok(Reply::Port(self.transport.listen(port)?));
+                self.transport.listen(port)?;
+                return Ok(Reply::Port(port));
             }
             Command::Unlisten { port } => self.transport.unlisten(now, port),
             Command::BindDatagrams { port } => {
-                return Ok(Reply::Port(self.transport.bind_datagrams(port)?));
+                self.transport.bind_datagram(port)?;
+                return Ok(Reply::Port(port));
             }
-            Command::UnbindDatagrams { port } => self.transport.unbind_datagrams(port),
+            Command::UnbindDatagrams { port } => self.transport.unbind_datagram(port),
             Command::SendDatagram { to, from, payload } => {
                 self.send_datagram(now, to, from, payload)?;
             }
@@ -51,7 +52,7 @@ impl<'s> Node<'s> {
             }
             Command::SetTags { tags } => return request(self.directory.set_tags(now, tags)),
             Command::Resolve { target, network } => {
-                return request(self.directory.resolve(now, target, network));
+                return request(self.directory.resolve(now, &target, network));
             }
             Command::Discover { tags, network, cursor } => {
                 return request(self.directory.discover(now, tags, network, cursor));
@@ -83,19 +84,41 @@ impl<'s> Node<'s> {
     }
 
     fn network_changed(&mut self, now: Instant, locals: &[SocketAddr]) {
-        if !self.locals.set(locals) {
-            return;
+        if self.locals.set(locals) {
+            self.tell_candidates(now, self.config.endpoint);
         }
+    }
+
+    /// Tells the beacon where else we may be reached: first the endpoint that the operator
+    /// named, then our interfaces.
+    pub(super) fn tell_candidates(&mut self, now: Instant, endpoint: Option<SocketAddr>) {
         let mut candidates = Candidates::new();
         if self.config.path_policy != super::PathPolicy::Relay {
-            let mapped = self.config.endpoint.map(|e| (EndpointKind::Mapped, e));
+            let mapped = endpoint.map(|e| (EndpointKind::Mapped, e));
             let hosts = self.locals.as_slice().iter().map(|&l| (EndpointKind::Host, l));
             for (kind, address) in mapped.into_iter().chain(hosts) {
                 // More than eight: the first ones are the best, by the adapter's order.
                 let _ = candidates.push(Endpoint { kind, address });
             }
         }
-        self.directory.set_candidates(now, &candidates, 0);
+        self.directory.set_candidates(now, candidates, 0);
+    }
+
+    /// After a suspend a resumed counter could repeat, so every session ends and is made anew;
+    /// streams survive that (`wire.md` 8).
+    fn clock_changed(&mut self, now: Instant, unix: UnixTime) {
+        self.wall = WallClock::new(now, unix);
+        self.tunnel.set_wall_clock(self.wall);
+        self.directory.handle_clock_change(now, unix);
+        for index in 0..self.links.len() {
+            let peer = PeerIndex(index as u32);
+            if self.tunnel.has_session(peer) {
+                self.tunnel.close(now, peer);
+                if self.transport.open_streams(peer) > 0 {
+                    self.reach(now, peer);
+                }
+            }
+        }
     }
 
     /// The trusted peer behind an address in any network, and the network it is meant in.
@@ -105,7 +128,7 @@ impl<'s> Node<'s> {
         }
         let trust = self.directory.trust();
         let index = trust.find(to.on_backbone()).ok_or(CommandError::NotTrusted)?;
-        let granted = trust.peer(index).is_some_and(|p| p.held.is_some());
+        let granted = trust.peer(index).is_some_and(|p| p.held().is_some());
         if granted { Ok((index, to.network)) } else { Err(CommandError::NotTrusted) }
     }
 
@@ -113,10 +136,9 @@ impl<'s> Node<'s> {
         let (peer, network) = self.trusted(to)?;
         let stream = self.transport.connect(now, peer, port, network)?;
         if !self.tunnel.has_session(peer) {
-            let early = self.transport.early_packet(stream);
-            self.reach(now, peer, early);
+            self.reach(now, peer);
         }
-        self.schedule(peer);
+        self.upkeep(now, peer);
         Ok(Reply::Stream(stream))
     }
 
@@ -128,15 +150,15 @@ impl<'s> Node<'s> {
         payload: &[u8],
     ) -> Result<(), CommandError> {
         let (peer, network) = self.trusted(to.address)?;
-        self.transport.send_datagram(now, peer, network, from, to.port, payload)?;
+        self.transport.send_datagram(now, peer, to.port, from, network, payload)?;
         if !self.tunnel.has_session(peer) {
-            self.reach(now, peer, None);
+            self.reach(now, peer);
         }
         Ok(())
     }
 
     fn say_goodbye(&mut self, now: Instant, peer: PeerIndex, code: CloseCode) {
-        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
+        let Some(link) = self.link_mut(peer) else { return };
         link.goodbye = Some(code);
         self.deadlines.set(peer.index(), Some(now));
     }
@@ -152,22 +174,29 @@ impl From<DirectoryError> for CommandError {
             DirectoryError::Full => CommandError::Full,
             DirectoryError::NotFound => CommandError::NotFound,
             DirectoryError::BadAddress => CommandError::BadAddress,
+            DirectoryError::NotRegistered => CommandError::NotRegistered,
             DirectoryError::Fenced => CommandError::Fenced,
         }
     }
 }
 
 impl From<ConnectError> for CommandError {
-    fn from(_: ConnectError) -> Self {
-        CommandError::Full
+    fn from(error: ConnectError) -> Self {
+        match error {
+            // Trusted, but the registry has not given us our own address yet.
+            ConnectError::UnknownPeer => CommandError::NotRegistered,
+            ConnectError::TooManyStreams | ConnectError::NoMemory | ConnectError::NoPort => {
+                CommandError::Full
+            }
+        }
     }
 }
 
-impl From<PortError> for CommandError {
-    fn from(error: PortError) -> Self {
+impl From<ListenError> for CommandError {
+    fn from(error: ListenError) -> Self {
         match error {
-            PortError::InUse => CommandError::PortInUse,
-            PortError::Full => CommandError::Full,
+            ListenError::InUse => CommandError::PortInUse,
+            _ => CommandError::Full,
         }
     }
 }
@@ -175,8 +204,9 @@ impl From<PortError> for CommandError {
 impl From<DatagramError> for CommandError {
     fn from(error: DatagramError) -> Self {
         match error {
-            DatagramError::TooLarge(most) => CommandError::TooLarge(most),
-            DatagramError::Full => CommandError::Full,
+            DatagramError::UnknownPeer => CommandError::NotRegistered,
+            DatagramError::TooLarge { max } => CommandError::TooLarge(max),
+            DatagramError::NoMemory => CommandError::Full,
         }
     }
 }

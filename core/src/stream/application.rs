@@ -332,6 +332,15 @@ impl Transport<'_> {
         })
     }
 
+    /// Whether everything written, and the finish if there was one, has arrived; so it has for
+    /// a stream that is gone.
+    pub fn is_acknowledged(&self, id: StreamId) -> bool {
+        self.streams.get(id.0).is_none_or(|stream| {
+            let finish = matches!(stream.snd.fin, Control::None | Control::Acknowledged);
+            finish && stream.snd.una == stream.snd.end
+        })
+    }
+
     /// All streams, in slot order.
     pub fn streams(&self) -> impl Iterator<Item = (StreamId, StreamInfo)> {
         self.streams.iter().filter_map(|(key, _)| {

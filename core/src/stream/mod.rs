@@ -149,8 +149,10 @@ pub enum StreamEnd {
     PeerRestarted,
     /// The peer did not answer for 90 s (`wire.md` 4.9).
     Unreachable,
-    /// The peer was removed: trust revoked, or the node shuts down.
+    /// The peer was removed: trust was revoked.
     Removed,
+    /// The peer said goodbye (F7).
+    Gone,
 }
 
 /// Why no stream was opened.

@@ -150,7 +150,7 @@ impl<'s> Transport<'s> {
     /// Forgets a peer; its streams end with `end`.
     pub fn remove_peer(&mut self, now: Instant, peer: PeerIndex, end: StreamEnd) {
         let now = self.see(now);
-        self.end_streams(now, peer, end, |_| true);
+        self.end_streams_if(now, peer, end, |_| true);
         let Some(record) = self.peers.get_mut(peer) else { return };
         for path in record.paths.iter_mut().flatten() {
             while path.frames.pop(&mut self.frames).is_some() {}
@@ -169,7 +169,7 @@ impl<'s> Transport<'s> {
     /// unanswered: that is sent again (`wire.md` 11).
     pub fn peer_restarted(&mut self, now: Instant, peer: PeerIndex) {
         let now = self.see(now);
-        self.end_streams(now, peer, StreamEnd::PeerRestarted, |s| s.state != State::SynSent);
+        self.end_streams_if(now, peer, StreamEnd::PeerRestarted, |s| s.state != State::SynSent);
         self.for_each_stream(peer, |this, key| {
             this.streams[key].snd.restart_syn();
             this.update_stream(now, key);
@@ -180,7 +180,7 @@ impl<'s> Transport<'s> {
     /// datagrams (`wire.md` 4.9).
     pub fn peer_unreachable(&mut self, now: Instant, peer: PeerIndex) {
         let now = self.see(now);
-        self.end_streams(now, peer, StreamEnd::Unreachable, Stream::is_unanswered);
+        self.end_streams_if(now, peer, StreamEnd::Unreachable, Stream::is_unanswered);
         if let Some(record) = self.peers.get_mut(peer) {
             record.datagrams.clear(&mut self.pool);
         }
@@ -516,7 +516,13 @@ impl<'s> Transport<'s> {
         }
     }
 
-    fn end_streams(
+    /// Ends all streams with a peer, which has said goodbye.
+    pub fn end_streams(&mut self, now: Instant, peer: PeerIndex, end: StreamEnd) {
+        let now = self.see(now);
+        self.end_streams_if(now, peer, end, |_| true);
+    }
+
+    fn end_streams_if(
         &mut self,
         now: Instant,
         peer: PeerIndex,
@@ -730,7 +736,9 @@ impl<'s> Transport<'s> {
         })
     }
 
-    fn poll_peer_event(&mut self) -> Option<TransportEvent> {
+    /// The next event about a peer's paths and control frames; these come first in
+    /// [`Transport::poll_event`].
+    pub fn poll_peer_event(&mut self) -> Option<TransportEvent> {
         let slot = self.peer_events.front()?;
         let peer = PeerIndex(slot);
         let record = self.peers.get_mut(peer)?;

@@ -39,8 +39,8 @@ pub struct Output {
     pub to: To,
     /// Bytes of the buffer.
     pub len: usize,
-    /// The receiver's index and the counter, if the frame wants an acknowledgement.
-    pub eliciting: Option<(u32, u64)>,
+    /// The peer, its index and the counter, if the frame wants an acknowledgement.
+    pub eliciting: Option<(PeerIndex, u32, u64)>,
 }
 
 impl Tunnel<'_> {
@@ -254,7 +254,7 @@ impl Tunnel<'_> {
         Some(Output {
             to: To::Route(link.route),
             len: sealed.len,
-            eliciting: (plaintext_len > 0).then_some((sealed.index, sealed.counter)),
+            eliciting: (plaintext_len > 0).then_some((peer, sealed.index, sealed.counter)),
         })
     }
 

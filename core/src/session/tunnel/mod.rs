@@ -188,6 +188,12 @@ impl<'s> Tunnel<'s> {
         self.us.config.record = record;
     }
 
+    /// Everything about us anew: at start, when the registry has confirmed us, and when our
+    /// record or tunnel key has changed. Sessions and peers stay.
+    pub fn configure(&mut self, config: TunnelConfig) {
+        self.us = Us::new(config);
+    }
+
     /// The registry's identity, learned at first contact.
     pub fn set_registry(&mut self, registry: IdentityKey) {
         self.us.config.registry = registry;

@@ -197,6 +197,14 @@ impl Tunnel<'_> {
         true
     }
 
+    /// Another way to the peer became known: the INIT under way goes out again now, the same
+    /// bytes, besides its schedule.
+    pub fn repeat(&mut self, peer: PeerIndex) {
+        let Some(key) = self.peer(peer).and_then(|p| p.attempt) else { return };
+        self.attempts[key].flight_due = true;
+        self.wake(peer);
+    }
+
     /// Stream data or a datagram went to or came from the peer: its session is worth a rekey.
     pub fn note_data(&mut self, now: Instant, peer: PeerIndex) {
         let Some(key) = self.peer(peer).and_then(|p| p.slots.current()).map(|e| e.id) else {
