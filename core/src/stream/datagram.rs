@@ -113,6 +113,8 @@ impl DatagramQueue {
     /// Drops all and gives the blocks back.
     pub(crate) fn clear(&mut self, pool: &mut Pool<'_>) {
         self.count = 0;
+        // The next one starts a block.
+        self.end = self.end.next_multiple_of(BLOCK as u64);
         self.start = self.end;
         self.ring.release_all(pool, self.end);
         self.ring.shrink(pool, 0, 0);

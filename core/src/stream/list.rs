@@ -159,7 +159,7 @@ mod tests {
                     walked.push(slot);
                     at = list.next(&table, which, slot);
                 }
-                prop_assert_eq!(&walked, model);
+                prop_assert_eq!(&walked, &*model);
                 prop_assert_eq!(list.len() as usize, model.len());
             }
         }

@@ -103,6 +103,9 @@ impl<const N: usize> RangeSet<N> {
 
     /// Takes out `start..end`. A range that would have to be split in a full set stays whole.
     pub(crate) fn remove(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
         let mut i = self.ranges.partition_point(|r| r.1 <= start);
         while let Some(&(s, e)) = self.ranges.get(i)
             && s < end

@@ -316,7 +316,7 @@ mod tests {
             assert!(half.edge >= last);
             last = half.edge;
         }
-        assert_eq!(half.ring.reserved(), 33, "half of a pool of 64, and no more");
+        assert_eq!(half.ring.reserved(), 32, "half of a pool of 64, and no more");
     }
 
     proptest! {
