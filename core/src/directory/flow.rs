@@ -516,7 +516,7 @@ impl<'s> Core<'s> {
         (&mut self.beacon, &self.trust, ctx)
     }
 
-    pub(super) fn beacon_output(&mut self, out: &mut [u8]) -> Option<usize> {
+    pub(super) fn beacon_output(&mut self, out: &mut [u8]) -> Option<(usize, Option<Path>)> {
         let (beacon, trust, mut ctx) = self.beacon_parts();
         let grant = |peer| Some(Bytes(trust.peer(peer)?.held()?.encode()));
         beacon.poll_transmit(&mut ctx, grant, out)
@@ -529,10 +529,10 @@ impl<'s> Core<'s> {
         }
     }
 
-    pub(super) fn handle_beacon(&mut self, packet: &mut [u8]) -> Result<(), DropReason> {
+    pub(super) fn handle_beacon(&mut self, path: Path, packet: &mut [u8]) -> Result<(), DropReason> {
         let now = self.now;
         let (beacon, trust, mut ctx) = self.beacon_parts();
-        let heard = beacon.handle_packet(&mut ctx, packet)?;
+        let heard = beacon.handle_packet(&mut ctx, path, packet)?;
         // A peer is who we have pinned, address and identity.
         let known = |info: &crate::wire::control::ChannelInfo| {
             trust

@@ -567,7 +567,7 @@ impl<'s> Directory<'s> {
                 }
             };
         }
-        let result = core.handle_beacon(datagram);
+        let result = core.handle_beacon(path, datagram);
         self.update();
         match result {
             Ok(()) => Inbound::Handled,
@@ -586,9 +586,12 @@ impl<'s> Directory<'s> {
             return None;
         }
         let remote = core.beacon.address()?;
-        let len = core.beacon_output(out)?;
+        let Some((len, path)) = core.beacon_output(out) else {
+            self.settle();
+            return None;
+        };
         let transmit = Transmit {
-            path: Path::to(remote),
+            path: path.unwrap_or(Path::to(remote)),
             len,
             segment: None,
             ecn: Ecn::NotEct,
@@ -613,6 +616,17 @@ impl<'s> Directory<'s> {
         core.clock = WallClock::new(now, unix);
         core.plan_rotation();
         core.beacon.try_again(now);
+        self.update();
+    }
+
+    /// Says goodbye to the beacon (F7, `wire.md` 4.9) and stops: nothing but that frame leaves
+    /// any more.
+    pub fn shutdown(&mut self, now: Instant, code: crate::wire::control::CloseCode) {
+        let core = &mut self.core;
+        core.tick(now);
+        core.started = false;
+        core.beacon.say_goodbye(code as u8);
+        self.link.hang_up();
         self.update();
     }
 

@@ -12,6 +12,10 @@
 //! | greeting, up | a request unanswered at 0, 0.5 and 1.5 s | trying; the old session goes on |
 //! | up | 1 h | trying (rekey); up on the new session after its `Hello` |
 //! | any | new boot id of the beacon | channels are gone; ours are bound again |
+//! | up | F7 | trying: the beacon went down or forgot us |
+//!
+//! F0 and F2 (the beacon validates our path, `wire.md` 5.5) are answered on the path on which
+//! they came.
 //!
 //! Requests carry an id and are idempotent; each is repeated until answered. Nothing here is
 //! believed before it decrypts under the beacon's key, which the registry has signed.
@@ -25,6 +29,7 @@ use super::own::Own;
 use crate::addr::Address;
 use crate::crypto::{AeadProvider, TunnelKey, TunnelSecret};
 use crate::limits::{BEACON_REJECT, BEACON_REKEY, BEACON_REPEAT, FRAME_HEADER, NAT_KEEPALIVE, TAG};
+use crate::machine::Path;
 use crate::path::{ChannelId, PeerIndex};
 use crate::rng::Rng;
 use crate::session::attempt::{Action, Schedule};
@@ -75,6 +80,9 @@ impl Pending {
         usize::from(self.sent) > BEACON_REPEAT.len()
     }
 }
+
+/// Pings and challenges that wait for their answer; the oldest goes when there is one more.
+const REPLIES: usize = 4;
 
 /// What a frame of the beacon means to the owner.
 pub(super) enum Heard {
@@ -135,6 +143,10 @@ pub(super) struct Beacon<'s> {
     alternates: heapless::Vec<SocketAddr, { control::ALTERNATES_MAX }>,
     next_id: u16,
     channels: Channels<'s>,
+    /// F1 and F3, and where they go.
+    replies: heapless::Deque<(Path, [u8; 9]), REPLIES>,
+    /// F7 to be sent, and nothing after it.
+    goodbye: Option<u8>,
     /// When [`Beacon::poll_transmit`] or [`Beacon::handle_timeout`] has something to do.
     due: Instant,
 }
@@ -167,6 +179,8 @@ impl<'s> Beacon<'s> {
             alternates: heapless::Vec::new(),
             next_id: 0,
             channels: Channels::new(slots, cells),
+            replies: heapless::Deque::new(),
+            goodbye: None,
             due: Instant::NEVER,
         }
     }
@@ -223,7 +237,18 @@ impl<'s> Beacon<'s> {
         (self.schedule, self.attempt, self.tunnel) = (None, None, None);
         (self.current, self.previous) = (None, None);
         (self.hello, self.keepalive, self.up) = (None, None, false);
+        self.replies.clear();
         self.channels.forget_all();
+        self.look();
+    }
+
+    /// Says F7 with this code, and nothing any more.
+    pub(super) fn say_goodbye(&mut self, code: u8) {
+        if self.current.is_some() {
+            self.goodbye = Some(code);
+        }
+        (self.schedule, self.attempt, self.tunnel) = (None, None, None);
+        self.up = false;
         self.look();
     }
 
@@ -291,11 +316,12 @@ impl<'s> Beacon<'s> {
     pub(super) fn handle_packet(
         &mut self,
         ctx: &mut Context<'_>,
+        path: Path,
         packet: &mut [u8],
     ) -> Result<Heard, DropReason> {
         let first = *packet.first().ok_or(DropReason::Malformed)?;
         if first >= 0x80 {
-            return self.handle_frame(ctx, packet);
+            return self.handle_frame(ctx, path, packet);
         }
         check_envelope(packet)?;
         match first {
@@ -355,6 +381,7 @@ impl<'s> Beacon<'s> {
     fn handle_frame(
         &mut self,
         ctx: &mut Context<'_>,
+        path: Path,
         packet: &mut [u8],
     ) -> Result<Heard, DropReason> {
         let index = frame_index(packet).ok_or(DropReason::Malformed)?;
@@ -365,11 +392,32 @@ impl<'s> Beacon<'s> {
             .ok_or(DropReason::UnknownIndex)?;
         session.open(ctx.now, ctx.aead, packet)?;
         let content = &packet[FRAME_HEADER..packet.len() - TAG];
-        if content.is_empty() {
-            return Ok(Heard::Nothing);
-        }
-        if content[0] != control::BEACON {
-            return Err(DropReason::UnknownControl);
+        match *content {
+            [] | [control::PONG | control::PATH_RESPONSE | control::PADDING, ..] => {
+                return Ok(Heard::Nothing);
+            }
+            [first @ (control::PING | control::PATH_CHALLENGE), ref echo @ ..]
+                if echo.len() == 8 =>
+            {
+                let mut reply = [first + 1; 9];
+                reply[1..].copy_from_slice(echo);
+                if self.replies.is_full() {
+                    self.replies.pop_front();
+                }
+                let _ = self.replies.push_back((path, reply));
+                self.look();
+                return Ok(Heard::Nothing);
+            }
+            [control::CLOSE, _] => {
+                let closed = |s: &SmallSession| s.session().local_index() == index;
+                if self.current.as_ref().is_some_and(closed) {
+                    (self.current, self.up) = (None, false);
+                    self.try_again(ctx.now);
+                }
+                return Ok(Heard::Nothing);
+            }
+            [control::BEACON, ..] => {}
+            _ => return Err(DropReason::UnknownControl),
         }
         let (id, message) =
             control::decode::<FromBeacon>(content).map_err(|_| DropReason::Malformed)?;
@@ -573,6 +621,9 @@ impl<'s> Beacon<'s> {
         let Some(session) = &self.current else {
             return due;
         };
+        if self.goodbye.is_some() || !self.replies.is_empty() {
+            return Instant::START;
+        }
         due = due.min(session.session().expires()).min(self.rekey_at);
         if let Some(hello) = self.hello {
             return due.min(hello.next);
@@ -598,13 +649,13 @@ impl<'s> Beacon<'s> {
         due
     }
 
-    /// Writes the next datagram to the beacon; gives its length.
+    /// Writes the next datagram to the beacon; gives its length, and its path if that matters.
     pub(super) fn poll_transmit(
         &mut self,
         ctx: &mut Context<'_>,
         grant: impl Fn(PeerIndex) -> Option<GrantBytes>,
         out: &mut [u8],
-    ) -> Option<usize> {
+    ) -> Option<(usize, Option<Path>)> {
         if ctx.now < self.due {
             return None;
         }
@@ -615,14 +666,28 @@ impl<'s> Beacon<'s> {
             let out = out.get_mut(..attempt.len)?;
             out.copy_from_slice(&attempt.bytes[..attempt.len]);
             attempt.due = false;
-            return Some(attempt.len);
+            return Some((attempt.len, None));
+        }
+        if let Some(code) = self.goodbye.take() {
+            let len = self.seal(ctx, &[control::CLOSE, code], out)?;
+            self.stop();
+            return Some((len, None));
+        }
+        if let Some((path, reply)) = self.replies.pop_front() {
+            return Some((self.seal(ctx, &reply, out)?, Some(path)));
         }
         let message = self.next_message(ctx, grant);
         self.due = self.next_due(ctx.quiet);
         let (id, message) = message?;
         let len = control::encode(id, &message, out.get_mut(FRAME_HEADER..)?).ok()?;
         let session = self.current.as_mut()?;
-        Some(session.seal(ctx.now, ctx.aead, out, len)?.len)
+        Some((session.seal(ctx.now, ctx.aead, out, len)?.len, None))
+    }
+
+    fn seal(&mut self, ctx: &Context<'_>, content: &[u8], out: &mut [u8]) -> Option<usize> {
+        let session = self.current.as_mut()?;
+        out.get_mut(FRAME_HEADER..)?.get_mut(..content.len())?.copy_from_slice(content);
+        Some(session.seal(ctx.now, ctx.aead, out, content.len())?.len)
     }
 
     fn fresh_id(&mut self) -> u16 {
