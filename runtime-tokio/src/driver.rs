@@ -12,7 +12,7 @@ use pilot_udp::{Reactor, SockRef, UdpSockets};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use tokio::io::Interest;
@@ -283,8 +283,9 @@ async fn run<M: Machine + Send + 'static, O: Owner<M>>(shared: Arc<Shared<M, O>>
                 },
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        // Not `wake_by_ref`: a task that is always runnable keeps tokio from asking the system
+        // for events, and acknowledgements would be seen only every 61 polls.
+        pin!(tokio::task::yield_now()).poll(cx)
     })
     .await;
     shared.ended.send_replace(true);

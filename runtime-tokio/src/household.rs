@@ -129,10 +129,7 @@ impl Household {
             }
             let carried = tokio::select! {
                 written = writer.write(&output[pending.clone()]), if !pending.is_empty() => {
-                    written.map(|n| {
-                        pending.start += n;
-                        n
-                    })
+                    written.inspect(|n| pending.start += n)
                 }
                 read = reader.read(&mut input) => {
                     if let Ok(n @ 1..) = read {
