@@ -169,6 +169,8 @@ impl Builder {
         for (key, value) in &facts {
             node.load(*key, value)?;
         }
+        // Without a list of interfaces there are no host candidates, and the beacon still
+        // tells peers where it sees us.
         let locals = sockets.candidates().unwrap_or_default();
         // Refused only after a shutdown.
         let _ = node.command(now, Command::NetworkChanged { locals: &locals });

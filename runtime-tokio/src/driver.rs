@@ -182,11 +182,6 @@ impl<M: Machine + Send + 'static, O: Owner<M>> UdpDriver<M, O> {
         inner.sockets.iter().flat_map(UdpSockets::local_addresses).collect()
     }
 
-    /// The host candidates, see [`UdpSockets::candidates`]; none after the end.
-    pub fn candidates(&self) -> io::Result<Vec<SocketAddr>> {
-        self.shared.lock().sockets.as_ref().map_or(Ok(Vec::new()), UdpSockets::candidates)
-    }
-
     /// Whether the main socket can send to an address of this family.
     pub fn reaches(&self, remote: SocketAddr) -> bool {
         self.shared.lock().sockets.as_ref().is_some_and(|sockets| sockets.reaches(remote))

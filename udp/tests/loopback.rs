@@ -2,7 +2,9 @@
 
 use pilot_core::drive::{Datagrams, IoError, RECEIVE_BUFFER, Received};
 use pilot_core::machine::{Ecn, Path, SocketId, Transmit};
-use pilot_udp::{AUXILIARY_MAX, BindError, BindOptions, Reactor, SockRef, UdpSockets};
+use pilot_udp::{
+    AUXILIARY_MAX, BindError, BindOptions, Reactor, SockRef, UdpSockets, host_candidates,
+};
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -145,6 +147,46 @@ fn one_packet_and_only_that_one_has_the_hop_limit() {
     let seen = a.reactors().next().unwrap().1.borrow().clone();
     assert_eq!((seen[0], seen[1], seen[2]), (seen[0], 3, seen[0]));
     assert_ne!(seen[0], 3);
+}
+
+/// A socket whose receive calls fail after they have run.
+struct Broken(UdpSocket);
+
+impl Reactor for Broken {
+    fn register(socket: UdpSocket) -> io::Result<Self> {
+        Ok(Broken(socket))
+    }
+
+    fn sock_ref(&self) -> SockRef<'_> {
+        SockRef::from(&self.0)
+    }
+
+    fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        call().and(Err(io::ErrorKind::NetworkDown.into()))
+    }
+
+    fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        call()
+    }
+}
+
+/// Otherwise a runtime takes it for readable, and its driver spins.
+#[test]
+fn a_socket_that_only_fails_would_block_now_and_then() {
+    let listen = Some(SocketAddr::new(V4, 0));
+    let mut broken =
+        UdpSockets::<Broken>::bind(&BindOptions { listen, ..Default::default() }).unwrap();
+    let mut peer = bind(V4);
+    for _ in 0..20 {
+        peer.send(&to(address(&broken), 1), b"x").unwrap();
+    }
+    let mut buf = vec![0; RECEIVE_BUFFER];
+    for _ in 0..3 {
+        for _ in 0..4 {
+            assert_eq!(broken.recv(&mut buf), Err(IoError::Unreachable));
+        }
+        assert_eq!(broken.recv(&mut buf), Err(IoError::WouldBlock));
+    }
 }
 
 #[test]
