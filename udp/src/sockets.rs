@@ -106,6 +106,20 @@ impl<S: Reactor> UdpSockets<S> {
         self.blocked.and_then(|at| self.sockets.get(at)).map(|bound| &bound.reactor)
     }
 
+    /// Binds a further socket to exactly this address, under an id of its own. Returns the
+    /// address with the port that it got.
+    pub fn bind_as(&mut self, id: SocketId, address: SocketAddr) -> Result<SocketAddr, BindError> {
+        let failed = |source| BindError::Io { address, source };
+        if self.sockets.iter().any(|bound| bound.id == id) {
+            return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        }
+        let socket = bind::bind_one(address, true)?;
+        let bound = Bound::new(id, socket, false, None).map_err(failed)?;
+        let local = bound.local;
+        self.sockets.push(bound);
+        Ok(local)
+    }
+
     fn open_auxiliary(&mut self, id: SocketId) -> Result<(), IoError> {
         if self.sockets.len() - self.main >= AUXILIARY_MAX {
             return Err(IoError::Full);

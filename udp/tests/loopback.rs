@@ -2,9 +2,7 @@
 
 use pilot_core::drive::{Datagrams, IoError, RECEIVE_BUFFER, Received};
 use pilot_core::machine::{Ecn, Path, SocketId, Transmit};
-use pilot_udp::{
-    AUXILIARY_MAX, BindError, BindOptions, Reactor, SockRef, UdpSockets, host_candidates,
-};
+use pilot_udp::{AUXILIARY_MAX, BindError, BindOptions, Reactor, SockRef, UdpSockets};
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -281,6 +279,21 @@ fn auxiliary_sockets_open_receive_send_and_close() {
         a.open(SocketId(n)).unwrap();
     }
     assert_eq!(a.open(SocketId(999)), Err(IoError::Full));
+}
+
+/// A beacon with two addresses and two ports (RFC 5780) has a socket for each of the four.
+#[test]
+fn further_sockets_are_bound_to_given_addresses() {
+    let mut a = bind(V4);
+    let mut peer = bind(V4);
+    let mut buf = vec![0; RECEIVE_BUFFER];
+    let second = a.bind_as(SocketId(1), SocketAddr::new(V4, 0)).unwrap();
+    assert!(matches!(a.bind_as(SocketId(2), second), Err(BindError::Taken(_))));
+    peer.send(&to(second, 2), b"hi").unwrap();
+    let received = recv(&mut a, &mut buf);
+    assert_eq!((received.path.socket, received.path.remote), (SocketId(1), address(&peer)));
+    a.send(&Transmit { path: received.path, ..to(received.path.remote, 2) }, b"ho").unwrap();
+    assert_eq!(recv(&mut peer, &mut buf).path.remote, second);
 }
 
 #[test]
