@@ -585,8 +585,8 @@ impl<'s> Directory<'s> {
         if core.fenced || core.now < core.beacon.due() {
             return None;
         }
-        let remote = core.beacon.address()?;
-        let Some((len, path)) = core.beacon_output(out) else {
+        let output = core.beacon_output(out);
+        let Some(((len, path), remote)) = output.zip(core.beacon.address()) else {
             self.settle();
             return None;
         };
