@@ -169,10 +169,14 @@ impl<'s> Transport<'s> {
     /// unanswered: that is sent again (`wire.md` 11).
     pub fn peer_restarted(&mut self, now: Instant, peer: PeerIndex) {
         let now = self.see(now);
-        self.end_streams_if(now, peer, StreamEnd::PeerRestarted, |s| s.state != State::SynSent);
+        // What the new process has asked for in its INIT's early data stays, too.
+        let lost = |s: &Stream| s.state != State::SynSent && !s.early;
+        self.end_streams_if(now, peer, StreamEnd::PeerRestarted, lost);
         self.for_each_stream(peer, |this, key| {
-            this.streams[key].snd.restart_syn();
-            this.update_stream(now, key);
+            if !this.streams[key].early {
+                this.streams[key].snd.restart_syn();
+                this.update_stream(now, key);
+            }
         });
     }
 

@@ -144,7 +144,8 @@ impl Tunnel<'_> {
         if !change.current_changed {
             return;
         }
-        let Some(link) = self.links.get(key) else { return };
+        let Some(link) = self.links.get_mut(key) else { return };
+        let syn_ack = link.syn_ack.take();
         let restarted = p.boot.is_some_and(|boot| boot != link.boot);
         p.boot = Some(link.boot);
         p.rekey_failed = false;
@@ -159,6 +160,7 @@ impl Tunnel<'_> {
         };
         self.event(peer, |events| {
             events.up = Some(up);
+            events.syn_ack = syn_ack.or(events.syn_ack);
             events.changed = true;
         });
     }

@@ -344,9 +344,7 @@ impl<'s> Tunnel<'s> {
         if let Some(short) = &p2.record {
             self.adopt_record(now, peer, &short.expand(self.address_of(peer), responder));
         }
-        if let Some(syn_ack) = p2.early.filter(|_| had_early) {
-            self.event(peer, |events| events.syn_ack = Some(syn_ack));
-        }
+        let syn_ack = p2.early.filter(|_| had_early);
         self.drop_attempt(peer);
         let link = self.new_link(
             now,
@@ -362,6 +360,7 @@ impl<'s> Tunnel<'s> {
                 max_datagram: p2.max_datagram,
             },
         )?;
+        self.links[link].syn_ack = syn_ack;
         self.links[link].probe_due = true;
         self.links[link].probe_at = Some(now + crate::limits::CONFIRM_REPEAT[0]);
         let Some(p) = self.peer_mut(peer) else { return Err(DropReason::Untrusted) };
@@ -439,6 +438,7 @@ impl<'s> Tunnel<'s> {
             superseded: None,
             answer: None,
             needs_record: false,
+            syn_ack: None,
         };
         let key = self.links.insert(link).map_err(|_| DropReason::Full)?;
         Self::window(&mut self.replay, self.words, key).fill(0);
