@@ -167,7 +167,9 @@ impl Transport<'_> {
             self.stream_event(key, event::WRITABLE);
         }
         let stream = &mut self.streams[key];
-        if stream.snd.fin == Control::Acknowledged && !stream.told_finished {
+        // The FIN's frame may be acknowledged before the data in front of it.
+        let finished = stream.snd.fin == Control::Acknowledged && stream.snd.una == stream.snd.end;
+        if finished && !stream.told_finished {
             stream.told_finished = true;
             self.stream_event(key, event::FINISHED);
             return self.step(now, key, Step::FinAcknowledged);

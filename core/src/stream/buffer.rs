@@ -219,6 +219,7 @@ impl Ring {
     /// The block with number `number`; takes blocks from the pool up to it.
     fn locate(&mut self, pool: &mut Pool<'_>, cursor: Cursor, number: u64) -> u32 {
         let first = self.base / B;
+        assert!(number >= first && number < first + u64::from(self.reserved), "outside the ring");
         if self.held == 0 {
             self.head = pool.take();
             self.tail = self.head;

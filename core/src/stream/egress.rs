@@ -225,7 +225,9 @@ impl Transport<'_> {
         if due && train.count + 1 >= train.most {
             return self.write_acknowledgement(now, peer, out).map(|len| (len, None));
         }
-        if !full && record.path(path)?.may_send(now).is_ok() {
+        let state = record.path(path)?;
+        let may = if train.count == 0 { state.may_start(now) } else { state.may_send(now) };
+        if !full && may.is_ok() {
             let data = self.write_data(now, peer, limit, out, train);
             if let Some((len, content)) = data {
                 return Some((len, Some(content)));

@@ -347,7 +347,7 @@ impl<'s> Transport<'s> {
                 if !waiting {
                     path.set_app_limited();
                 } else if !full {
-                    match path.may_send(now) {
+                    match path.may_start(now) {
                         Ok(()) => return true,
                         Err(paced) => earliest(paced),
                     }
@@ -571,7 +571,7 @@ impl<'s> Transport<'s> {
         self.leave_backlog(key);
         let stream = &mut self.streams[key];
         let (peer, local) = (stream.peer, stream.local);
-        stream.state = State::Closed;
+        stream.state = stream.state.after(Step::Ended);
         stream.end.get_or_insert(end);
         (stream.persist_at, stream.reopen_at, stream.linger_at) = (None, None, None);
         stream.snd.ring.close(&mut self.pool);

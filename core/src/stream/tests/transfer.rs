@@ -75,8 +75,9 @@ fn a_lossy_path_does_not_stall() {
     let seconds = transfer(&mut world, 5_000_000, Duration::from_secs(120));
     let rate = 5.0 / seconds;
     println!("100 Mbit/s, 50 ms, 1 % loss: {rate:.2} MB/s");
-    // CUBIC's own formula gives about 0.5 MB/s here; less would be a fault of recovery.
-    assert!(rate > 0.3, "{rate}");
+    // CUBIC's own formula (RFC 9438 5.1, the Reno-friendly region: 1.2/sqrt(p) segments a round
+    // trip) gives 0.28 MB/s here; much less would be a fault of recovery.
+    assert!(rate > 0.2, "{rate}");
 }
 
 #[test]
@@ -104,6 +105,7 @@ fn both_directions_at_once_and_many_streams() {
         world.ends[0].t.release(now, a);
         world.ends[1].t.release(now, b);
     }
+    world.flush();
     for end in &world.ends {
         let (taken, unreserved, all) = end.t.pool_blocks();
         assert_eq!((taken, unreserved), (0, all), "everything was given back");
@@ -225,7 +227,8 @@ fn bulk_makes_trains_and_few_acknowledgements() {
         trains.len(), frames as f64 / trains.len() as f64,
         world.ends[1].acks_sent, world.ends[0].sent_frames
     );
-    assert!(frames > 20 * trains.len());
+    // Each acknowledgement, for 16 frames here, releases a train of as many.
+    assert!(frames > 12 * trains.len());
     assert!(world.ends[1].acks_sent * 8 < world.ends[0].sent_frames);
 }
 
@@ -282,7 +285,7 @@ fn events_tell_what_happens_once() {
         assert_eq!(count(end, Closed(id, done)), 1);
     }
     assert_eq!(count(0, Opened(a)), 1);
-    assert_eq!(world.ends[0].t.connect(now, PEER, Port(1), NETWORK).is_ok(), true);
+    assert!(world.ends[0].t.connect(now, PEER, Port(1), NETWORK).is_ok());
 }
 
 /// Bytes a second through two machines in memory, on one core, without encryption: printed.
