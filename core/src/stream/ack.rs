@@ -315,8 +315,15 @@ mod tests {
     fn bytes_are_as_specified() {
         let mut out = [0; 64];
         let ranges = [(1, 3), (5, 9), (10, 12)];
-        let mut encoder = Encoder::new(&mut out, 0x8000_0001, ranges.into_iter(), Duration::from_micros(81)).unwrap();
-        encoder.entry(Entry { sender_port: Port(7), receiver_port: Port(0xC000), ack: 9, window: 3 });
+        let mut encoder =
+            Encoder::new(&mut out, 0x8000_0001, ranges.into_iter(), Duration::from_micros(81))
+                .unwrap();
+        encoder.entry(Entry {
+            sender_port: Port(7),
+            receiver_port: Port(0xC000),
+            ack: 9,
+            window: 3,
+        });
         let len = encoder.finish();
         assert_eq!(
             data_encoding::HEXLOWER.encode(&out[..len]),
@@ -334,7 +341,9 @@ mod tests {
         let mut out = [0; 64];
         let len = Encoder::new(&mut out, 1, [(0, 2), (4, 6)].into_iter(), ms(0)).unwrap().finish();
         assert!(Acknowledgement::decode(&out[..len]).is_some());
-        for (at, byte) in [(0, 0xFC), (15, 2), (19, 0), (19, 7), (23, 0), (23, 5), (27, 0), (27, 3), (28, 1)] {
+        for (at, byte) in
+            [(0, 0xFC), (15, 2), (19, 0), (19, 7), (23, 0), (23, 5), (27, 0), (27, 3), (28, 1)]
+        {
             let mut bad = out;
             bad[at] = byte;
             assert!(Acknowledgement::decode(&bad[..len]).is_none(), "byte {at} = {byte}");

@@ -236,8 +236,11 @@ impl Ring {
             return self.tail;
         }
         let kept = self.cursors[cursor as usize];
-        let (mut n, mut block) =
-            if kept.1 != NIL && kept.0 >= first && kept.0 <= number { kept } else { (first, self.head) };
+        let (mut n, mut block) = if kept.1 != NIL && kept.0 >= first && kept.0 <= number {
+            kept
+        } else {
+            (first, self.head)
+        };
         while n < number {
             block = pool.next[block as usize];
             n += 1;

@@ -47,7 +47,10 @@ fn reordering_alone_is_not_taken_for_loss() {
     let mut world = World::listening(3, link);
     let seconds = transfer(&mut world, 5_000_000, Duration::from_secs(60));
     let info = world.ends[0].t.path_info(PEER, MAIN).unwrap();
-    println!("jitter: {seconds:.2} s, {} of {} frames taken for lost", info.lost, world.ends[0].sent_frames);
+    println!(
+        "jitter: {seconds:.2} s, {} of {} frames taken for lost",
+        info.lost, world.ends[0].sent_frames
+    );
     assert!(info.lost * 100 < world.ends[0].sent_frames, "{info:?}");
 }
 
@@ -82,7 +85,8 @@ fn a_lossy_path_does_not_stall() {
 
 #[test]
 fn both_directions_at_once_and_many_streams() {
-    let mut world = World::listening(4, Link { queue: 200_000, rate: 12_500_000, ..Link::lossy(ms(5), 5) });
+    let mut world =
+        World::listening(4, Link { queue: 200_000, rate: 12_500_000, ..Link::lossy(ms(5), 5) });
     let pairs: Vec<_> = (0..16).map(|_| world.open(PORT)).collect();
     let (mut sources, mut sinks) = (Vec::new(), Vec::new());
     for (n, (a, b)) in pairs.iter().enumerate() {
@@ -117,7 +121,8 @@ fn both_directions_at_once_and_many_streams() {
 
 #[test]
 fn streams_share_a_path_fairly() {
-    let mut world = World::listening(5, Link { rate: 12_500_000, queue: 400_000, ..Link::clean(ms(5)) });
+    let mut world =
+        World::listening(5, Link { rate: 12_500_000, queue: 400_000, ..Link::clean(ms(5)) });
     let pairs: Vec<_> = (0..4).map(|_| world.open(PORT)).collect();
     let mut sources: Vec<_> =
         pairs.iter().enumerate().map(|(n, p)| Source::new(0, p.0, n as u64, u64::MAX)).collect();
@@ -137,7 +142,8 @@ fn streams_share_a_path_fairly() {
 /// `wire.md` 4.9: a rekey never stalls; frames of the old session stay acknowledged.
 #[test]
 fn a_rekey_in_the_middle_loses_nothing() {
-    let mut world = World::listening(6, Link { rate: 12_500_000, queue: 400_000, ..Link::lossy(ms(10), 5) });
+    let mut world =
+        World::listening(6, Link { rate: 12_500_000, queue: 400_000, ..Link::lossy(ms(10), 5) });
     let (a, b) = world.open(PORT);
     let (mut source, mut sink) = (Source::new(0, a, 1, 10_000_000), Sink::new(1, b, 1));
     let mut rekeys = 0;
@@ -217,15 +223,18 @@ fn sequence_numbers_wrap() {
 /// transfer is one frame for many.
 #[test]
 fn bulk_makes_trains_and_few_acknowledgements() {
-    let mut world = World::listening(9, Link { rate: 125_000_000, queue: 4_000_000, ..Link::clean(ms(5)) });
+    let mut world =
+        World::listening(9, Link { rate: 125_000_000, queue: 4_000_000, ..Link::clean(ms(5)) });
     world.checks = false;
     transfer(&mut world, 20_000_000, Duration::from_secs(60));
     let trains = &world.ends[0].trains;
     let frames: usize = trains.iter().map(Vec::len).sum();
     println!(
         "{} trains, {:.1} frames each; {} acknowledgements for {} frames",
-        trains.len(), frames as f64 / trains.len() as f64,
-        world.ends[1].acks_sent, world.ends[0].sent_frames
+        trains.len(),
+        frames as f64 / trains.len() as f64,
+        world.ends[1].acks_sent,
+        world.ends[0].sent_frames
     );
     // Each acknowledgement, for 16 frames here, releases a train of as many.
     assert!(frames > 12 * trains.len());
