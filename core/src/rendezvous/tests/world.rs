@@ -107,7 +107,8 @@ impl World {
 
     pub(crate) fn sleep(&mut self, span: Duration) {
         let end = self.now + span;
-        loop {
+        // A commit that nobody takes stays due.
+        while self.storing {
             self.turn();
             match self.machine.poll_timeout().map(|timeout| timeout.at) {
                 Some(at) if at <= end => {
