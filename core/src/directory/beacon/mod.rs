@@ -643,7 +643,10 @@ impl<'s> Beacon<'s> {
         if self.goodbye.is_some() || !self.replies.is_empty() {
             return Instant::START;
         }
-        due = due.min(session.session().expires()).min(self.rekey_at);
+        due = due.min(session.session().expires());
+        if self.schedule.is_none() {
+            due = due.min(self.rekey_at);
+        }
         if let Some(hello) = self.hello {
             return due.min(hello.next);
         }

@@ -32,7 +32,7 @@ fn beacon_socket() -> SocketAddr {
 }
 
 /// What is on its way.
-enum Item {
+pub(super) enum Item {
     UdpToServer(usize, Vec<u8>),
     UdpToAgent(usize, Vec<u8>),
     Opened(usize, ConnId),
@@ -228,7 +228,7 @@ impl World {
         self.server_up = true;
     }
 
-    fn later(&mut self, item: Item) {
+    pub(super) fn later(&mut self, item: Item) {
         self.serial += 1;
         self.items.insert((self.now + LATENCY, self.serial), item);
     }

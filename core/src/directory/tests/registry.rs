@@ -372,7 +372,7 @@ fn a_registry_that_answers_nothing_is_left() {
 
 #[test]
 fn damaged_or_foreign_state_is_not_loaded() {
-    let mut world = World::online(1);
+    let world = World::online(1);
     let disk = world.agents[0].disk.clone();
     let empty = BTreeMap::new();
     let (config, limits) = (Config::default(), Limits::small_for_tests());
