@@ -16,7 +16,12 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "pilotctl",
         &[
-            "pilot-core", "pilot-udp", "pilot-tokio", "pilot-smol", "pilot-mio", "pilot-sim",
+            "pilot-core",
+            "pilot-udp",
+            "pilot-tokio",
+            "pilot-smol",
+            "pilot-mio",
+            "pilot-sim",
             "pilot-rendezvous",
         ],
     ),
@@ -65,17 +70,35 @@ fn packages_use_only_what_the_house_allows() {
 }
 
 /// `core`'s modules in the order of `docs/architecture.md` section 2: each may use only those
-/// above it; `node` and `rendezvous` compose, `drive` drives any machine.
-const LAYERS: &[&str] = &[
-    "time", "rng", "limits", "stats", "slab", "ring", "timer", "addr", "name", "machine", "path",
-    "wire", "crypto", "session", "port", "stream", "trust", "directory", "service",
+/// above it and beside it; `node` and `rendezvous` compose, `drive` drives any machine. The
+/// table of ports and the streams in its accept queues are one layer.
+const LAYERS: &[&[&str]] = &[
+    &["time"],
+    &["rng"],
+    &["limits"],
+    &["stats"],
+    &["slab"],
+    &["timer"],
+    &["addr"],
+    &["name"],
+    &["machine"],
+    &["path"],
+    &["wire"],
+    &["crypto"],
+    &["session"],
+    &["stream", "port"],
+    &["journal"],
+    &["trust"],
+    &["directory"],
+    &["service"],
 ];
 
 #[test]
 fn core_modules_use_only_modules_above_them() {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
     let mut checked = 0;
-    for (rank, layer) in LAYERS.iter().enumerate() {
+    let layers = LAYERS.iter().enumerate().flat_map(|(rank, l)| l.iter().map(move |l| (rank, l)));
+    for (rank, layer) in layers {
         for (file, text) in files_of(source, layer) {
             // Tests beside the code may build whatever they need.
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -86,7 +109,7 @@ fn core_modules_use_only_modules_above_them() {
                 for used in line.split("crate::").skip(1) {
                     let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next();
                     let Some(used) = used.filter(|u| !u.is_empty()) else { continue };
-                    let known = LAYERS.iter().position(|l| *l == used);
+                    let known = LAYERS.iter().position(|l| l.contains(&used));
                     let allowed = known.is_some_and(|at| at <= rank);
                     assert!(allowed, "{file}:{}: {layer} must not use {used}", i + 1);
                     checked += 1;
@@ -94,7 +117,7 @@ fn core_modules_use_only_modules_above_them() {
             }
         }
     }
-    assert!(checked > 20, "only {checked} uses were seen: the test looks in the wrong place");
+    assert!(checked > 200, "only {checked} uses were seen: the test looks in the wrong place");
 }
 
 fn files_of(source: &str, layer: &str) -> Vec<(String, String)> {

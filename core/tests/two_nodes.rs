@@ -304,8 +304,7 @@ fn forged_trust_gets_no_byte_back() {
 fn a_stream_to_a_closed_port_is_refused_at_once() {
     let mut world = pair(15, Link::CLEAN);
     let id = world.connect(0, 1, 4242);
-    let took = world
-        .run_until(secs(5), |w| w.saw(0, Event::StreamClosed(id, StreamEnd::Refused)));
+    let took = world.run_until(secs(5), |w| w.saw(0, Event::StreamClosed(id, StreamEnd::Refused)));
     assert!(took <= ms(500), "{took:?}");
 }
 
@@ -314,9 +313,8 @@ fn an_unreachable_peer_ends_streams_after_ninety_seconds() {
     let mut world = pair(16, Link::CLEAN);
     world.kill(1);
     let id = world.connect(0, 1, 7);
-    let took = world.run_until(secs(200), |w| {
-        w.saw(0, Event::StreamClosed(id, StreamEnd::Unreachable))
-    });
+    let took =
+        world.run_until(secs(200), |w| w.saw(0, Event::StreamClosed(id, StreamEnd::Unreachable)));
     println!("given up after {took:?}");
     assert!((secs(85)..=secs(100)).contains(&took), "{took:?}");
 }

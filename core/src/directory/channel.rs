@@ -56,16 +56,9 @@ impl Greeting {
         let message = &mut out[HEAD..HEAD + len];
         let prologue = [&CONTEXT[..], KNOWN];
         let e = TunnelSecret::from_secret(rng.bytes());
-        let exchange = exchange::Initiator::write_message1(
-            Pattern::Ik,
-            &prologue,
-            s,
-            tunnel,
-            e,
-            message,
-        )?;
-        let greeting =
-            Greeting { exchange, with: s.public(), offer: payload.caps };
+        let exchange =
+            exchange::Initiator::write_message1(Pattern::Ik, &prologue, s, tunnel, e, message)?;
+        let greeting = Greeting { exchange, with: s.public(), offer: payload.caps };
         Ok((greeting, HEAD + len))
     }
 

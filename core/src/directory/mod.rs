@@ -216,14 +216,8 @@ impl Storage<'static> {
         Storage {
             peers: Store::<PeerSlot>::boxed_with(limits.peers, PeerSlot::empty),
             nodes: Store::<u32>::boxed_with(limits.peers, || 0),
-            outgoing: Store::<OutgoingSlot>::boxed_with(
-                limits.trust_requests,
-                OutgoingSlot::empty,
-            ),
-            incoming: Store::<IncomingSlot>::boxed_with(
-                limits.trust_requests,
-                IncomingSlot::empty,
-            ),
+            outgoing: Store::<OutgoingSlot>::boxed_with(limits.trust_requests, OutgoingSlot::empty),
+            incoming: Store::<IncomingSlot>::boxed_with(limits.trust_requests, IncomingSlot::empty),
             requests: Store::<RequestSlot>::boxed_with(limits.requests, RequestSlot::empty),
             answers: Store::boxed_zeroed(limits.requests * ANSWER_BYTES),
             channels: Store::<ChannelSlot>::boxed_with(limits.channels, ChannelSlot::empty),
@@ -692,13 +686,8 @@ impl<'s> Directory<'s> {
             at = at.min(oldest + REGISTRY_ANSWER);
         }
         // What is due and could not be done waits for something else than time.
-        let later = [
-            core.trust.due(),
-            core.register_at,
-            core.beacons_due(),
-            core.rotate_at,
-            core.sweep_at,
-        ];
+        let later =
+            [core.trust.due(), core.register_at, core.beacons_due(), core.rotate_at, core.sweep_at];
         for later in later {
             if later > core.now {
                 at = at.min(later);

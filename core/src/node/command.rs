@@ -1,8 +1,8 @@
 //! What the owner of a node asks of it, and how each request can fail at once.
 
 use crate::addr::{Address, NetworkId, Port, SocketAddress};
-use crate::name::{Hostname, Justification, Tags};
 use crate::directory::{RequestId, Target};
+use crate::name::{Hostname, Justification, Tags};
 use crate::stream::StreamId;
 use crate::time::UnixTime;
 use core::net::SocketAddr;

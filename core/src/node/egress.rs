@@ -174,12 +174,7 @@ impl<'s> Node<'s> {
     }
 
     /// F8, our record, until the peer has acknowledged it (`wire.md` 5.3).
-    fn record_output(
-        &mut self,
-        now: Instant,
-        peer: PeerIndex,
-        out: &mut [u8],
-    ) -> Option<Transmit> {
+    fn record_output(&mut self, now: Instant, peer: PeerIndex, out: &mut [u8]) -> Option<Transmit> {
         let link = self.link_mut(peer)?;
         link.record_due.take_if(|at| *at <= now)?;
         let (path, route) = (link.active()?, link.active_route()?);

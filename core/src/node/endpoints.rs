@@ -36,7 +36,9 @@ impl Locals {
             return false;
         }
         match endpoint.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() => false,
+            IpAddr::V4(ip) if ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() => {
+                false
+            }
             IpAddr::V6(ip) if ip.is_unspecified() || ip.is_multicast() => false,
             ip if ip.is_loopback() => beacon.is_some_and(|b| b.ip().is_loopback()),
             ip if is_private(ip) => self.0.iter().any(|l| same_link(l.ip(), ip)),
@@ -93,15 +95,25 @@ mod tests {
         assert!(locals.set(&[at("192.168.7.2:4000"), at("[fd00:1:2:3::9]:4000")]));
         assert!(!locals.set(&[at("192.168.7.2:4000"), at("[fd00:1:2:3::9]:4000")]));
         let public = Some(at("203.0.113.1:9001"));
-        for good in [
-            "198.51.100.9:4000", "192.168.7.99:1", "[2001:db8::1]:4000", "[fd00:1:2:3::8]:4000",
-        ] {
+        for good in
+            ["198.51.100.9:4000", "192.168.7.99:1", "[2001:db8::1]:4000", "[fd00:1:2:3::8]:4000"]
+        {
             assert!(locals.is_worth_trying(at(good), public), "{good}");
         }
         for bad in [
-            "198.51.100.9:0", "192.168.8.99:1", "10.0.0.1:4000", "127.0.0.1:4000", "[::1]:4000",
-            "0.0.0.0:4000", "255.255.255.255:4000", "224.0.0.1:4000", "[ff02::1]:4000",
-            "100.64.1.1:4000", "169.254.1.1:4000", "[fe80::1]:4000", "[fd00:1:2:4::8]:4000",
+            "198.51.100.9:0",
+            "192.168.8.99:1",
+            "10.0.0.1:4000",
+            "127.0.0.1:4000",
+            "[::1]:4000",
+            "0.0.0.0:4000",
+            "255.255.255.255:4000",
+            "224.0.0.1:4000",
+            "[ff02::1]:4000",
+            "100.64.1.1:4000",
+            "169.254.1.1:4000",
+            "[fe80::1]:4000",
+            "[fd00:1:2:4::8]:4000",
             "192.168.7.2:4000",
         ] {
             assert!(!locals.is_worth_trying(at(bad), public), "{bad}");

@@ -165,7 +165,9 @@ impl Node<'_> {
                 TransportEvent::Writable(id) | TransportEvent::Finished(id) => {
                     return Some(Event::StreamWritable(id));
                 }
-                TransportEvent::Closed(id, end) => return Some(Event::StreamClosed(id, end.into())),
+                TransportEvent::Closed(id, end) => {
+                    return Some(Event::StreamClosed(id, end.into()));
+                }
                 // Those about peers were taken by `process`.
                 _ => {}
             }

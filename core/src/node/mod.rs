@@ -312,8 +312,11 @@ impl Machine for Node<'_> {
         let output = (!self.flight.is_empty() || self.untold_paths)
             .then_some(Timeout { at: self.now, reason: Reason::Output });
         let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
-        let parts =
-            [self.directory.poll_timeout(), self.tunnel.poll_timeout(), self.transport.poll_timeout()];
+        let parts = [
+            self.directory.poll_timeout(),
+            self.tunnel.poll_timeout(),
+            self.transport.poll_timeout(),
+        ];
         parts.into_iter().chain([output, paths]).flatten().min_by_key(|timeout| timeout.at)
     }
 

@@ -1,5 +1,6 @@
 //! Reaching peers: sessions are started, paths proven, kept alive and given up here.
 
+use super::egress::RECORD;
 use super::link::{Control, Link};
 use super::{Node, PathPolicy};
 use crate::addr::Address;
@@ -9,14 +10,13 @@ use crate::limits::{
     DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_HEADER, RELAY_KEEPALIVE, SUSPECT_INIT,
 };
 use crate::machine::Path;
+use crate::path::{PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
 use crate::session::payload::Caps;
-use crate::trust::TrustEvent;
-use crate::path::{PathId, PeerIndex, Route};
 use crate::session::tunnel::{PeerKeys, Policy, SessionUp, TunnelEvent};
-use super::egress::RECORD;
 use crate::stream::{StreamEnd, TransportEvent};
 use crate::time::{Duration, Instant};
+use crate::trust::TrustEvent;
 use crate::wire::control::CloseCode;
 use crate::wire::header::Header;
 use heapless::Vec;

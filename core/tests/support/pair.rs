@@ -11,9 +11,7 @@ use pilot_core::limits::Limits;
 use pilot_core::machine::{Ecn, Ingress, Machine, Path, Transmit};
 use pilot_core::name::{Justification, parse_tags};
 use pilot_core::node::{Command, Config, Event, Node, Reply, StreamError, StreamId};
-use pilot_core::rendezvous::{
-    Change, ConnId, Event as ServerEvent, Rendezvous, RendezvousConfig,
-};
+use pilot_core::rendezvous::{Change, ConnId, Event as ServerEvent, Rendezvous, RendezvousConfig};
 use pilot_core::rng::Rng;
 use pilot_core::time::{Duration, Instant, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -286,7 +284,11 @@ impl World {
     }
 
     /// Runs until `done`; panics after `span`. Gives the time it took.
-    pub fn run_until(&mut self, span: Duration, mut done: impl FnMut(&mut World) -> bool) -> Duration {
+    pub fn run_until(
+        &mut self,
+        span: Duration,
+        mut done: impl FnMut(&mut World) -> bool,
+    ) -> Duration {
         let begin = self.now;
         loop {
             self.drain();
@@ -628,7 +630,14 @@ impl World {
 
     /// Sends `bytes` from `a` to a listener of `b` and checks that they arrive; gives the time
     /// from connecting to the last byte.
-    pub fn transfer(&mut self, a: usize, b: usize, port: u16, bytes: &[u8], most: Duration) -> Duration {
+    pub fn transfer(
+        &mut self,
+        a: usize,
+        b: usize,
+        port: u16,
+        bytes: &[u8],
+        most: Duration,
+    ) -> Duration {
         let id = self.connect(a, b, port);
         let (mut sent, mut finished) = (0, false);
         let mut accepted = None;

@@ -271,9 +271,11 @@ fn a_wrong_clock_is_told() {
     world.ahead = secs(2 * 3600);
     world.add(Config::default(), Limits::small_for_tests());
     world.wait_online();
-    assert!(world.agents[0].events.iter().any(
-        |e| matches!(e, DirectoryEvent::ClockSkew(skew) if (-7201..=-7199).contains(skew))
-    ));
+    assert!(
+        world.agents[0].events.iter().any(
+            |e| matches!(e, DirectoryEvent::ClockSkew(skew) if (-7201..=-7199).contains(skew))
+        )
+    );
 }
 
 #[test]
