@@ -239,11 +239,9 @@ impl<'s> Node<'s> {
     ) {
         let path = self.path_for(peer, route);
         self.transport.frame_received(now, peer, path, index, counter, eliciting, immediate);
-        if eliciting {
-            if self.batch.last() != Some(&peer) && !self.batch.contains(&peer) {
-                // When full, the peer's acknowledgement timer serves.
-                let _ = self.batch.push(peer);
-            }
+        if eliciting && self.batch.last() != Some(&peer) && !self.batch.contains(&peer) {
+            // When full, the peer's acknowledgement timer serves.
+            let _ = self.batch.push(peer);
         }
     }
 

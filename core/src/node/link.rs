@@ -266,11 +266,6 @@ impl Link {
         Some((challenge.route, Control::Challenge(challenge.data)))
     }
 
-    /// Whether `poll_control` has something at `now`.
-    pub(super) fn has_control(&self, now: Instant) -> bool {
-        !self.answers.is_empty() || self.challenges.iter().any(|c| c.next_at() <= now)
-    }
-
     /// Forgets failed challenges and names a direct path that has been suspect for too long.
     pub(super) fn expire(&mut self, now: Instant) -> Option<PathId> {
         self.challenges.retain(|c| now < c.started + CHALLENGE_FAIL);

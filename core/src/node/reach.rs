@@ -201,15 +201,6 @@ impl<'s> Node<'s> {
         }
     }
 
-    fn remove_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
-        if let Some(link) = self.link_mut(peer) {
-            link.remove(path);
-        }
-        self.transport.remove_path(now, peer, path);
-        self.choose(now, peer);
-        self.tell_path(peer);
-    }
-
     /// The peer's own timers: failed challenges, dead paths, keepalives, upgrades.
     pub(super) fn peer_timeout(&mut self, now: Instant, peer: PeerIndex) {
         let Some(link) = self.link_mut(peer) else {
