@@ -1,22 +1,23 @@
-//! The durable store: one redb file holding facts as (table, key) → value.
+//! The durable store: one redb file with a table for each [`Table`] of the machine.
 //!
-//! The machine in `core` decides what the facts are; here they are bytes. A file also says
-//! which *schema* its facts follow: a newer one than this program knows is refused, an older
-//! one is migrated after the file was copied. And it counts its write transactions
-//! (`batch`), by which an answer "failed" can be made true after the fact (see
-//! [`crate::commit`]).
+//! The machine in `core` decides what the rows are; here they are bytes. A file also says
+//! which *schema* its rows follow: a newer one than this program knows is refused, an older
+//! one is migrated after the file was copied.
 //!
-//! A file without a schema is *fresh*: schema and imported facts enter in one transaction, so
+//! A file without a schema is *fresh*: schema and imported rows enter in one transaction, so
 //! a crash during an import leaves a fresh file and the import runs again.
 
 use crate::files::{self, PrivateFileError};
+use pilot_core::rendezvous::{Change, Table};
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What the facts of this program's store look like. Raise it, and add a [`Step`], whenever a
+/// What the rows of this program's store look like. Raise it, and add a [`Step`], whenever a
 /// key or value changes its form.
 pub(crate) const SCHEMA: Schema = Schema { current: 1, steps: &[] };
 
@@ -24,27 +25,12 @@ pub(crate) const SCHEMA: Schema = Schema { current: 1, steps: &[] };
 /// serves the inner pages that a commit walks through.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Keys begin with the table's number.
-pub(crate) const FACTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("facts");
-pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-pub(crate) const BATCH: &str = "batch";
+pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("file");
 const SCHEMA_KEY: &str = "schema";
 
-/// One durable fact, or its deletion.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Fact {
-    pub(crate) table: u8,
-    pub(crate) key: Vec<u8>,
-    pub(crate) value: Option<Vec<u8>>,
-}
-
-impl Fact {
-    pub(crate) fn stored_key(&self) -> Vec<u8> {
-        let mut key = Vec::with_capacity(1 + self.key.len());
-        key.push(self.table);
-        key.extend_from_slice(&self.key);
-        key
-    }
+/// The redb table that holds a table of the machine.
+pub(crate) const fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.as_str())
 }
 
 /// Why a store could not be opened, read or written.
@@ -211,43 +197,63 @@ impl Opened {
         self.fresh
     }
 
-    /// Makes a fresh file a store with these facts, in one transaction. Nothing happens to it
-    /// if the facts end in an error.
+    /// Makes a fresh file a store with these rows, in one transaction. Nothing happens to it
+    /// if the rows end in an error.
     pub(crate) fn initialise<E: From<StoreError>>(
         &mut self,
-        facts: impl FnOnce(&mut dyn FnMut(Fact) -> Result<(), E>) -> Result<(), E>,
+        rows: impl FnOnce(&mut dyn FnMut(Change) -> Result<(), E>) -> Result<(), E>,
     ) -> Result<(), E> {
         assert!(self.fresh, "a store is initialised once");
-        let path = self.path.clone();
-        let failed = |error: redb::Error| E::from(StoreError::redb(&path, error));
+        let failed = |error: redb::Error| E::from(StoreError::redb(&self.path, error));
         let txn = begin(&self.database).map_err(failed)?;
         {
-            let mut table = txn.open_table(FACTS).map_err(|error| failed(error.into()))?;
-            facts(&mut |fact: Fact| {
-                let key = fact.stored_key();
-                let stored = match &fact.value {
-                    Some(value) => table.insert(key.as_slice(), value.as_slice()).map(drop),
-                    None => table.remove(key.as_slice()).map(drop),
-                };
-                stored.map_err(|error| failed(error.into()))
-            })?;
-            let mut meta = txn.open_table(META).map_err(|error| failed(error.into()))?;
-            for (key, value) in [(SCHEMA_KEY, self.schema.current), (BATCH, 1)] {
-                meta.insert(key, value).map_err(|error| failed(error.into()))?;
-            }
+            let mut tables = Tables::of(&txn);
+            rows(&mut |change| tables.put(&change).map_err(failed))?;
         }
-        txn.commit().map_err(|error| failed(error.into()))?;
+        let finish = || -> Result<(), redb::Error> {
+            txn.open_table(META)?.insert(SCHEMA_KEY, self.schema.current)?;
+            Ok(txn.commit()?)
+        };
+        finish().map_err(failed)?;
         self.fresh = false;
         Ok(())
     }
 
-    /// All facts, in the order of table and key.
+    /// All rows, in the order of table and key.
     pub(crate) fn read<E: From<StoreError>>(
         &self,
-        take: impl FnMut(u8, &[u8], &[u8]) -> Result<(), E>,
+        take: impl FnMut(Table, &[u8], &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let snapshot = Snapshot::of(&self.path, &self.database)?;
-        snapshot.scan(.., take)
+        Snapshot::of(&self.path, &self.database)?.scan(Table::ALL, take)
+    }
+}
+
+/// The tables of one write transaction, each opened once.
+pub(crate) struct Tables<'t> {
+    txn: &'t WriteTransaction,
+    open: Vec<(Table, redb::Table<'t, &'static [u8], &'static [u8]>)>,
+}
+
+impl<'t> Tables<'t> {
+    pub(crate) fn of(txn: &'t WriteTransaction) -> Self {
+        Tables { txn, open: Vec::with_capacity(Table::ALL.len()) }
+    }
+
+    pub(crate) fn put(&mut self, change: &Change) -> Result<(), redb::Error> {
+        let at = match self.open.iter().position(|(table, _)| *table == change.table) {
+            Some(at) => at,
+            None => {
+                let table = self.txn.open_table(definition(change.table))?;
+                self.open.push((change.table, table));
+                self.open.len() - 1
+            }
+        };
+        let (table, key) = (&mut self.open[at].1, change.key.as_slice());
+        match &change.value {
+            Some(value) => table.insert(key, value.as_slice()).map(drop)?,
+            None => table.remove(key).map(drop)?,
+        }
+        Ok(())
     }
 }
 
@@ -263,7 +269,7 @@ fn schema_of(path: &Path, database: &Database) -> Result<Option<u64>, StoreError
         let txn = database.begin_read()?;
         let meta = match txn.open_table(META) {
             Ok(meta) => meta,
-            Err(redb::TableError::TableDoesNotExist(_)) => {
+            Err(TableError::TableDoesNotExist(_)) => {
                 return match txn.list_tables()?.next() {
                     None => Ok(None),
                     Some(_) => Err(redb::Error::Corrupted("tables of another program".into())),
@@ -310,42 +316,23 @@ impl Snapshot {
         Ok(Snapshot { path: path.to_owned(), txn })
     }
 
-    /// How many write transactions the store had seen.
-    pub(crate) fn batch(&self) -> Result<u64, StoreError> {
-        let read = || -> Result<u64, redb::Error> {
-            Ok(self.txn.open_table(META)?.get(BATCH)?.map_or(0, |batch| batch.value()))
-        };
-        read().map_err(|error| StoreError::redb(&self.path, error))
-    }
-
-    /// The facts of some tables, in the order of table and key.
+    /// The rows of some tables, in the order of table and key.
     pub(crate) fn scan<E: From<StoreError>>(
         &self,
-        tables: impl std::ops::RangeBounds<u8>,
-        mut take: impl FnMut(u8, &[u8], &[u8]) -> Result<(), E>,
+        tables: &[Table],
+        mut take: impl FnMut(Table, &[u8], &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
         let failed = |error: redb::Error| E::from(StoreError::redb(&self.path, error));
-        let facts = match self.txn.open_table(FACTS) {
-            Ok(facts) => facts,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-            Err(error) => return Err(failed(error.into())),
-        };
-        let first = match tables.start_bound() {
-            Included(&table) => vec![table],
-            Excluded(&table) => vec![table.saturating_add(1)],
-            Unbounded => Vec::new(),
-        };
-        let range = facts.range(first.as_slice()..).map_err(|error| failed(error.into()))?;
-        for entry in range {
-            let (key, value) = entry.map_err(|error| failed(error.into()))?;
-            let Some((&table, key)) = key.value().split_first() else {
-                return Err(failed(redb::Error::Corrupted("an empty key".into())));
+        for &table in tables {
+            let rows = match self.txn.open_table(definition(table)) {
+                Ok(rows) => rows,
+                Err(TableError::TableDoesNotExist(_)) => continue,
+                Err(error) => return Err(failed(error.into())),
             };
-            if !tables.contains(&table) {
-                break;
+            for entry in rows.iter().map_err(|error: StorageError| failed(error.into()))? {
+                let (key, value) = entry.map_err(|error| failed(error.into()))?;
+                take(table, key.value(), value.value())?;
             }
-            take(table, key, value.value())?;
         }
         Ok(())
     }
