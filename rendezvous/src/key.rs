@@ -154,8 +154,7 @@ impl Keys {
             return Err(damaged());
         }
         let key = |at: usize| -> [u8; 32] { bytes[at..at + 32].try_into().expect("32 bytes") };
-        let number =
-            |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         let previous = Zeroizing::new(key(80));
         let keys = Keys {
             identity: Identity::from_secret(key(16)),
@@ -184,17 +183,15 @@ impl Keys {
         bytes[128..160].copy_from_slice(&self.public().0);
         bytes[160..192].copy_from_slice(&self.tunnel.public().0);
         // Straight to the file: a buffered writer's heap would keep the secrets.
-        files::replace_private(path, |writer| {
-            writer.get_mut().write_all(&*bytes)
-        })
-        .map_err(|source| KeyError::Io { path: path.to_owned(), source })
+        files::replace_private(path, |writer| writer.get_mut().write_all(&*bytes))
+            .map_err(|source| KeyError::Io { path: path.to_owned(), source })
     }
 }
 
 /// 32 bytes from the operating system.
 pub(crate) fn random() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(io::Error::from)?;
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(bytes)
 }
 

@@ -11,7 +11,8 @@ use crate::files::{self, PrivateFileError};
 use pilot_core::rendezvous::{Change, Table};
 use redb::backends::FileBackend;
 use redb::{
-    Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction,
+    Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
+    WriteTransaction,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,9 @@ pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("fi
 const SCHEMA_KEY: &str = "schema";
 
 /// The redb table that holds a table of the machine.
-pub(crate) const fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+pub(crate) const fn definition(
+    table: Table,
+) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
     TableDefinition::new(table.as_str())
 }
 

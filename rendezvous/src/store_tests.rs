@@ -1,9 +1,10 @@
 //! The store against crashes, a second opener, other schemas and a failing disk.
 
-use crate::commit::{Batch, Failure, Store};
+use crate::commit::Store;
 use crate::store::{
-    self, Fact, META, Opened, Opener, SCHEMA, Schema, StoreError, open_backend, open_file,
+    self, META, Opened, Opener, SCHEMA, Schema, StoreError, definition, open_backend, open_file,
 };
+use pilot_core::rendezvous::{Change, Commit, Table};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-type Outcome = (Vec<u64>, Result<(), Failure>);
+type Outcome = (u64, bool);
 
 fn opener() -> Opener {
     Arc::new(open_file)
@@ -28,24 +29,32 @@ fn opened(path: &Path, opener: Opener) -> Opened {
     opened
 }
 
-fn start(path: &Path, opener: Opener) -> (Store<u64>, mpsc::Receiver<Outcome>) {
+fn start(path: &Path, opener: Opener) -> (Store, mpsc::Receiver<Outcome>) {
     let (tell, told) = mpsc::channel();
-    let deliver = move |ids, outcome| drop(tell.send((ids, outcome)));
+    let deliver = move |id, stored| drop(tell.send((id, stored)));
     (Store::start(opened(path, opener), Box::new(deliver)).unwrap(), told)
 }
 
-fn put(key: u64, value: &[u8]) -> Fact {
-    Fact { table: 3, key: key.to_be_bytes().to_vec(), value: Some(value.to_vec()) }
+fn put(key: u64, value: &[u8]) -> Change {
+    Change { table: Table::Mailbox, key: key.to_be_bytes().to_vec(), value: Some(value.to_vec()) }
 }
 
-fn batch(id: u64, facts: Vec<Fact>) -> Batch<u64> {
-    Batch { id, facts }
+fn delete(key: u64) -> Change {
+    Change { value: None, ..put(key, b"") }
+}
+
+/// Commits as the machine does: one at a time, waiting while the queue is full.
+fn submit(store: &Store, id: u64, changes: Vec<Change>) {
+    let commit = Commit { id, changes };
+    while !store.submit(commit.clone()) {
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
 
 fn contents(path: &Path) -> BTreeMap<u64, Vec<u8>> {
     let mut found = BTreeMap::new();
     let take = |table, key: &[u8], value: &[u8]| {
-        assert_eq!(table, 3);
+        assert_eq!(table, Table::Mailbox);
         found.insert(u64::from_be_bytes(key.try_into().unwrap()), value.to_vec());
         Ok::<(), StoreError>(())
     };
@@ -53,30 +62,26 @@ fn contents(path: &Path) -> BTreeMap<u64, Vec<u8>> {
     found
 }
 
-fn outcome_of(told: &mpsc::Receiver<Outcome>, id: u64) -> Result<(), Failure> {
-    let (ids, outcome) = told.recv_timeout(Duration::from_secs(20)).unwrap();
-    assert_eq!(ids, [id]);
-    outcome
+fn outcome_of(told: &mpsc::Receiver<Outcome>, id: u64) -> bool {
+    let (told, stored) = told.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(told, id);
+    stored
 }
 
 #[test]
-fn acknowledged_facts_are_there_after_a_drop_without_a_clean_stop() {
+fn acknowledged_rows_are_there_after_a_drop_without_a_clean_stop() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("r.redb");
     let (store, told) = start(&path, opener());
     for id in 0..50 {
-        store.submit(batch(id, vec![put(id, &id.to_be_bytes()), put(id + 1000, b"gone soon")]));
-        let gone = Fact { table: 3, key: (id + 1000).to_be_bytes().to_vec(), value: None };
-        store.submit(batch(id + 100, vec![gone]));
+        submit(&store, id, vec![put(id, &id.to_be_bytes()), put(id + 1000, b"gone soon")]);
+        submit(&store, id + 100, vec![delete(id + 1000)]);
     }
-    let mut done = 0;
-    while done < 100 {
-        let (ids, outcome) = told.recv_timeout(Duration::from_secs(20)).unwrap();
-        outcome.unwrap();
-        done += ids.len();
+    for _ in 0..100 {
+        let (_, stored) = told.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(stored);
     }
-    // Fewer transactions than commits: what waited during a sync went together.
-    assert!(store.batch() < 100, "{} transactions", store.batch());
+    assert!(store.transactions() > 0 && store.failures() == 0);
     // A copy of the file as it is, with the store still open: what a crash would leave.
     let copy = directory.path().join("copy.redb");
     std::fs::copy(&path, &copy).unwrap();
@@ -88,44 +93,32 @@ fn acknowledged_facts_are_there_after_a_drop_without_a_clean_stop() {
 }
 
 #[test]
-fn what_is_queued_at_the_drop_is_committed() {
+fn what_waits_shares_a_transaction_and_the_queue_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("r.redb");
-    let (store, told) = start(&path, opener());
-    (0..200).for_each(|id| store.submit(batch(id, vec![put(id, b"x")])));
-    drop(store);
-    assert_eq!(
-        told.iter().map(|(ids, outcome)| outcome.map(|()| ids.len()).unwrap()).sum::<usize>(),
-        200
-    );
-    assert_eq!(contents(&path).len(), 200);
-}
-
-#[test]
-fn the_queue_says_when_it_is_full() {
-    let directory = tempfile::tempdir().unwrap();
     let (gate, wait) = mpsc::channel::<()>();
     let (tell, told) = mpsc::channel();
-    let deliver = move |ids: Vec<u64>, _| {
-        let _ = tell.send(ids.len());
+    let deliver = move |id: u64, stored: bool| {
+        let _ = tell.send((id, stored));
         let _ = wait.recv();
     };
-    let opened = opened(&directory.path().join("r.redb"), opener());
-    let store = Store::start(opened, Box::new(deliver)).unwrap();
-    store.submit(batch(0, vec![put(0, b"x")]));
-    assert_eq!(told.recv().unwrap(), 1);
+    let store = Store::start(opened(&path, opener()), Box::new(deliver)).unwrap();
+    submit(&store, 0, vec![put(0, b"x")]);
+    assert!(outcome_of(&told, 0));
     // The thread stands in `deliver`; from here on everything queues.
     let mut taken = 0;
-    while store.has_room() {
-        store.submit(batch(1, vec![put(1, &[0; 4096])]));
+    while store.submit(Commit { id: taken + 1, changes: vec![put(taken + 1, b"y")] }) {
         taken += 1;
-        assert!(taken < 100_000, "no bound");
+        assert!(taken < 1000, "no bound");
     }
-    assert!(taken > 1000, "{taken}");
-    gate.send(()).unwrap();
-    assert_eq!(told.recv().unwrap(), taken);
-    assert!(store.has_room());
+    assert!(taken > 1);
     drop(gate);
+    (1..=taken).for_each(|id| assert!(outcome_of(&told, id)));
+    assert_eq!(store.transactions(), 2);
+    // Dropping writes what is queued.
+    submit(&store, 99, vec![put(99, b"z")]);
+    drop(store);
+    assert_eq!(contents(&path).len() as u64, taken + 2);
 }
 
 #[test]
@@ -160,7 +153,7 @@ fn other_files_are_refused_and_not_touched() {
     crate::files::replace_private(&path, |w| w.write_all(&text)).unwrap();
     let error = Opened::open(&path, SCHEMA, opener()).err().unwrap();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-    assert_eq!(std::fs::read(&path).unwrap(), text);
+    assert!(std::fs::read(&path).unwrap() == text, "it was touched");
 
     // A redb file of somebody else.
     let path = directory.path().join("other.redb");
@@ -218,10 +211,10 @@ fn an_older_schema_is_migrated_after_a_copy() {
         to: &'static [u8],
         txn: &redb::WriteTransaction,
     ) -> Result<(), redb::Error> {
-        let mut facts = txn.open_table(store::FACTS)?;
-        let key = put(1, b"").stored_key();
-        assert_eq!(facts.get(key.as_slice())?.unwrap().value(), from);
-        facts.insert(key.as_slice(), to)?;
+        let mut rows = txn.open_table(definition(Table::Mailbox))?;
+        let key = put(1, b"").key;
+        assert_eq!(rows.get(key.as_slice())?.unwrap().value(), from);
+        rows.insert(key.as_slice(), to)?;
         Ok(())
     }
     use redb::ReadableTable;
@@ -345,82 +338,77 @@ fn a_full_disk_fails_commits_and_heals() {
     let path = directory.path().join("r.redb");
     let fault = Arc::new(Fault::default());
     let (store, told) = start(&path, Disk::opener(&fault));
-    store.submit(batch(1, vec![put(1, b"before")]));
-    outcome_of(&told, 1).unwrap();
+    submit(&store, 1, vec![put(1, b"before")]);
+    assert!(outcome_of(&told, 1));
     fault.full.store(true, Ordering::SeqCst);
     for id in 2..5 {
-        store.submit(batch(id, vec![put(id, b"no room"), put(1, b"no room")]));
-        assert_eq!(outcome_of(&told, id), Err(Failure::Full), "commit {id}");
+        submit(&store, id, vec![put(id, b"no room"), put(1, b"no room")]);
+        assert!(!outcome_of(&told, id), "commit {id}");
     }
-    assert_eq!(store.failures(), 3);
+    assert_eq!((store.transactions(), store.failures()), (1, 3));
+    let error = store.snapshot().err().unwrap();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
     fault.full.store(false, Ordering::SeqCst);
-    store.submit(batch(5, vec![put(5, b"after")]));
-    outcome_of(&told, 5).unwrap();
+    submit(&store, 5, vec![put(5, b"after")]);
+    assert!(outcome_of(&told, 5));
     drop(store);
     let expected = BTreeMap::from([(1, b"before".to_vec()), (5, b"after".to_vec())]);
     assert_eq!(contents(&path), expected);
 }
 
-/// Whichever of a transaction's syncs fails, and whether or not its data arrived: "failed"
-/// means that it is not there, "done" that it is.
+/// Whichever of a transaction's syncs fails, and whether or not its data arrived: the commit
+/// is reported as failed, nothing older is lost, and tried again (as the machine does) it and
+/// what came on top of it are stored.
 #[test]
-fn a_commit_that_failed_is_not_there_even_if_the_disk_has_it() {
+fn a_failed_sync_loses_nothing_and_the_commit_can_be_repeated() {
     let mut arrived = 0;
     for sync in 1.. {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("r.redb");
         let fault = Arc::new(Fault::default());
         let (store, told) = start(&path, Disk::opener(&fault));
-        store.submit(batch(1, vec![put(1, b"one"), put(2, b"two")]));
-        outcome_of(&told, 1).unwrap();
+        submit(&store, 1, vec![put(1, b"one"), put(2, b"two")]);
+        assert!(outcome_of(&told, 1));
 
         fault.sync.store(sync, Ordering::SeqCst);
-        let gone = Fact { value: None, ..put(2, b"") };
-        let facts = vec![put(1, b"x"), gone, put(1, b"y"), put(3, b"z")];
-        store.submit(batch(2, facts));
-        match outcome_of(&told, 2) {
-            // The transaction has fewer syncs than that.
-            Ok(()) => break,
-            Err(failure) => assert_eq!(failure, Failure::Io, "sync {sync}"),
+        let changes = vec![put(1, b"x"), delete(2), put(3, b"z")];
+        submit(&store, 2, changes.clone());
+        if outcome_of(&told, 2) {
+            break; // The transaction has fewer syncs than that.
         }
         let copy = directory.path().join("copy.redb");
         std::fs::copy(&path, &copy).unwrap();
-        arrived += u32::from(contents(&copy).contains_key(&3));
+        let left = contents(&copy);
+        arrived += u32::from(left.contains_key(&3));
+        assert!(left.len() == 2, "half a transaction: {left:?}");
 
-        // Meanwhile the file cannot even be opened: still an answer, still in doubt.
+        // Meanwhile the file cannot even be opened: still an answer.
         fault.gone.store(true, Ordering::SeqCst);
-        store.submit(batch(3, vec![put(9, b"x")]));
-        assert_eq!(outcome_of(&told, 3), Err(Failure::Io));
+        submit(&store, 3, changes.clone());
+        assert!(!outcome_of(&told, 3));
         assert!(store.snapshot().is_err());
         fault.gone.store(false, Ordering::SeqCst);
-        store.submit(batch(4, vec![put(4, b"four")]));
-        outcome_of(&told, 4).unwrap();
+        submit(&store, 4, [changes, vec![put(3, b"newer")]].concat());
+        assert!(outcome_of(&told, 4));
         drop(store);
-        let expected = [(1, b"one".to_vec()), (2, b"two".to_vec()), (4, b"four".to_vec())];
+        let expected = [(1, b"x".to_vec()), (3, b"newer".to_vec())];
         assert_eq!(contents(&path), BTreeMap::from(expected), "sync {sync}");
     }
-    assert!(arrived > 0, "the interesting case did not happen");
+    assert!(arrived > 0, "no failed transaction arrived on the disk");
 }
 
 const CHILD: &str = "PILOT_RENDEZVOUS_STORE_CHILD";
 
 /// Commits without end and writes the number of each acknowledged commit to stderr.
 fn commit_until_killed(path: &Path) -> ! {
-    let deliver = |ids: Vec<u64>, outcome: Result<(), Failure>| {
-        outcome.unwrap();
-        let text: String = ids.iter().map(|id| format!("ack {id}\n")).collect();
-        // Whole lines in one write to a pipe: a kill cannot tear one.
-        io::stderr().write_all(text.as_bytes()).unwrap();
+    let deliver = |id: u64, stored: bool| {
+        assert!(stored);
+        // A whole line in one write to a pipe: a kill cannot tear it.
+        io::stderr().write_all(format!("ack {id}\n").as_bytes()).unwrap();
     };
     let store = Store::start(opened(path, opener()), Box::new(deliver)).unwrap();
     for id in 0.. {
-        while !store.has_room() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        store.submit(batch(id, vec![put(2 * id, &id.to_be_bytes()), put(2 * id + 1, b"pair")]));
-        if id % 64 == 0 {
-            std::thread::sleep(Duration::from_micros(200));
-        }
+        submit(&store, id, vec![put(2 * id, &id.to_be_bytes()), put(2 * id + 1, b"pair")]);
     }
     unreachable!("somebody kills us")
 }
