@@ -120,7 +120,7 @@ fn write_all(
             first = false;
             serde_json::to_writer(&mut *out, &entry).map_err(|error| io(error.into()))
         })?;
-        out.write_all(b"]").map_err(io)?;
+        out.write_all(b"\n]").map_err(io)?;
     }
     out.write_all(b"\n}\n").map_err(io)
 }

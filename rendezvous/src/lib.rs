@@ -5,11 +5,15 @@ mod export;
 mod files;
 mod json;
 mod key;
+mod open;
 mod store;
 
 pub use export::{ExportError, NUMBERS_SKIPPED};
 pub use files::{Files, PrivateFileError};
 pub use key::{KeyError, TUNNEL_ROTATION};
+pub use open::OpenError;
 pub use store::StoreError;
+#[cfg(test)]
+mod export_tests;
 #[cfg(test)]
 mod store_tests;
