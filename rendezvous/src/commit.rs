@@ -43,11 +43,11 @@ struct Shared {
     failures: AtomicU64,
 }
 
-/// A store in service. Dropping it writes what is queued and closes the file.
+/// A store in service. Closing or dropping it writes what is queued and closes the file.
 pub(crate) struct Store {
     shared: Arc<Shared>,
-    queue: Option<SyncSender<Commit>>,
-    worker: Option<JoinHandle<()>>,
+    queue: Mutex<Option<SyncSender<Commit>>>,
+    worker: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Store {
@@ -66,13 +66,14 @@ impl Store {
             .name("registry-store".into())
             .spawn(move || writer.run(&commits))
             .map_err(|error| StoreError::io(&path, error))?;
-        Ok(Store { shared, queue: Some(queue), worker: Some(worker) })
+        Ok(Store { shared, queue: Mutex::new(Some(queue)), worker: Mutex::new(Some(worker)) })
     }
 
     /// Queues a commit; whether there was room. If not, the caller reports it as failed.
     #[must_use]
     pub(crate) fn submit(&self, commit: Commit) -> bool {
-        self.queue.as_ref().is_some_and(|queue| queue.try_send(commit).is_ok())
+        let queue = self.queue.lock().unwrap();
+        queue.as_ref().is_some_and(|queue| queue.try_send(commit).is_ok())
     }
 
     /// Durable transactions since the start: changes when the store did.
@@ -95,13 +96,22 @@ impl Store {
     }
 }
 
-impl Drop for Store {
-    fn drop(&mut self) {
-        self.queue = None;
-        if let Some(worker) = self.worker.take() {
+impl Store {
+    /// Writes what is queued, delivers the outcomes and closes the file; blocks until then.
+    pub(crate) fn close(&self) {
+        *self.queue.lock().unwrap() = None;
+        let worker = self.worker.lock().unwrap().take();
+        if let Some(worker) = worker {
             // A panic over there was reported by its own hook.
             let _ = worker.join();
         }
+        *self.shared.database.lock().unwrap() = None;
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
