@@ -10,9 +10,12 @@
 pub(crate) mod commit;
 
 pub(crate) mod find;
+pub(crate) mod connection;
 pub(crate) mod mailbox;
+mod pipe;
 pub(crate) mod rows;
 pub(crate) mod rules;
+pub(crate) mod service;
 
 
 use crate::addr::{Address, NetworkId, NodeId};
