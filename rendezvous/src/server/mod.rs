@@ -9,11 +9,11 @@ use crate::export::ExportError;
 use crate::files::Files;
 use crate::key;
 use crate::open::{self, OpenError, Registry};
-use crate::store::{Opened, StoreError, open_file};
+use crate::store::{Opened, Opener, StoreError, open_file};
 use engine::{Engine, Switchboard};
 use exporter::Exporter;
-use pilot_core::crypto::identity::{Fingerprint, IdentityKey};
 use pilot_core::crypto::aead::RUST_CRYPTO;
+use pilot_core::crypto::identity::{Fingerprint, IdentityKey};
 use pilot_core::drive::{Clock as _, IoStats};
 use pilot_core::rendezvous::{
     Change, Rendezvous, RendezvousConfig, RendezvousLimits, RendezvousStats, RowError,
@@ -175,24 +175,31 @@ impl Server {
     /// Opens the registry, binds the sockets and serves. Must be called within a tokio
     /// runtime. A registry of a million agents takes seconds to load.
     pub async fn start(config: ServerConfig) -> Result<Server, StartError> {
+        Server::start_on(config, Arc::new(open_file)).await
+    }
+
+    /// The same on a disk of the caller's choice.
+    pub(crate) async fn start_on(
+        config: ServerConfig,
+        opener: Opener,
+    ) -> Result<Server, StartError> {
         let clock = Clock::start();
         let files = Files::beside(&config.persist);
         // First of all: who has the store open has the ports, too, and is the better reason.
         let registry = {
             let (files, new_key) = (files.clone(), config.new_key);
-            blocking(move || open::open(&files, new_key, clock.unix(), Arc::new(open_file)))
-                .await?
+            blocking(move || open::open(&files, new_key, clock.unix(), opener)).await?
         };
-        let listener = registry::listen(config.registry_addr).map_err(|source| {
-            StartError::Registry { address: config.registry_addr, source }
-        })?;
+        let listener = registry::listen(config.registry_addr)
+            .map_err(|source| StartError::Registry { address: config.registry_addr, source })?;
         let registry_addr = listener.local_addr().map_err(StartError::System)?;
         let sockets = Sockets::bind(&BindOptions {
             listen: Some(config.beacon_addr),
             is_port_fixed: true,
             buffer_bytes: SOCKET_BUFFER,
             ..BindOptions::default()
-        })?;
+        })
+        .map_err(BindError::from)?;
         let beacon = sockets.local_addresses().next().unwrap_or(config.beacon_addr);
         let advertised = advertised(&config.advertised, beacon, &sockets)?;
 
