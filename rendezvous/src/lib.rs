@@ -53,7 +53,7 @@ pub use export::{ExportError, NUMBERS_SKIPPED};
 pub use files::{Files, PrivateFileError};
 pub use key::{KeyError, TUNNEL_ROTATION};
 pub use open::OpenError;
-pub use server::{EXPORT_INTERVAL, Server, ServerConfig, ServerStats, StartError};
+pub use server::{AlternateBeacon, EXPORT_INTERVAL, Server, ServerConfig, ServerStats, StartError};
 pub use store::StoreError;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The server on real sockets.
 
-use crate::server::{Server, ServerConfig, StartError};
+use crate::server::{AlternateBeacon, Server, ServerConfig, StartError};
 use crate::test_client::{Client, Home};
 use crate::test_disk::{Disk, Fault};
 use pilot_core::addr::{Address, NodeId};
@@ -175,35 +175,83 @@ async fn addresses_are_taken_as_given_or_refused() {
     patiently(server.shutdown()).await.unwrap();
 }
 
-/// A STUN Binding request (RFC 8489) without attributes, and the address in its answer.
-async fn stun(beacon: SocketAddr) -> (SocketAddr, SocketAddr) {
-    let any: SocketAddr = if beacon.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
-    let socket = UdpSocket::bind(any).await.unwrap();
-    socket.connect(beacon).await.unwrap();
-    let mut request = [0u8; 20];
-    request[1] = 1;
-    request[4..8].copy_from_slice(&0x2112_A442u32.to_be_bytes());
-    request[8..].copy_from_slice(b"transaction!");
-    socket.send(&request).await.unwrap();
+/// A STUN Binding request (RFC 8489) with a CHANGE-REQUEST (RFC 5780) if `change` is not 0;
+/// where the answer came from, and its XOR-MAPPED-ADDRESS.
+async fn ask_stun(socket: &UdpSocket, beacon: SocketAddr, change: u8) -> (SocketAddr, SocketAddr) {
+    let mut request = vec![0, 1, 0, 0];
+    request.extend(0x2112_A442u32.to_be_bytes());
+    request.extend(b"transaction!");
+    if change != 0 {
+        request[3] = 8;
+        request.extend([0, 3, 0, 4, 0, 0, 0, change]);
+    }
+    socket.send_to(&request, beacon).await.unwrap();
     let mut answer = [0; 512];
-    let length = patiently(socket.recv(&mut answer)).await.unwrap();
+    let (length, from) = patiently(socket.recv_from(&mut answer)).await.unwrap();
     let answer = &answer[..length];
     assert_eq!((&answer[..2], &answer[8..20]), (&[1, 1][..], &b"transaction!"[..]));
-    // XOR-MAPPED-ADDRESS, wherever it is.
     let mut at = 20;
     while answer[at..at + 2] != [0, 0x20] {
         at += 4 + usize::from(answer[at + 3]).next_multiple_of(4);
     }
     let value = &answer[at + 4..];
     let port = u16::from_be_bytes([value[2], value[3]]) ^ 0x2112;
-    let mask = [&request[4..8], &request[8..]].concat();
-    let clear =
-        |n: usize| value[4..4 + n].iter().zip(&mask).map(|(a, b)| a ^ b).collect::<Vec<u8>>();
+    let clear = |n: usize| -> Vec<u8> {
+        value[4..4 + n].iter().zip(&request[4..]).map(|(a, b)| a ^ b).collect()
+    };
     let ip: IpAddr = match value[1] {
         1 => <[u8; 4]>::try_from(clear(4)).unwrap().into(),
         _ => <[u8; 16]>::try_from(clear(16)).unwrap().into(),
     };
-    (SocketAddr::new(ip, port), socket.local_addr().unwrap())
+    (from, SocketAddr::new(ip, port))
+}
+
+/// The address that the beacon sees, and the one that it should.
+async fn stun(beacon: SocketAddr) -> (SocketAddr, SocketAddr) {
+    let local: SocketAddr =
+        if beacon.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }.parse().unwrap();
+    let socket = UdpSocket::bind(local).await.unwrap();
+    let (from, mapped) = ask_stun(&socket, beacon, 0).await;
+    assert_eq!(from, beacon);
+    (mapped, socket.local_addr().unwrap())
+}
+
+/// All of 127/8 is local on Linux alone.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_beacon_with_two_addresses_answers_from_each_corner() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = config(&directory, "127.0.0.1");
+    let with = |listen: &str| {
+        let listen = listen.parse().unwrap();
+        ServerConfig {
+            beacon_alt: Some(AlternateBeacon { listen, advertised: None }),
+            ..base.clone()
+        }
+    };
+    for same in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0"] {
+        let refused = Server::start(with(same)).await.unwrap_err();
+        assert!(matches!(refused, StartError::Alternate { .. }), "{refused}");
+    }
+    let server = Server::start(with("127.0.0.2:0")).await.unwrap();
+    let beacon = server.beacon_addr();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    // CHANGE-REQUEST: 2 changes the port, 4 the address.
+    let mut corners = Vec::new();
+    for change in [0, 2, 4, 6] {
+        let (from, mapped) = ask_stun(&socket, beacon, change).await;
+        assert_eq!(mapped, socket.local_addr().unwrap());
+        corners.push(from);
+    }
+    let second: IpAddr = "127.0.0.2".parse().unwrap();
+    assert_eq!(corners[0], beacon);
+    assert_eq!(
+        (corners[1].ip(), corners[2]),
+        (beacon.ip(), SocketAddr::new(second, beacon.port()))
+    );
+    assert_eq!(corners[3], SocketAddr::new(second, corners[1].port()));
+    assert_ne!(corners[1].port(), beacon.port());
+    patiently(server.shutdown()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
