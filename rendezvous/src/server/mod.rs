@@ -224,8 +224,7 @@ impl Server {
             is_port_fixed: true,
             buffer_bytes: SOCKET_BUFFER,
             ..BindOptions::default()
-        })
-        .map_err(BindError::from)?;
+        })?;
         let beacon = sockets.local_addresses().next().unwrap_or(config.beacon_addr);
         let advertised = advertised(&config.advertised, beacon, &sockets)?;
         let alternate = match config.beacon_alt {
@@ -427,7 +426,7 @@ fn bind_alternate(
     }
     let mut bind = |id, ip, port| -> Result<SocketAddr, StartError> {
         let bound = sockets.bind_as(SocketId(id), SocketAddr::new(ip, port));
-        Ok(bound.map_err(BindError::from)?)
+        Ok(bound?)
     };
     let port = bind(1, main.ip(), listen.port())?.port();
     bind(2, listen.ip(), main.port())?;
