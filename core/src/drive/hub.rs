@@ -58,7 +58,7 @@ pub enum Refusal {
 
 /// The application side of a node; `W` is the runtime's waker.
 #[derive(Debug)]
-pub struct Hub<W> {
+pub struct Hub<W: 'static> {
     streams: StreamWaiters<'static, W>,
     waiters: Waiters<'static, WaitFor, W>,
     inboxes: BTreeMap<Port, Inbox>,

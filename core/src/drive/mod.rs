@@ -25,6 +25,8 @@ mod hub;
 #[cfg(feature = "alloc")]
 mod inbox;
 mod io;
+#[cfg(feature = "alloc")]
+mod location;
 mod turn;
 pub mod waiters;
 
@@ -34,4 +36,8 @@ pub use hub::{Hub, Refusal, WaitFor};
 #[cfg(feature = "alloc")]
 pub use inbox::Inbox;
 pub use io::{Clock, Datagrams, IoError, Received};
-pub use turn::{Driver, IoStats, Outlet, Turn, BLOCKED_TICK, RECEIVE_BUFFER, SEND_BUFFER};
+#[cfg(feature = "alloc")]
+pub use location::{
+    BEACON_PORT, HostPort, KeyText, LocationError, REGISTRY_PORT, RegistryLocation,
+};
+pub use turn::{BLOCKED_TICK, Driver, IoStats, Outlet, RECEIVE_BUFFER, SEND_BUFFER, Turn};

@@ -305,13 +305,7 @@ impl<'s> Driver<'s> {
         Step::Full
     }
 
-    fn events<M, D, O>(
-        &mut self,
-        now: Instant,
-        machine: &mut M,
-        io: &mut D,
-        outlet: &mut O,
-    ) -> Step
+    fn events<M, D, O>(&mut self, now: Instant, machine: &mut M, io: &mut D, outlet: &mut O) -> Step
     where
         M: Machine,
         D: Datagrams,

@@ -12,7 +12,7 @@ use crate::slab::{Key, Slab, Slot, Store};
 use core::fmt;
 
 /// Something that makes a waiting task, thread or event source look again.
-pub trait Waken: Clone {
+pub trait Waken: Clone + 'static {
     /// Whether waking `other` does the same as waking `self`; a false "no" is harmless.
     fn is_same(&self, other: &Self) -> bool;
 }
@@ -186,7 +186,7 @@ impl<'s, K: PartialEq, W: Waken> Waiters<'s, K, W> {
         }
         let evicted = if self.entries.is_full() {
             let place = self.entries.key_at(self.victim);
-            self.victim = (self.victim + 1) % self.entries.capacity();
+            self.victim = (self.victim + 1) % self.entries.capacity().max(1);
             place.and_then(|place| self.entries.remove(place)).map(|(_, waker)| waker)
         } else {
             None
