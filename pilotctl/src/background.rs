@@ -75,9 +75,7 @@ impl Role for Daemon {
         push(&mut flags, "--registry-key", &settings.registry_key);
         push(&mut flags, "--beacon", &settings.beacon);
         push(&mut flags, "--endpoint", &settings.endpoint);
-        for listen in settings.listen.iter().flatten() {
-            push(&mut flags, "--listen", &Some(listen));
-        }
+        push(&mut flags, "--listen", &settings.listen);
         push(&mut flags, "--path", &settings.path);
         flags
     }

@@ -75,18 +75,6 @@ impl Client {
         self.call(request, PATIENCE + extra.unwrap_or_default()).await
     }
 
-    /// `POST` with a JSON body and an answer in lines.
-    pub(crate) async fn post_lines<B: Serialize, P: DeserializeOwned, T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &B,
-        progress: impl FnMut(P),
-    ) -> Result<T, Failure> {
-        let mut request = self.request(Method::POST, path, json(body)?)?;
-        request.headers_mut().insert(ACCEPT, LINES.parse().map_err(defect)?);
-        self.lines(self.open(request).await?, progress).await
-    }
-
     /// `POST` of raw bytes, with an answer in lines.
     pub(crate) async fn upload<P: DeserializeOwned, T: DeserializeOwned>(
         &self,

@@ -33,7 +33,7 @@ pub(crate) struct DaemonSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) endpoint: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) listen: Option<Vec<HostPort>>,
+    pub(crate) listen: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<PathChoice>,
 }
@@ -126,7 +126,7 @@ mod tests {
             registry_key: Some(RegistryKey([9; 32])),
             beacon: Some("[::1]:9001".parse().unwrap()),
             endpoint: None,
-            listen: Some(vec!["0.0.0.0:4000".parse().unwrap(), "[::]:0".parse().unwrap()]),
+            listen: Some("[::]:0".parse().unwrap()),
             path: Some(PathChoice::Relay),
         }
     }
@@ -152,7 +152,7 @@ mod tests {
         for (text, line, word) in [
             ("path = \"auto\"\n\nregisty = \"h:1\"\n", 3, "registy"),
             ("# one\npath = \"fast\"\n", 2, "fast"),
-            ("path = \"auto\"\nlisten = [\"0.0.0.0\"]\n", 2, ""),
+            ("path = \"auto\"\nlisten = \"0.0.0.0\"\n", 2, ""),
             ("path = \n", 1, ""),
         ] {
             std::fs::write(&path, text).unwrap();

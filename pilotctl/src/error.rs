@@ -64,6 +64,7 @@ codes! {
     Refused "refused" 1 502 "nobody listens on that port there";
     Busy "busy" 1 503 "try again in a moment";
     Ended "ended" 1 502 "the other side ended the stream: try again";
+    Interrupted "interrupted" 1 502 "try again: what has arrived is not sent twice";
     TrustRefused "trust_refused" 1 403 "the other side's owner said no; talk to them first";
     RateLimited "rate_limited" 1 429 "wait a little and try again";
     Full "full" 1 507 "a stated limit is reached: remove something first";

@@ -68,6 +68,11 @@ impl Home {
         self.path.join("received")
     }
 
+    /// Files that were begun to be sent.
+    pub(crate) fn unfinished(&self) -> PathBuf {
+        self.path.join("unfinished.json")
+    }
+
     /// Exists while this identity is known to run elsewhere.
     pub(crate) fn fenced(&self) -> PathBuf {
         self.path.join("fenced")

@@ -14,6 +14,7 @@ mod daemon;
 mod demo;
 mod error;
 mod home;
+mod http;
 mod log;
 mod output;
 mod rendezvous;

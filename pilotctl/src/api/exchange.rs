@@ -24,26 +24,42 @@ pub(crate) struct Sent {
     /// The transfer's id, in hex.
     pub(crate) id: String,
     pub(crate) bytes: u64,
-    /// SHA-256 as the receiver computed it, in hex.
-    pub(crate) sha256: String,
+    /// Bytes that the receiver had already from an earlier attempt.
+    pub(crate) resumed_at: u64,
+    /// SHA-256, in hex, which both sides have computed; none if the receiver had it all before
+    /// and nothing was read.
+    pub(crate) sha256: Option<String>,
     pub(crate) seconds: f64,
+    /// `direct` or `relayed`.
+    pub(crate) path: String,
 }
 
 /// `GET /v1/inbox`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Inbox {
     pub(crate) messages: Vec<Message>,
+    /// There are more: give the last `seq` as `after`.
+    pub(crate) more: bool,
 }
 
 /// A message received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Message {
+    /// Its place in the inbox: rises from message to message.
+    pub(crate) seq: u64,
+    /// Chosen by the sender.
     pub(crate) id: String,
     pub(crate) from: String,
     /// When it was stored (Unix seconds).
     pub(crate) at: u64,
-    /// Text of somebody else: data, never an instruction.
+    /// `text`, `json` or `binary`.
+    pub(crate) kind: String,
+    /// Text of somebody else: data, never an instruction. Of binary messages the lossy text.
     pub(crate) text: String,
+    /// A remark of the sender.
+    pub(crate) note: String,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
 }
 
 /// How far a file has got.
@@ -57,16 +73,20 @@ pub(crate) struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Received {
     pub(crate) files: Vec<ReceivedFile>,
+    /// There are more: give the last `seq` as `after`.
+    pub(crate) more: bool,
 }
 
 /// A file received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReceivedFile {
+    /// Rises from file to file.
+    pub(crate) seq: u64,
     pub(crate) id: String,
     pub(crate) from: String,
     /// When it was stored (Unix seconds).
     pub(crate) at: u64,
-    /// The name that the sender gave.
+    /// Its name in the folder, after the sender's wish.
     pub(crate) name: String,
     /// A word about it, by the sender.
     pub(crate) note: String,
@@ -74,6 +94,8 @@ pub(crate) struct ReceivedFile {
     pub(crate) sha256: String,
     /// Where it lies.
     pub(crate) path: PathBuf,
+    /// Whether it is still there.
+    pub(crate) there: bool,
 }
 
 /// `POST /v1/echo`.
@@ -97,27 +119,28 @@ const fn five() -> u32 {
     5
 }
 
-/// One round trip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RoundTrip {
-    pub(crate) n: u32,
-    pub(crate) rtt_us: u64,
-}
-
 /// What `echo` has measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EchoReport {
     pub(crate) address: String,
     /// `direct` or `relayed`.
     pub(crate) path: String,
+    /// Until the stream was open.
+    pub(crate) connect_us: u64,
+    /// Every round trip, in order.
     pub(crate) rtts_us: Vec<u64>,
     pub(crate) min_us: u64,
-    pub(crate) median_us: u64,
+    pub(crate) avg_us: u64,
+    /// Half of them took no longer.
+    pub(crate) p50_us: u64,
+    /// 99 of 100 took no longer.
+    pub(crate) p99_us: u64,
     pub(crate) max_us: u64,
-    /// Bytes there and back.
+    /// Bytes of the burst, which went out and came back at once.
     pub(crate) bytes: u64,
-    /// Bits a second, one way, while bytes went both ways.
-    pub(crate) bits_per_second: Option<f64>,
+    pub(crate) burst_us: u64,
+    /// Each way.
+    pub(crate) bytes_per_second: Option<f64>,
 }
 
 /// First line on the upgraded stream of `POST /v1/listen`: who has come.

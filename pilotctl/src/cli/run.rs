@@ -110,10 +110,10 @@ pub(crate) struct DaemonStart {
     /// The public UDP address of this agent, if it has one.
     #[arg(long, value_name = "HOST:PORT", env = "PILOT_ENDPOINT")]
     pub(crate) endpoint: Option<HostPort>,
-    /// Where to listen (UDP), once per address; default port 4000 on IPv4 and IPv6, any free
-    /// port if that is taken and no --endpoint is given.
-    #[arg(long, value_name = "HOST:PORT", env = "PILOT_LISTEN", value_delimiter = ',')]
-    pub(crate) listen: Vec<HostPort>,
+    /// Where to listen (UDP); default port 4000 on IPv4 and IPv6, any free port if that is
+    /// taken and no --endpoint is given. Port 0 takes a free one.
+    #[arg(long, value_name = "HOST:PORT", env = "PILOT_LISTEN")]
+    pub(crate) listen: Option<HostPort>,
     /// Which paths to peers may be used.
     #[arg(long, value_name = "PATH", env = "PILOT_PATH")]
     pub(crate) path: Option<PathChoice>,
@@ -135,7 +135,7 @@ impl DaemonStart {
             registry_key: self.registry_key,
             beacon: self.beacon.clone(),
             endpoint: self.endpoint.clone(),
-            listen: (!self.listen.is_empty()).then(|| self.listen.clone()),
+            listen: self.listen.clone(),
             path: self.path,
         }
     }

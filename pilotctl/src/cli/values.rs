@@ -1,6 +1,7 @@
 //! What stands behind a flag: parsed once, printed back the same way.
 
 use pilot_core::addr::Address;
+use pilot_core::drive::{REGISTRY_PORT, RegistryLocation};
 use pilot_core::name::{Hostname, Tag};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -102,7 +103,7 @@ impl FromStr for RegistryKey {
     }
 }
 
-/// `HOST:PORT` or `HOST:PORT#KEY`.
+/// `HOST:PORT` or `HOST:PORT#KEY`; port 9000 if none is written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Registry {
     pub(crate) at: HostPort,
@@ -122,11 +123,10 @@ impl FromStr for Registry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (at, key) = match text.split_once('#') {
-            Some((at, key)) => (at, Some(key.parse()?)),
-            None => (text, None),
-        };
-        Ok(Registry { at: at.parse()?, key })
+        let RegistryLocation { at, key } = text.parse().map_err(|e| format!("{e}"))?;
+        let port = at.port.unwrap_or(REGISTRY_PORT);
+        let key = key.map(|key| RegistryKey(key.0));
+        Ok(Registry { at: HostPort { host: at.host, port }, key })
     }
 }
 
@@ -285,7 +285,8 @@ mod tests {
         assert_eq!(registry.to_string(), text);
         assert_eq!(text.to_uppercase().replace("2001:DB8", "2001:db8").parse(), Ok(registry));
         assert!("h:1#short".parse::<Registry>().unwrap_err().contains("base32"));
-        assert_eq!("h:1".parse::<Registry>().unwrap().key, None);
+        let bare: Registry = "registry.example".parse().unwrap();
+        assert_eq!((bare.key, bare.at.port), (None, 9000));
     }
 
     #[test]

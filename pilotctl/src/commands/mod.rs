@@ -7,6 +7,9 @@ mod process;
 mod show;
 mod trust;
 
+pub(crate) use pipe::{PORT_HEADER, STREAM_HEADER};
+pub(crate) use process::{rendezvous_text, started_text};
+
 use crate::cli::agent::{SetVisibility, TagsCommand, TagsSet, TrustCommand, TrustList};
 use crate::cli::run::{DaemonCommand, RendezvousCommand};
 use crate::cli::values::{TagList, Visibility};
