@@ -57,6 +57,8 @@ pub struct UdpSockets<S = UdpSocket> {
     main: usize,
     /// Where the next receive call begins, so that no socket starves another.
     cursor: usize,
+    /// Where the socket is that refused the last packet.
+    blocked: Option<usize>,
 }
 
 impl<S> fmt::Debug for UdpSockets<S> {
@@ -76,7 +78,7 @@ impl<S: Reactor> UdpSockets<S> {
                 .map_err(|source| BindError::Io { address: local, source })?;
             sockets.push(bound);
         }
-        Ok(UdpSockets { main: sockets.len(), sockets, cursor: 0 })
+        Ok(UdpSockets { main: sockets.len(), sockets, cursor: 0, blocked: None })
     }
 
     /// The addresses that the main socket is bound to, the wildcard address among them.
@@ -112,6 +114,11 @@ impl<S: Reactor> UdpSockets<S> {
     /// All registered sockets, main and auxiliary.
     pub fn reactors(&self) -> impl Iterator<Item = &S> {
         self.sockets.iter().map(|bound| &bound.reactor)
+    }
+
+    /// The socket that refused the last packet, and that has to become writable.
+    pub fn blocked(&self) -> Option<&S> {
+        self.blocked.and_then(|at| self.sockets.get(at)).map(|bound| &bound.reactor)
     }
 
     fn open_auxiliary(&mut self, id: SocketId) -> Result<(), IoError> {
@@ -153,11 +160,11 @@ impl<S: Reactor> Datagrams for UdpSockets<S> {
 
     fn send(&mut self, transmit: &Transmit, bytes: &[u8]) -> Result<(), IoError> {
         let Transmit { path, .. } = transmit;
-        self.sockets
-            .iter_mut()
-            .find(|bound| bound.id == path.socket && bound.reaches(path.remote))
-            .ok_or(IoError::NoSocket)?
-            .send(transmit, bytes)
+        let fits = |bound: &Bound<S>| bound.id == path.socket && bound.reaches(path.remote);
+        let at = self.sockets.iter().position(fits).ok_or(IoError::NoSocket)?;
+        let sent = self.sockets[at].send(transmit, bytes);
+        self.blocked = (sent == Err(IoError::WouldBlock)).then_some(at);
+        sent
     }
 
     fn max_segments(&self) -> NonZeroUsize {
@@ -173,7 +180,9 @@ impl<S: Reactor> Datagrams for UdpSockets<S> {
         let auxiliary = self.sockets.iter().skip(self.main).position(|bound| bound.id == socket);
         if let Some(n) = auxiliary {
             self.sockets.swap_remove(self.main + n);
+            // Places have changed.
             self.cursor = 0;
+            self.blocked = None;
         }
     }
 }
