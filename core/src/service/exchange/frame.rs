@@ -26,11 +26,26 @@ const HASH_ALGORITHM: u8 = 1;
 pub(super) enum Frame {
     /// An offer whose name or kind may be unusable, which concerns this transfer only.
     Offer(Result<Offer, (TransferId, Refusal)>),
-    Answer { id: TransferId, code: u8, offset: u64 },
-    End { id: TransferId, hash: Digest },
-    Receipt { id: TransferId, code: u8, hash: Digest },
+    Answer {
+        id: TransferId,
+        code: u8,
+        offset: u64,
+    },
+    End {
+        id: TransferId,
+        hash: Digest,
+    },
+    Receipt {
+        id: TransferId,
+        code: u8,
+        hash: Digest,
+    },
     /// `size` bytes of content follow; a file with an unusable name has none.
-    Plain { kind: Kind, size: u64, name: Option<FileName> },
+    Plain {
+        kind: Kind,
+        size: u64,
+        name: Option<FileName>,
+    },
 }
 
 /// Gathers one frame at a time, never more than its own bytes.

@@ -87,7 +87,9 @@ impl FromStr for TransferId {
         if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(BadTransferId);
         }
-        u128::from_str_radix(text, 16).map(|n| TransferId(n.to_be_bytes())).map_err(|_| BadTransferId)
+        u128::from_str_radix(text, 16)
+            .map(|n| TransferId(n.to_be_bytes()))
+            .map_err(|_| BadTransferId)
     }
 }
 

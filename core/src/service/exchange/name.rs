@@ -168,14 +168,34 @@ mod tests {
     #[test]
     fn base_names_and_nothing_else() {
         let long = "ä".repeat(127);
-        for good in ["dataset.csv", "a", "a b (2).tar.gz", "..a".trim_start_matches('.'), "ключ", &long]
+        for good in
+            ["dataset.csv", "a", "a b (2).tar.gz", "..a".trim_start_matches('.'), "ключ", &long]
         {
             assert_eq!(good.parse::<FileName>().unwrap().as_str(), good);
         }
         let too_long = "a".repeat(256);
         for bad in [
-            "", ".", "..", "../a", "a/b", "/etc/passwd", "a\\b", "C:a", ".bashrc", "-rf", " a", "a ",
-            "a.", "a\0b", "a\nb", "a\u{202E}gpj.exe", "a\u{a0}b", "NUL", "com1.txt", "aux .c", &too_long,
+            "",
+            ".",
+            "..",
+            "../a",
+            "a/b",
+            "/etc/passwd",
+            "a\\b",
+            "C:a",
+            ".bashrc",
+            "-rf",
+            " a",
+            "a ",
+            "a.",
+            "a\0b",
+            "a\nb",
+            "a\u{202E}gpj.exe",
+            "a\u{a0}b",
+            "NUL",
+            "com1.txt",
+            "aux .c",
+            &too_long,
         ] {
             assert!(bad.parse::<FileName>().is_err(), "{bad:?}");
         }
