@@ -23,6 +23,7 @@ const HASH_ALGORITHM: u8 = 1;
 /// A frame as far as a machine gathers it. Of a plain frame that is the header, for a file
 /// also the name; its content passes by.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is no allocator; it lives for one call")]
 pub(super) enum Frame {
     /// An offer whose name or kind may be unusable, which concerns this transfer only.
     Offer(Result<Offer, (TransferId, Refusal)>),

@@ -62,8 +62,11 @@ impl FileName {
         let mut number: String<16> = String::new();
         // 2 + 10 digits + 1 fit.
         let _ = fmt::write(&mut number, format_args!(" ({n})"));
-        let room = NAME_MAX - extension.len() - number.len();
-        let stem = &stem[..stem.floor_char_boundary(room.min(stem.len()))];
+        let mut room = stem.len().min(NAME_MAX - extension.len() - number.len());
+        while !stem.is_char_boundary(room) {
+            room -= 1;
+        }
+        let stem = &stem[..room];
         let mut name = String::new();
         let whole = [stem, &number, extension].iter().try_for_each(|part| name.push_str(part));
         debug_assert!(whole.is_ok());

@@ -22,6 +22,7 @@ pub struct PlainOffer {
 
 /// What the sender said.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is no allocator; it lives for one call")]
 pub enum ReceiverEvent<'b> {
     /// Decide with [`Receiver::answer`]; nothing more is read until then.
     Offered(Offer),
