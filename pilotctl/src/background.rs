@@ -110,7 +110,6 @@ impl Role for Rendezvous {
         let mut flags = Vec::new();
         push(&mut flags, "--registry-addr", &settings.registry_addr);
         push(&mut flags, "--beacon-addr", &settings.beacon_addr);
-        push(&mut flags, "--beacon-alt-addr", &settings.beacon_alt_addr);
         if let Some(persist) = &settings.persist {
             flags.extend([OsString::from("--persist"), persist.into()]);
         }

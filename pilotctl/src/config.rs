@@ -64,8 +64,6 @@ pub(crate) struct RendezvousSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) beacon_addr: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) beacon_alt_addr: Option<HostPort>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) persist: Option<PathBuf>,
 }
 
@@ -77,7 +75,6 @@ impl Settings for RendezvousSettings {
         RendezvousSettings {
             registry_addr: self.registry_addr.or(other.registry_addr),
             beacon_addr: self.beacon_addr.or(other.beacon_addr),
-            beacon_alt_addr: self.beacon_alt_addr.or(other.beacon_alt_addr),
             persist: self.persist.or(other.persist),
         }
     }

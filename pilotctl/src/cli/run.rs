@@ -27,15 +27,13 @@ Examples:
 `--persist P.json` keeps P.redb (the truth), P.key (the server's identity, back it up) and
 P.json (a readable export). Without it they lie in PILOT_HOME/rendezvous.")]
 pub(crate) struct RendezvousStart {
-    /// Where the registry listens (TCP). Port 0 takes a free one.
+    /// Where the registry listens (TCP), default 0.0.0.0:9000. Port 0 takes a free one; `[::]`
+    /// takes IPv4, too.
     #[arg(long, value_name = "HOST:PORT", env = "PILOT_REGISTRY_ADDR")]
     pub(crate) registry_addr: Option<HostPort>,
-    /// Where the beacon listens (UDP). Port 0 takes a free one.
+    /// Where the beacon listens (UDP), default 0.0.0.0:9001.
     #[arg(long, value_name = "HOST:PORT", env = "PILOT_BEACON_ADDR")]
     pub(crate) beacon_addr: Option<HostPort>,
-    /// A second address of the beacon, for NAT discovery (RFC 5780).
-    #[arg(long, value_name = "HOST:PORT", env = "PILOT_BEACON_ALT_ADDR")]
-    pub(crate) beacon_alt_addr: Option<HostPort>,
     /// The export beside which store and key lie.
     #[arg(long, value_name = "FILE.json", env = "PILOT_PERSIST")]
     pub(crate) persist: Option<PathBuf>,
@@ -55,7 +53,6 @@ impl RendezvousStart {
         RendezvousSettings {
             registry_addr: self.registry_addr.clone(),
             beacon_addr: self.beacon_addr.clone(),
-            beacon_alt_addr: self.beacon_alt_addr.clone(),
             persist: self.persist.clone(),
         }
     }

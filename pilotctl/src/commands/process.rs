@@ -303,7 +303,7 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
                 .hint("run `pilotctl daemon stop` first"));
         };
         let mut doomed = vec![home.state(), home.socket(), home.config(), home.fenced()];
-        doomed.extend([home.inbox(), home.received(), home.unfinished(), home.log()]);
+        doomed.extend([home.inbox(), home.received(), home.unfinished(), home.profile(), home.log()]);
         doomed.extend((1..=9).map(|i| rotated(&home.log(), i)));
         if !args.keep_identity {
             doomed.push(home.identity());

@@ -38,8 +38,8 @@ impl Offer {
     }
 
     /// Serves both ports until the agent shuts down.
-    pub(crate) async fn serve(&self, node: &Node) -> Result<(), Failure> {
-        let streams = Listening(node.listen(Port::ECHO).await?);
+    pub(crate) fn serve(&self, node: &Node) -> Result<(), Failure> {
+        let streams = Listening(node.listen(Port::ECHO)?);
         tokio::spawn(accept_all(streams, AcceptLimits::default(), |stream, peer| async move {
             if let Err(error) = echo::serve(stream).await {
                 tracing::debug!(%peer, %error, "an echo stream broke");
@@ -52,7 +52,7 @@ impl Offer {
             // rights (`wire.md` 12); narrower ones come with commands that give them.
             permits: Box::new(|_, _| true),
         });
-        let streams = Listening(node.listen(Port::DATA_EXCHANGE).await?);
+        let streams = Listening(node.listen(Port::DATA_EXCHANGE)?);
         let serve = move |stream, peer| {
             let exchange = exchange.clone();
             async move {
@@ -72,9 +72,7 @@ impl Accept for Listening {
     type Stream = Stream;
 
     async fn accept(&mut self) -> Option<(Stream, SocketAddress)> {
-        let stream = self.0.accept().await.ok()?;
-        let (peer, _) = node::ends_of(&stream);
-        Some((stream, peer))
+        self.0.accept().await.ok()
     }
 }
 

@@ -14,7 +14,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use clap::ValueEnum as _;
 use pilot_core::addr::{Address, NetworkId};
-use pilot_core::name::{Justification, Tag, Tags};
+use pilot_core::name::{Hostname, Justification, Tag, Tags};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) struct InNetwork {
 }
 
 pub(super) async fn info(State(shared): Cx) -> Response {
-    answer(Ok(shared.info().await))
+    answer(Ok(shared.info()))
 }
 
 pub(super) async fn peers(State(shared): Cx) -> Response {
@@ -36,7 +36,7 @@ pub(super) async fn peers(State(shared): Cx) -> Response {
 }
 
 pub(super) async fn trusted(State(shared): Cx) -> Response {
-    answer(Ok(api::Peers { peers: shared.node.peers() }))
+    answer(Ok(api::Peers { peers: shared.node.trusted() }))
 }
 
 pub(super) async fn connections(State(shared): Cx) -> Response {
@@ -48,6 +48,9 @@ pub(super) async fn join(State(shared): Cx, Path(network): Path<String>) -> Resp
         async {
             let network: u16 = parse("the network", &network)?;
             shared.node.join(NetworkId(network)).await?;
+            shared.profile.update(|facts| {
+                facts.networks.insert(network);
+            });
             let address = shared.node.address_in(NetworkId(network));
             Ok(Profile { address, network: Some(network), ..Default::default() })
         }
@@ -60,6 +63,10 @@ pub(super) async fn leave(State(shared): Cx, Path(network): Path<String>) -> Res
         async {
             let network: u16 = parse("the network", &network)?;
             shared.node.leave(NetworkId(network)).await?;
+            shared.profile.update(|facts| {
+                facts.networks.remove(&network);
+                facts.hostnames.remove(&network);
+            });
             Ok(Profile { network: Some(network), ..Default::default() })
         }
         .await,
@@ -70,14 +77,18 @@ pub(super) async fn set_hostname(State(shared): Cx, bytes: Bytes) -> Response {
     answer(
         async {
             let wanted: api::SetHostname = body(&bytes)?;
-            let name = parse("the hostname", &wanted.hostname)?;
+            let name: Hostname = parse("the hostname", &wanted.hostname)?;
+            let hostname = name.as_str().to_owned();
             let network = wanted.network.map(NetworkId);
             shared.node.set_hostname(name, network).await?;
             let network = network.unwrap_or(shared.node.default_network());
+            shared.profile.update(|facts| {
+                facts.hostnames.insert(network.0, hostname.clone());
+            });
             Ok(Profile {
                 address: shared.node.address_in(network),
                 network: Some(network.0),
-                hostname: Some(wanted.hostname.to_ascii_lowercase()),
+                hostname: Some(hostname),
                 ..Default::default()
             })
         }
@@ -91,6 +102,9 @@ pub(super) async fn clear_hostname(State(shared): Cx, at: Queried<InNetwork>) ->
             let network = query(at)?.network.map(NetworkId);
             shared.node.clear_hostname(network).await?;
             let network = network.unwrap_or(shared.node.default_network());
+            shared.profile.update(|facts| {
+                facts.hostnames.remove(&network.0);
+            });
             Ok(Profile { network: Some(network.0), ..Default::default() })
         }
         .await,
@@ -105,6 +119,8 @@ pub(super) async fn set_visibility(State(shared): Cx, bytes: Bytes) -> Response 
                 Failure::new(Code::Usage, "the visibility is `public` or `private`")
             })?;
             shared.node.set_visibility(visibility == Visibility::Public).await?;
+            let now = wanted.visibility.clone();
+            shared.profile.update(|facts| facts.visibility = Some(now));
             Ok(Profile { visibility: Some(wanted.visibility), ..Default::default() })
         }
         .await,
@@ -129,6 +145,7 @@ pub(super) async fn set_tags(State(shared): Cx, bytes: Bytes) -> Response {
         async {
             let wanted: SetTags = body(&bytes)?;
             shared.node.set_tags(tags(wanted.tags.iter().map(String::as_str))?).await?;
+            shared.profile.update(|facts| facts.tags.clone_from(&wanted.tags));
             Ok(Profile { tags: Some(wanted.tags), ..Default::default() })
         }
         .await,

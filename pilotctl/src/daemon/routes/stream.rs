@@ -6,6 +6,7 @@ use crate::api::{self, Accepted, STREAM_PROTOCOL};
 use crate::cli::values::Agent;
 use crate::commands::{PORT_HEADER, STREAM_HEADER};
 use crate::daemon::ends::Ticket;
+use crate::daemon::node;
 use crate::error::{Code, Envelope, Failure};
 use crate::http::{answer, parse, query};
 use crate::output::to_line;
@@ -21,7 +22,10 @@ use hyper_util::rt::TokioIo;
 use pilot_core::addr::{NetworkId, Port};
 use serde::Deserialize;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
+
+/// The connection to the client, from the upgrade on.
+type Client = TokioIo<Upgraded>;
 
 /// Bytes copied at once, in each direction.
 const COPY: usize = 64 * 1024;
@@ -88,7 +92,7 @@ pub(super) async fn connect(
         Ok((upgrade, stream)) => {
             let ticket = shared.ends.begin();
             let id = ticket.id();
-            let port = crate::daemon::node::local_port(&stream);
+            let (_, port) = node::ends_of(&stream);
             tokio::spawn(async move {
                 match upgrade.await {
                     Ok(client) => pump(TokioIo::new(client), stream, ticket).await,
@@ -113,35 +117,18 @@ pub(super) async fn listen(
 ) -> Response {
     let opened = async {
         let upgrade = wish.granted()?;
-        let listener = shared.node.listen(Port(query(asked)?.port)).await?;
+        let listener = shared.node.listen(Port(query(asked)?.port))?;
         Ok((upgrade, listener))
     };
     match opened.await {
         Err(failure) => answer::<()>(Err(failure)),
-        Ok((upgrade, mut listener)) => {
+        Ok((upgrade, listener)) => {
             let ticket = shared.ends.begin();
             let id = ticket.id();
             let port = listener.port();
             tokio::spawn(async move {
-                let Ok(client) = upgrade.await else { return };
-                let mut client = TokioIo::new(client);
-                let stream = tokio::select! {
-                    stream = listener.accept() => stream,
-                    // It has nothing to say before somebody comes: it went away.
-                    () = gone(&mut client) => return,
-                };
-                // One stream: further ones are refused from now on.
-                drop(listener);
-                let accepted = stream.map_err(|e| crate::daemon::node::accept_failure(&e));
-                let line = Envelope::from_result(accepted.as_ref().map_err(Failure::clone).map(
-                    |stream| {
-                        let (peer, _) = crate::daemon::node::ends_of(stream);
-                        Accepted { peer: peer.address.to_string(), peer_port: peer.port.0 }
-                    },
-                ));
-                let told = client.write_all((to_line(&line) + "\n").as_bytes()).await;
-                if let (Ok(stream), Ok(())) = (accepted, told) {
-                    pump(client, stream, ticket).await;
+                if let Ok(client) = upgrade.await {
+                    accept_one(TokioIo::new(client), listener, ticket).await;
                 }
             });
             switching(id, port)
@@ -149,23 +136,47 @@ pub(super) async fn listen(
     }
 }
 
-async fn gone(client: &mut TokioIo<Upgraded>) {
+async fn accept_one(mut client: Client, listener: node::Listener, ticket: Ticket) {
+    let accepted = tokio::select! {
+        accepted = listener.accept() => accepted,
+        // It has nothing to say before somebody comes: it went away.
+        () = gone(&mut client) => return,
+    };
+    // One stream: further ones are refused from now on.
+    drop(listener);
+    let line = match &accepted {
+        Ok((_, peer)) => Envelope::Ok {
+            data: Accepted { peer: peer.address.to_string(), peer_port: peer.port.0 },
+        },
+        Err(error) => Envelope::Error(node::from_listen(error).to_wire()),
+    };
+    let told = client.write_all((to_line(&line) + "\n").as_bytes()).await;
+    if let (Ok((stream, _)), Ok(())) = (accepted, told) {
+        pump(client, stream, ticket).await;
+    }
+}
+
+async fn gone(client: &mut Client) {
     let mut byte = [0];
     let _ = client.read(&mut byte).await;
 }
 
 /// Copies in both directions until both have ended, and notes how it ended.
-async fn pump(
-    mut client: TokioIo<Upgraded>,
-    mut stream: crate::daemon::node::Stream,
-    ticket: Ticket,
-) {
-    let copied =
-        tokio::io::copy_bidirectional_with_sizes(&mut client, &mut stream, COPY, COPY).await;
-    let result = crate::daemon::node::finish(stream, copied.map(|_| ())).await;
-    // The client asks how it ended only after it has seen the end.
-    ticket.end(result);
-    drop(client);
+async fn pump(mut client: Client, mut stream: node::Stream, ticket: Ticket) {
+    let copied = copy_bidirectional_with_sizes(&mut client, &mut stream, COPY, COPY).await;
+    let result = match copied {
+        // The client has been told the end only when the other side has everything.
+        Ok(_) => stream.acknowledged().await,
+        Err(error) => Err(error),
+    };
+    ticket.end(result.map_err(|error| {
+        node::from_io(&error).unwrap_or_else(|| {
+            // The client went away in the middle: the other side must not take what it has
+            // for the whole.
+            stream.reset();
+            Failure::new(Code::Ended, format!("the client went away: {error}"))
+        })
+    }));
 }
 
 pub(super) async fn end(State(shared): Cx, Path(id): Path<String>) -> Response {
