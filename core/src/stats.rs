@@ -72,6 +72,8 @@ drop_reasons! {
     DatagramQueue = "datagram_queue",
     /// The application reads a datagram port too slowly; the newest went.
     Inbox = "inbox",
+    /// The other end of a relay channel has no session with the beacon.
+    Offline = "offline",
 }
 
 /// A counter per [`DropReason`]; wraps after 2^64.
