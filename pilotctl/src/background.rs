@@ -22,7 +22,7 @@ const REPORT_MAX: u64 = 1024 * 1024;
 /// How long another process may take to start or to stop before we give up on it.
 const OTHER_MAX: Duration = Duration::from_secs(20);
 /// How many bytes of the log's end an error message shows.
-const LOG_TAIL: u64 = 600;
+const LOG_TAIL: u64 = 300;
 
 /// A kind of process.
 pub(crate) trait Role {

@@ -1,7 +1,7 @@
 //! What stands behind a flag: parsed once, printed back the same way.
 
 use pilot_core::addr::Address;
-use pilot_core::drive::{REGISTRY_PORT, RegistryLocation};
+use pilot_core::drive::REGISTRY_PORT;
 use pilot_core::name::{Hostname, Tag};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -123,10 +123,16 @@ impl FromStr for Registry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let RegistryLocation { at, key } = text.parse().map_err(|e| format!("{e}"))?;
-        let port = at.port.unwrap_or(REGISTRY_PORT);
-        let key = key.map(|key| RegistryKey(key.0));
-        Ok(Registry { at: HostPort { host: at.host, port }, key })
+        let (at, key) = match text.split_once('#') {
+            Some((at, key)) => (at, Some(key.parse()?)),
+            None => (text, None),
+        };
+        let at = match at.parse::<Ipv6Addr>() {
+            Ok(v6) => HostPort { host: v6.to_string(), port: REGISTRY_PORT },
+            Err(_) if at.contains(':') => at.parse()?,
+            Err(_) => format!("{at}:{REGISTRY_PORT}").parse()?,
+        };
+        Ok(Registry { at, key })
     }
 }
 
@@ -287,6 +293,8 @@ mod tests {
         assert!("h:1#short".parse::<Registry>().unwrap_err().contains("base32"));
         let bare: Registry = "registry.example".parse().unwrap();
         assert_eq!((bare.key, bare.at.port), (None, 9000));
+        assert_eq!("::1".parse::<Registry>().unwrap().to_string(), "[::1]:9000");
+        assert!("::1:9000x".parse::<Registry>().is_err());
     }
 
     #[test]

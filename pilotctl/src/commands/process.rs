@@ -175,24 +175,15 @@ pub(super) async fn rendezvous_status(cx: &Context) -> Result<(), Failure> {
 
 pub(super) async fn rendezvous_stop(cx: &Context) -> Result<(), Failure> {
     stop(&Client::rendezvous(&cx.home), &cx.home.rendezvous(), Rendezvous::WHO)
-        .await
-        .map_err(not_running_rendezvous)?;
+        .await?;
     cx.out.show(&Stopped { stopped: true }, |_| "rendezvous stopped".to_owned());
     Ok(())
-}
-
-fn not_running_rendezvous(failure: Failure) -> Failure {
-    match failure.code {
-        Code::NotRunning => failure.hint("run `pilotctl rendezvous start`"),
-        _ => failure,
-    }
 }
 
 pub(super) async fn rendezvous_export(cx: &Context) -> Result<(), Failure> {
     let exported: Exported = Client::rendezvous(&cx.home)
         .send(Method::POST, "/v1/export", &Nothing {})
-        .await
-        .map_err(not_running_rendezvous)?;
+        .await?;
     cx.out.show(&exported, |e| e.file.display().to_string());
     Ok(())
 }

@@ -223,7 +223,7 @@ impl Node {
             fingerprint: Fingerprint::of_pair(&own, &p.identity).to_string(),
             path: crate::services::path_word(p.path).to_owned(),
             endpoint: p.endpoint,
-            rtt_us: p.rtt.map(|rtt| rtt.as_nanos() / 1_000),
+            rtt_us: p.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             mutual: p.grants_us,
         };
         peers.iter().map(peer).collect()

@@ -14,7 +14,7 @@ use crate::error::{Code, Failure};
 use crate::home::Home;
 use crate::{http, socket};
 use pilot_core::node::{Link, PathPolicy};
-use pilot_tokio::{Agent, AgentEvent, BindError, ReadyError};
+use pilot_tokio::{Agent, AgentEvent, BindError, ReadyError, StartError};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sd_notify::NotifyState;
 use std::net::SocketAddr;
@@ -190,7 +190,7 @@ async fn build(
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.endpoint(look_up("--endpoint", endpoint).await?);
     }
-    let agent = builder.bind().await.map_err(from_bind)?;
+    let agent = builder.bind().await.map_err(from_start)?;
     Ok(Arc::new(Shared {
         node: Node { agent },
         offer,
@@ -220,19 +220,20 @@ pub(crate) async fn look_up(flag: &str, at: &HostPort) -> Result<SocketAddr, Fai
     })
 }
 
-fn from_bind(error: BindError) -> Failure {
+fn from_start(error: StartError) -> Failure {
     match error {
-        BindError::Socket(pilot_udp::BindError::Taken(at)) => {
+        StartError::Socket(BindError::Taken(at)) => {
             Failure::new(Code::Conflict, format!("UDP {at} is in use by another program"))
                 .hint("choose another with --listen, or stop that program")
         }
-        BindError::Socket(e) => Failure::new(Code::Io, e.to_string())
-            .hint("choose another address with --listen"),
-        BindError::Location { .. } | BindError::NoRegistry => {
+        StartError::Socket(e) => {
+            Failure::new(Code::Io, e.to_string()).hint("choose another address with --listen")
+        }
+        StartError::Location { .. } | StartError::NoRegistry => {
             Failure::new(Code::Usage, error.to_string())
         }
-        BindError::Load(e) => Failure::new(Code::State, format!("state.redb: {e}")),
-        BindError::Store(e) => Failure::new(Code::State, format!("state.redb: {e}")),
+        StartError::Load(e) => Failure::new(Code::State, format!("state.redb: {e}")),
+        StartError::Store(e) => Failure::new(Code::State, format!("state.redb: {e}")),
         e => Failure::new(Code::Internal, e.to_string()),
     }
 }

@@ -145,7 +145,7 @@ fn from_start(error: StartError) -> Failure {
             Failure::new(Code::Conflict, message)
                 .hint("choose another --registry-addr, or stop the program that has it")
         }
-        StartError::Beacon(pilot_udp::BindError::Taken(_)) => Failure::new(Code::Conflict, message)
+        StartError::Beacon(pilot_tokio::BindError::Taken(_)) => Failure::new(Code::Conflict, message)
             .hint("choose another --beacon-addr, or stop the program that has it"),
         StartError::Registry { .. } | StartError::Beacon(_) => {
             Failure::new(Code::Io, message).hint("choose another address")
