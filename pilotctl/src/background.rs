@@ -110,6 +110,7 @@ impl Role for Rendezvous {
         let mut flags = Vec::new();
         push(&mut flags, "--registry-addr", &settings.registry_addr);
         push(&mut flags, "--beacon-addr", &settings.beacon_addr);
+        push(&mut flags, "--beacon-alt-addr", &settings.beacon_alt_addr);
         if let Some(persist) = &settings.persist {
             flags.extend([OsString::from("--persist"), persist.into()]);
         }
@@ -178,10 +179,8 @@ async fn running<R: Role>(home: &Home) -> Result<Option<R::Report>, Failure> {
     };
     tokio::time::timeout(OTHER_MAX, look).await.unwrap_or_else(|_| {
         let message = format!("{} runs here but does not become ready", R::WHO);
-        Err(Failure::new(Code::Timeout, message).hint(format!(
-            "see `pilotctl logs`, or run `pilotctl {} stop`",
-            R::COMMAND
-        )))
+        Err(Failure::new(Code::Timeout, message)
+            .hint(format!("see `pilotctl logs`, or run `pilotctl {} stop`", R::COMMAND)))
     })
 }
 

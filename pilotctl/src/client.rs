@@ -160,9 +160,8 @@ impl Client {
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
         let bytes = body.map_err(|e| self.lost(e))?.to_bytes();
-        serde_json::from_slice(&bytes).map_err(|e| {
-            defect(format!("{} answered {status} with something else: {e}", self.who))
-        })
+        serde_json::from_slice(&bytes)
+            .map_err(|e| defect(format!("{} answered {status} with something else: {e}", self.who)))
     }
 
     async fn lines<P: DeserializeOwned, T: DeserializeOwned>(

@@ -197,7 +197,8 @@ fn a_wrong_command_line_exits_2() {
         let run = home.run(&[line, &["--json"]].concat()).exits(2);
         assert_eq!(run.error(), "usage", "{line:?}");
     }
-    let run = home.run(&["trust", "request", "1:0001.0000.0042", "--justification", &"x".repeat(513)]);
+    let run =
+        home.run(&["trust", "request", "1:0001.0000.0042", "--justification", &"x".repeat(513)]);
     assert!(run.exits(2).err.contains("512"));
 }
 
@@ -224,7 +225,8 @@ fn a_daemon_needs_a_registry_and_a_correct_configuration() {
     let home = Home::new();
     let run = home.run(&["daemon", "start"]).exits(2);
     assert!(run.err.contains("--registry"), "{}", run.err);
-    std::fs::write(home.path.join("config.toml"), "path = \"auto\"\n\nregisty = \"h:1\"\n").unwrap();
+    std::fs::write(home.path.join("config.toml"), "path = \"auto\"\n\nregisty = \"h:1\"\n")
+        .unwrap();
     let run = home.run(&["daemon", "start", "--json"]).exits(2);
     assert_eq!(run.error(), "config");
     let message = run.json()["message"].as_str().unwrap().to_owned();

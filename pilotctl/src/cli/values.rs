@@ -154,8 +154,9 @@ impl FromStr for Span {
             "d" => 86_400.0,
             _ => return Err(format!("{unit:?} is not a unit: use ms, s, m, h or d")),
         };
-        let value: f64 =
-            number.parse().map_err(|_| "must be a number and a unit, as 10s or 500ms".to_owned())?;
+        let value: f64 = number
+            .parse()
+            .map_err(|_| "must be a number and a unit, as 10s or 500ms".to_owned())?;
         // A year is longer than anybody waits, and far from any overflow.
         let bounded = (value * seconds).min(365.0 * 86_400.0);
         Ok(Span(Duration::from_secs_f64(bounded)))
@@ -223,9 +224,10 @@ impl FromStr for Agent {
     fn from_str(text: &str) -> Result<Self, String> {
         // No hostname has a colon, and every address has one.
         if text.contains(':') {
-            return text.parse().map(Agent::Address).map_err(|e| {
-                format!("{e}; an agent's address looks like 1:0001.0000.0042")
-            });
+            return text
+                .parse()
+                .map(Agent::Address)
+                .map_err(|e| format!("{e}; an agent's address looks like 1:0001.0000.0042"));
         }
         text.parse().map(Agent::Hostname).map_err(|e| format!("as a hostname: {e}"))
     }
@@ -304,7 +306,9 @@ mod tests {
         assert_eq!(ms("1.5s"), Ok(1500));
         assert_eq!(ms("10"), Ok(10_000));
         assert_eq!(ms("2m"), Ok(120_000));
-        assert!(ms("").is_err() && ms("s").is_err() && ms("3 weeks").is_err() && ms("-1s").is_err());
+        assert!(
+            ms("").is_err() && ms("s").is_err() && ms("3 weeks").is_err() && ms("-1s").is_err()
+        );
     }
 
     #[test]

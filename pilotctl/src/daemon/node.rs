@@ -105,9 +105,10 @@ impl Node {
             Named::Address(address) => Ok(*address),
             Named::Hostname(_) => {
                 let found = self.resolve(agent, network).await?;
-                found.address.parse().map_err(|e| {
-                    Failure::new(Code::Internal, format!("{}: {e}", found.address))
-                })
+                found
+                    .address
+                    .parse()
+                    .map_err(|e| Failure::new(Code::Internal, format!("{}: {e}", found.address)))
             }
         }
     }
@@ -288,9 +289,7 @@ impl Node {
 }
 
 /// Asks the registry, and waits so long as makes sense.
-async fn asked<T>(
-    question: impl Future<Output = Result<T, DirectoryError>>,
-) -> Result<T, Failure> {
+async fn asked<T>(question: impl Future<Output = Result<T, DirectoryError>>) -> Result<T, Failure> {
     match tokio::time::timeout(REQUEST_TIME, question).await {
         Ok(answer) => answer.map_err(from_directory),
         Err(_) => {

@@ -255,7 +255,10 @@ async fn get_ready(
         Ok(Err(e)) => return Err(Failure::new(Code::Internal, e.to_string())),
         Err(_) if !known => {
             let registry = shared.registry();
-            let message = format!("the registry at {registry} has not registered this agent within {} s", time.as_secs());
+            let message = format!(
+                "the registry at {registry} has not registered this agent within {} s",
+                time.as_secs()
+            );
             return Err(Failure::new(Code::RegistryUnreachable, message));
         }
         // Its address is for life: others reach it by what they know, and it tries on.
@@ -274,13 +277,9 @@ async fn get_ready(
     shared.offer.serve(&shared.node)
 }
 
-fn key_changed(
-    pinned: &pilot_tokio::IdentityKey,
-    shown: &pilot_tokio::IdentityKey,
-) -> Failure {
+fn key_changed(pinned: &pilot_tokio::IdentityKey, shown: &pilot_tokio::IdentityKey) -> Failure {
     let (pinned, shown) = (key_texts(pinned).1, key_texts(shown).1);
-    let message =
-        format!("the registry's key has changed: pinned is {pinned}, it shows {shown}");
+    let message = format!("the registry's key has changed: pinned is {pinned}, it shows {shown}");
     Failure::new(Code::RegistryKey, message)
 }
 
