@@ -61,7 +61,7 @@ codes! {
     NotRegistered "not_registered" 1 503
         "the registry has not given this agent an address yet: see `pilotctl daemon status`";
     NotPermitted "not_permitted" 1 403 "the other side's grant does not cover that port";
-    Refused "refused" 1 502 "nobody listens on that port there";
+    Refused "refused" 1 502 "start a listener there first, as `pilotctl listen PORT`";
     Busy "busy" 1 503 "try again in a moment";
     Ended "ended" 1 502 "the other side ended the stream: try again";
     Interrupted "interrupted" 1 502 "try again: what has arrived is not sent twice";

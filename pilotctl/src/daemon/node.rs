@@ -8,7 +8,7 @@ use pilot_core::crypto::identity::{Fingerprint, IdentityKey};
 use pilot_core::drive::KeyText;
 use pilot_core::name::{Hostname, Justification, Tags};
 use pilot_core::node::{
-    AgentInfo, CommandError, PathKind, RequestError, StreamEnd, StreamError, Target,
+    AgentInfo, CommandError, Link, PathKind, RequestError, StreamEnd, StreamError, Target,
 };
 use pilot_tokio::{
     Agent, AgentEvent, ConnectError, DirectoryError, ListenError, StreamFailure, TrustError,
@@ -103,7 +103,10 @@ impl Node {
     ) -> Result<Address, Failure> {
         match agent {
             Named::Address(address) => Ok(*address),
-            Named::Hostname(_) => {
+            Named::Hostname(name) => {
+                if let Some(known) = self.known_name(name, network) {
+                    return Ok(known);
+                }
                 let found = self.resolve(agent, network).await?;
                 found
                     .address
@@ -111,6 +114,17 @@ impl Node {
                     .map_err(|e| Failure::new(Code::Internal, format!("{}: {e}", found.address)))
             }
         }
+    }
+
+    /// The address of a trusted agent by the name it had, while the registry cannot be asked.
+    fn known_name(&self, name: &Hostname, network: Option<NetworkId>) -> Option<Address> {
+        let info = self.agent.info();
+        if info.link == Link::Online {
+            return None;
+        }
+        let trusted = self.agent.trusted();
+        let peer = trusted.iter().find(|peer| peer.hostname.as_ref() == Some(name))?;
+        Some(Address::new(network.unwrap_or(info.default_network), peer.address.node))
     }
 
     pub(crate) async fn discover(

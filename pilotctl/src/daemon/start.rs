@@ -262,7 +262,7 @@ async fn get_ready(
             return Err(Failure::new(Code::RegistryUnreachable, message));
         }
         // Its address is for life: others reach it by what they know, and it tries on.
-        Err(_) => {}
+        Err(_) => return shared.offer.serve(&shared.node),
     }
     // The address is there; the beacon a moment later. Its absence is a warning, no error.
     let online = async {
