@@ -95,6 +95,18 @@ async fn registration_gives_an_address_and_keeps_it() {
 }
 
 #[tokio::test]
+async fn a_registry_without_a_known_key_is_refused_if_first_use_is_forbidden() {
+    let server = Server::start().await;
+    let (location, _) = server.registry.split_once('#').unwrap();
+    let careful = builder(&server, 1).registry(location).forbid_first_use(true).bind().await;
+    let refused = within(careful.unwrap().ready()).await;
+    assert!(matches!(refused, Err(ReadyError::RegistryUnknown(_))), "{refused:?}");
+    let trusting = builder(&server, 2).registry(location).bind().await.unwrap();
+    within(trusting.ready()).await.unwrap();
+    assert!(trusting.info().registry_key.is_some());
+}
+
+#[tokio::test]
 async fn without_trust_nobody_is_reached() {
     let server = Server::start().await;
     let (a, b) = (start(&server, 1).await, start(&server, 2).await);
@@ -280,6 +292,9 @@ async fn hostnames_lead_to_agents() {
     let name: Hostname = "bob".parse().unwrap();
     within(b.set_hostname(name.clone(), None)).await.unwrap();
     within(b.set_visibility(true)).await.unwrap();
+    let info = b.info();
+    assert!(info.is_public && info.default_network == network);
+    assert!(info.memberships.contains(&(network, Some(name.clone()))), "{info:?}");
     let found = within(a.resolve(name.clone(), None)).await.unwrap();
     assert_eq!(found.address.node, b.address().unwrap().node);
     let _listener = b.listen(PORT).unwrap();
