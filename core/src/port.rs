@@ -221,7 +221,10 @@ mod tests {
         table.announce(Port(7));
         table.announce(Port(7));
         table.announce(Port(9));
-        assert_eq!([table.poll(), table.poll(), table.poll()], [Some(Port(7)), Some(Port(9)), None]);
+        assert_eq!(
+            [table.poll(), table.poll(), table.poll()],
+            [Some(Port(7)), Some(Port(9)), None]
+        );
         table.unlisten(Port(9));
         assert!(!table.is_listening(Port(9)) && table.takes_datagrams(Port(9)));
         table.unbind(Port(9));

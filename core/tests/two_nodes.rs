@@ -4,16 +4,383 @@
 mod pair;
 
 use pair::*;
-use pilot_core::node::{Command, Event, PathKind};
+use pilot_core::addr::{Address, NodeId, Port, SocketAddress};
+use pilot_core::name::Justification;
+use pilot_core::node::{Command, CommandError, Config, Event, PathKind, PathPolicy, StreamEnd};
+use pilot_core::stats::DropReason;
+use pilot_core::time::Duration;
+
+fn path(world: &World, n: usize) -> PathKind {
+    world.agents[n].node.peers().next().expect("a peer").path
+}
+
+fn pair(seed: u64, link: Link) -> World {
+    let mut world = World::new(seed, link, 2);
+    world.register();
+    world.trust(0, 1);
+    world
+}
 
 #[test]
 fn strangers_register_trust_and_talk() {
     let mut world = World::new(1, Link::CLEAN, 2);
     println!("registered after {:?}", world.register());
+    assert_eq!(world.address(0).node, NodeId::FIRST_AGENT);
     println!("trust after {:?}", world.trust(0, 1));
     world.listen(1, 1001);
     let bytes = pattern(300_000);
     println!("300 kB after {:?}", world.transfer(0, 1, 1001, &bytes, secs(10)));
-    let peer = world.agents[0].node.peers().next().unwrap();
-    assert_eq!(peer.path, PathKind::Direct);
+    assert_eq!((path(&world, 0), path(&world, 1)), (PathKind::Direct, PathKind::Direct));
+    world.listen(0, 7);
+    world.transfer(1, 0, 7, &bytes, secs(10));
+}
+
+/// First byte after one round trip, cold tunnel included: the SYN rides in the INIT.
+#[test]
+fn a_stream_opens_within_one_round_trip_of_the_first_init() {
+    let mut world = pair(2, Link::CLEAN);
+    world.listen(1, 7);
+    // Learn the endpoints, then let the session go.
+    world.transfer(0, 1, 7, b"x", secs(5));
+    world.run(secs(400));
+    let id = world.connect(0, 1, 7);
+    let took = world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
+    println!("open after {took:?}");
+    assert!(took <= ms(20), "{took:?}");
+}
+
+#[test]
+fn who_cannot_reach_the_other_is_relayed() {
+    let mut world = pair(3, Link::CLEAN);
+    world.cut_agents(0, 1);
+    world.listen(1, 1001);
+    let bytes = pattern(500_000);
+    println!("500 kB relayed after {:?}", world.transfer(0, 1, 1001, &bytes, secs(20)));
+    assert_eq!((path(&world, 0), path(&world, 1)), (PathKind::Relayed, PathKind::Relayed));
+    assert!(world.server.stats().relayed_bytes > 500_000);
+}
+
+#[test]
+fn the_policy_relay_keeps_every_packet_on_the_relay() {
+    let mut world = World::new(4, Link::CLEAN, 0);
+    for path_policy in [PathPolicy::Relay, PathPolicy::Auto] {
+        world.add(Config { limits: test_limits(), path_policy, ..Config::default() });
+    }
+    world.register();
+    world.trust(0, 1);
+    world.listen(0, 7);
+    world.listen(1, 7);
+    world.wire = Some(Vec::new());
+    world.transfer(0, 1, 7, &pattern(50_000), secs(20));
+    world.transfer(1, 0, 7, &pattern(50_000), secs(20));
+    let relay_only = world.agents[0].socket;
+    for (from, to, _) in world.wire.take().unwrap() {
+        assert!(from != relay_only || to == beacon_socket(), "{from} sent to {to}");
+    }
+    assert_eq!(path(&world, 1), PathKind::Relayed);
+}
+
+#[test]
+fn the_policy_direct_asks_for_no_channel() {
+    let mut world = World::new(5, Link::CLEAN, 0);
+    for _ in 0..2 {
+        let path_policy = PathPolicy::Direct;
+        world.add(Config { limits: test_limits(), path_policy, ..Config::default() });
+    }
+    world.register();
+    world.trust(0, 1);
+    world.listen(1, 7);
+    world.transfer(0, 1, 7, &pattern(50_000), secs(20));
+    assert_eq!(world.server.stats().channels, 0);
+    assert_eq!(world.server.stats().relayed_packets, 0);
+}
+
+/// The relayed path is taken at once and left when the direct one works.
+#[test]
+fn a_direct_path_that_opens_later_is_found() {
+    let mut world = pair(6, Link::CLEAN);
+    world.cut_agents(0, 1);
+    world.listen(1, 7);
+    let id = world.connect(0, 1, 7);
+    world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
+    assert_eq!(path(&world, 0), PathKind::Relayed);
+    world.cut.clear();
+    let took = world.run_until(secs(60), |w| path(w, 0) == PathKind::Direct);
+    println!("upgraded after {took:?}");
+    assert!(took <= secs(15), "{took:?}");
+}
+
+#[test]
+fn loss_duplication_and_reordering_lose_no_byte() {
+    for seed in 0..20 {
+        let link = Link {
+            delay: ms(5 + seed * 3),
+            jitter: ms(20),
+            loss: 30 * (seed % 4),
+            duplicates: 20 * (seed % 3),
+        };
+        let mut world = World::new(100 + seed, link, 2);
+        world.register();
+        world.trust(0, 1);
+        if seed % 2 == 1 {
+            world.cut_agents(0, 1);
+        }
+        world.listen(1, 7);
+        let took = world.transfer(0, 1, 7, &pattern(200_000), secs(120));
+        println!("seed {seed}: {link:?}: {took:?}");
+    }
+}
+
+/// `wire.md` 4.9: the next message to a peer that was killed and restarted arrives within 2 s
+/// at a round trip of 200 ms.
+#[test]
+fn the_next_message_after_a_restart_arrives_within_two_seconds() {
+    for (seed, relayed) in [(7, false), (8, true)] {
+        let link = Link { delay: ms(100), ..Link::CLEAN };
+        let mut world = pair(seed, link);
+        if relayed {
+            world.cut_agents(0, 1);
+        }
+        world.listen(1, 1001);
+        world.transfer(0, 1, 1001, b"before", secs(20));
+        world.kill(1);
+        world.run(secs(1));
+        world.revive(1);
+        world.listen(1, 1001);
+        world.run_until(secs(30), |w| w.agents[1].node.link() == pilot_core::node::Link::Online);
+        let took = world.transfer(0, 1, 1001, b"after", secs(30));
+        println!("relayed {relayed}: {took:?}");
+        assert!(took <= secs(2), "relayed {relayed}: {took:?}");
+    }
+}
+
+#[test]
+fn each_of_the_three_is_killed_and_addresses_and_trust_stay() {
+    let mut world = pair(9, Link::CLEAN);
+    world.listen(1, 1001);
+    world.transfer(0, 1, 1001, b"one", secs(20));
+    let addresses = (world.address(0), world.address(1));
+
+    world.kill_server();
+    world.transfer(0, 1, 1001, b"without the server", secs(20));
+    world.revive_server();
+    world.run(secs(60));
+    world.transfer(0, 1, 1001, b"two", secs(20));
+
+    for n in [0, 1] {
+        world.kill(n);
+        world.run(secs(5));
+        world.revive(n);
+        world.listen(n, 1001);
+        if n == 0 {
+            world.listen(1, 1002);
+        }
+        world.register();
+        world.transfer(0, 1, if n == 0 { 1002 } else { 1001 }, b"three", secs(20));
+        world.transfer(1, 0, 1001, b"four", secs(20));
+    }
+    assert_eq!((world.address(0), world.address(1)), addresses);
+}
+
+#[test]
+fn streams_survive_a_rekey_and_a_suspend() {
+    let mut world = pair(10, Link::CLEAN);
+    world.listen(1, 7);
+    let id = world.connect(0, 1, 7);
+    let mut accepted = None;
+    world.run_until(secs(5), |w| {
+        accepted = accepted.or(w.agents[1].node.accept(Port(7)));
+        accepted.is_some()
+    });
+    let accepted = accepted.unwrap();
+    let mut got = Vec::new();
+    let bytes = pattern(60_000);
+    for (i, chunk) in bytes.chunks(1000).enumerate() {
+        assert_eq!(world.write(0, id, chunk), chunk.len());
+        world.run(secs(10));
+        if i == 30 {
+            let unix = world.unix();
+            world.command(0, Command::ClockChanged { unix });
+        }
+        world.read(1, accepted, &mut got);
+    }
+    assert!(got == bytes, "600 s and five rekeys later {} bytes arrived", got.len());
+}
+
+#[test]
+fn datagrams_arrive_and_too_large_ones_are_refused() {
+    let mut world = pair(11, Link::CLEAN);
+    world.command(1, Command::BindDatagrams { port: Port(5000) });
+    world.listen(1, 7);
+    world.transfer(0, 1, 7, b"x", secs(5));
+    let to = SocketAddress { address: world.address(1), port: Port(5000) };
+    let payload = pattern(1232 - 62);
+    world.command(0, Command::SendDatagram { to, from: Port(50_000), payload: &payload });
+    world.run(secs(1));
+    let got = &world.agents[1].datagrams;
+    assert_eq!(got.len(), 1);
+    assert_eq!(got[0].payload, payload);
+    assert_eq!(got[0].from, SocketAddress { address: world.address(0), port: Port(50_000) });
+    let now = world.now;
+    let large = pattern(1232 - 61);
+    let command = Command::SendDatagram { to, from: Port(50_000), payload: &large };
+    let refused = world.agents[0].node.command(now, command);
+    assert_eq!(refused, Err(CommandError::TooLarge(1170)));
+}
+
+#[test]
+fn who_holds_no_grant_is_refused_without_a_packet() {
+    let mut world = World::new(12, Link::CLEAN, 3);
+    world.register();
+    world.trust(0, 1);
+    world.run(secs(1));
+    world.wire = Some(Vec::new());
+    let now = world.now;
+    for to in [world.address(1), Address::backbone(NodeId(9999))] {
+        let refused = world.agents[2].node.command(now, Command::Connect { to, port: Port(7) });
+        assert_eq!(refused, Err(CommandError::NotTrusted));
+    }
+    world.drain();
+    assert!(world.wire.unwrap().is_empty());
+}
+
+#[test]
+fn refused_and_revoked() {
+    let mut world = World::new(13, Link::CLEAN, 2);
+    world.register();
+    let (a, b) = (world.address(0), world.address(1));
+    let justification = Justification::cleaned("please");
+    world.command(0, Command::RequestTrust { to: b, justification });
+    world.run_until(secs(10), |w| w.saw(1, Event::TrustRequested(a)));
+    world.command(1, Command::RefuseTrust { from: a });
+    world.run_until(secs(10), |w| w.saw(0, Event::TrustRefused(b)));
+
+    world.trust(0, 1);
+    world.listen(1, 7);
+    world.transfer(0, 1, 7, b"x", secs(10));
+    let id = world.connect(0, 1, 7);
+    world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
+    world.command(1, Command::RevokeTrust { peer: a });
+    world.run_until(secs(5), |w| w.saw(0, Event::StreamClosed(id, StreamEnd::Revoked)));
+    world.run(secs(5));
+    assert!(world.saw(0, Event::TrustRevoked(b)));
+    assert_eq!(world.agents[0].node.peers().count(), 0);
+    assert_eq!(world.agents[1].node.peers().count(), 0);
+    let now = world.now;
+    let refused = world.agents[0].node.command(now, Command::Connect { to: b, port: Port(7) });
+    assert_eq!(refused, Err(CommandError::NotTrusted));
+}
+
+/// Trust forged on one side alone: the attacker's node has the victim's record and believes it
+/// is trusted; the victim says nothing at all (`wire.md` 4.5 step 5).
+#[test]
+fn forged_trust_gets_no_byte_back() {
+    let mut world = pair(14, Link::CLEAN);
+    world.listen(1, 7);
+    world.transfer(0, 1, 7, b"x", secs(5));
+    world.run(secs(400));
+    // The attacker hears nothing of the revocation, and still knows where the victim is.
+    world.cut_agents(0, 1);
+    let a = world.address(0);
+    world.command(1, Command::RevokeTrust { peer: a });
+    world.run(secs(60));
+    assert_eq!(world.agents[0].node.peers().count(), 1, "it believes that it is trusted");
+    world.cut.clear();
+    let untrusted = |w: &World| w.agents[1].node.drops().get(DropReason::Untrusted);
+    let before = untrusted(&world);
+    let (attacker, victim) = (world.agents[0].socket, world.agents[1].socket);
+    world.wire = Some(Vec::new());
+    let id = world.connect(0, 1, 7);
+    world.run(secs(20));
+    assert!(!world.saw(0, Event::StreamOpened(id)));
+    let wire = world.wire.take().unwrap();
+    let sent = |from, to| wire.iter().filter(|(f, t, _)| (*f, *t) == (from, to)).count();
+    assert!(sent(attacker, victim) > 0, "the attack must reach its target");
+    assert_eq!(sent(victim, attacker), 0);
+    assert!(untrusted(&world) > before);
+}
+
+#[test]
+fn a_stream_to_a_closed_port_is_refused_at_once() {
+    let mut world = pair(15, Link::CLEAN);
+    let id = world.connect(0, 1, 4242);
+    let took = world
+        .run_until(secs(5), |w| w.saw(0, Event::StreamClosed(id, StreamEnd::Refused)));
+    assert!(took <= ms(500), "{took:?}");
+}
+
+#[test]
+fn an_unreachable_peer_ends_streams_after_ninety_seconds() {
+    let mut world = pair(16, Link::CLEAN);
+    world.kill(1);
+    let id = world.connect(0, 1, 7);
+    let took = world.run_until(secs(200), |w| {
+        w.saw(0, Event::StreamClosed(id, StreamEnd::Unreachable))
+    });
+    println!("given up after {took:?}");
+    assert!((secs(85)..=secs(100)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn an_idle_pair_is_silent_but_for_the_beacon() {
+    let mut world = pair(17, Link::CLEAN);
+    world.listen(1, 7);
+    world.transfer(0, 1, 7, b"x", secs(5));
+    world.run(secs(300));
+    world.wire = Some(Vec::new());
+    world.run(secs(300));
+    let wire = world.wire.take().unwrap();
+    let between = wire.iter().filter(|(f, t, _)| *f != beacon_socket() && *t != beacon_socket());
+    let between: Vec<_> = between.map(|(f, t, p)| (f, t, p.len(), p[0])).collect();
+    assert!(between.is_empty(), "{between:?}");
+    // A keepalive and its answer each 15 s ± 10 %, of two agents.
+    assert!((70..=100).contains(&wire.len()), "{}", wire.len());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let run = || {
+        let link = Link { delay: ms(20), jitter: ms(30), loss: 50, duplicates: 20 };
+        let mut world = World::new(18, link, 2);
+        world.wire = Some(Vec::new());
+        world.register();
+        world.trust(0, 1);
+        world.listen(1, 7);
+        world.transfer(0, 1, 7, &pattern(100_000), secs(60));
+        world.wire.unwrap()
+    };
+    assert!(run() == run());
+}
+
+#[test]
+fn message_bytes_never_appear_on_the_wire_and_a_data_packet_costs_62_bytes() {
+    let mut world = pair(19, Link::CLEAN);
+    world.listen(1, 7);
+    world.transfer(0, 1, 7, b"x", secs(5));
+    world.wire = Some(Vec::new());
+    let secret = b"the quick brown fox jumps over the lazy dog, unseen";
+    let bytes: Vec<u8> = secret.iter().copied().cycle().take(secret.len() * 2000).collect();
+    world.transfer(0, 1, 7, &bytes, secs(10));
+    let (a, b) = (world.agents[0].socket, world.agents[1].socket);
+    let wire = world.wire.take().unwrap();
+    let contains = |packet: &[u8]| packet.windows(16).any(|w| w == &secret[..16]);
+    assert!(contains(&bytes[..1000]), "the checker finds cleartext");
+    assert!(!wire.iter().any(|(_, _, packet)| contains(packet)));
+    let full: Vec<_> = wire.iter().filter(|(f, t, p)| (*f, *t, p.len()) == (a, b, 1232)).collect();
+    let most = bytes.len() / (1232 - 62);
+    assert!(full.len() >= most && full.len() <= most + 4, "{} of {most}", full.len());
+}
+
+#[test]
+fn time_may_stand_still_or_go_back() {
+    let mut world = pair(20, Link::CLEAN);
+    let now = world.now;
+    let node = &mut world.agents[0].node;
+    use pilot_core::machine::Machine as _;
+    node.handle_timeout(now.minus(Duration::from_secs(100)));
+    node.handle_timeout(now);
+    let at = node.poll_timeout().unwrap().at;
+    assert!(at > now);
+    node.handle_timeout(now);
+    assert_eq!(node.poll_timeout().unwrap().at, at, "an early call changes nothing");
 }

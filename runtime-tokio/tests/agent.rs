@@ -5,7 +5,7 @@ mod support;
 use pilot_core::stats::DropReason;
 use pilot_tokio::{
     Agent, AgentEvent, Change, ConnectError, Hostname, Identity, Link, ListenError, MemoryStore,
-    NetworkId, Port, SocketAddress, Store, Stream, StreamEnd,
+    NetworkId, Port, ReadyError, SocketAddress, Store, Stream, StreamEnd,
 };
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -73,7 +73,8 @@ fn pattern(len: usize) -> Vec<u8> {
 #[tokio::test]
 async fn registration_gives_an_address_and_keeps_it() {
     let server = Server::start().await;
-    let agent = builder(&server, 1).bind().await.unwrap();
+    let store = Shown::default();
+    let agent = builder(&server, 1).store(store.clone()).bind().await.unwrap();
     let mut events = agent.events();
     let address = within(agent.ready()).await.unwrap();
     assert_eq!(agent.address(), Some(address));
@@ -84,8 +85,25 @@ async fn registration_gives_an_address_and_keeps_it() {
     assert_eq!(agent.info().link, Link::Online);
     within(agent.shutdown()).await;
     assert!(agent.info().local.is_empty());
-    let again = start(&server, 1).await;
-    assert_eq!(again.address(), Some(address));
+    let again = builder(&server, 1).store(store).bind().await.unwrap();
+    assert_eq!(within(again.ready()).await, Ok(address));
+    // The same identity without that home's state is a copy.
+    let copy = builder(&server, 1).bind().await.unwrap();
+    assert_eq!(within(copy.ready()).await, Err(ReadyError::Fenced));
+    let moved = builder(&server, 1).takeover(true).bind().await.unwrap();
+    assert_eq!(within(moved.ready()).await, Ok(address));
+}
+
+#[tokio::test]
+async fn a_registry_without_a_known_key_is_refused_if_first_use_is_forbidden() {
+    let server = Server::start().await;
+    let (location, _) = server.registry.split_once('#').unwrap();
+    let careful = builder(&server, 1).registry(location).forbid_first_use(true).bind().await;
+    let refused = within(careful.unwrap().ready()).await;
+    assert!(matches!(refused, Err(ReadyError::RegistryUnknown(_))), "{refused:?}");
+    let trusting = builder(&server, 2).registry(location).bind().await.unwrap();
+    within(trusting.ready()).await.unwrap();
+    assert!(trusting.info().registry_key.is_some());
 }
 
 #[tokio::test]
@@ -274,6 +292,9 @@ async fn hostnames_lead_to_agents() {
     let name: Hostname = "bob".parse().unwrap();
     within(b.set_hostname(name.clone(), None)).await.unwrap();
     within(b.set_visibility(true)).await.unwrap();
+    let info = b.info();
+    assert!(info.is_public && info.default_network == network);
+    assert!(info.memberships.contains(&(network, Some(name.clone()))), "{info:?}");
     let found = within(a.resolve(name.clone(), None)).await.unwrap();
     assert_eq!(found.address.node, b.address().unwrap().node);
     let _listener = b.listen(PORT).unwrap();

@@ -9,12 +9,13 @@
 //! | the beacon said Waiting, or just registered | TrustFetch |
 //! | a trust job is due | TrustAnswer, TrustConfirm, Revoke, Resolve, TrustRequest |
 //! | the owner asked | its request |
+//! | the beacon has been silent for 4.5 s | Beacons, every 30 s ± 50 %: its key may be another |
 
 use super::own::{OwnFact, Verdict};
 use super::*;
 use crate::crypto::TunnelKey;
 use crate::crypto::request::sign_reserve;
-use crate::limits::{CLOCK_TOLERANCE, DIRECTORY_BACKOFF_MAX};
+use crate::limits::{CLOCK_TOLERANCE, DIRECTORY_BACKOFF_MAX, INIT_RENEW};
 use crate::trust::{Outcome, Ticket};
 use crate::wire::registry::{
     self, ACK_MAX, Answer as WireAnswer, Envelope, ErrorCode, List, MailboxItem, Refusal, Request,
@@ -33,6 +34,7 @@ pub(super) struct InFlight {
 enum What {
     Reserve,
     Register,
+    Beacons,
     Fetch,
     Ack,
     Owner(RequestId),
@@ -134,8 +136,21 @@ impl<'s> Core<'s> {
         }
         let mail = self.mailbox.wanted || !self.mailbox.acks.is_empty();
         (mail && !self.is_under_way(|w| matches!(w, What::Fetch | What::Ack)))
+            || self.wants_beacons()
             || self.requests.has_queued()
             || self.next_trust_job().is_some()
+    }
+
+    fn wants_beacons(&self) -> bool {
+        self.beacons_due() <= self.now && !self.is_under_way(|w| *w == What::Beacons)
+    }
+
+    /// When the registry is to be asked whether the beacon is another one now.
+    pub(super) fn beacons_due(&self) -> Instant {
+        match self.beacon.down_since() {
+            Some(since) if self.own.registered => self.beacons_at.max(since + INIT_RENEW),
+            _ => Instant::NEVER,
+        }
     }
 
     fn next_trust_job(&mut self) -> Option<Ticket> {
@@ -209,6 +224,10 @@ impl<'s> Core<'s> {
                 return Some((What::Fetch, registry::encode_request(id, &request, out).ok()?));
             }
         }
+        if self.wants_beacons() {
+            let len = registry::encode_request(id, &Request::Beacons, out).ok()?;
+            return Some((What::Beacons, len));
+        }
         while let Some(ticket) = self.next_trust_job() {
             let (trust, mut ctx) = self.trust_parts()?;
             match trust.encode_job(&mut ctx, ticket, id, out) {
@@ -263,6 +282,16 @@ impl<'s> Core<'s> {
         match what {
             What::Reserve => self.handle_reserved(&answer),
             What::Register => self.handle_registered(&answer),
+            What::Beacons => {
+                self.beacons_at = self.now + self.half_to_one_and_a_half(DIRECTORY_BACKOFF_MAX);
+                if let (Ok(WireAnswer::Beacons(beacons)), Some(key)) =
+                    (&answer, self.registry_key())
+                {
+                    self.own.handle_beacons(beacons, &key, &mut self.journal);
+                    self.connect_beacon();
+                }
+                true
+            }
             What::Fetch => self.handle_mailbox(&answer),
             What::Ack => {
                 if answer.is_ok() {
@@ -303,12 +332,14 @@ impl<'s> Core<'s> {
             Some(Refusal { code: ErrorCode::RateLimited, retry_ms }) => {
                 Duration::from_millis(u64::from(retry_ms)).max(Duration::from_secs(1))
             }
-            _ => {
-                let span = DIRECTORY_BACKOFF_MAX;
-                span / 2 + Duration::from_nanos(self.rng.below(span.as_nanos() as u64))
-            }
+            _ => self.half_to_one_and_a_half(DIRECTORY_BACKOFF_MAX),
         };
         self.register_at = self.now + wait;
+    }
+
+    /// `span` ± 50 %.
+    fn half_to_one_and_a_half(&mut self, span: Duration) -> Duration {
+        span / 2 + Duration::from_nanos(self.rng.below(span.as_nanos() as u64))
     }
 
     fn handle_reserved(&mut self, answer: &Result<WireAnswer<'_>, Refusal>) -> bool {

@@ -276,6 +276,8 @@ struct Core<'s> {
     mailbox: Mailbox,
     /// No attempt to register before.
     register_at: Instant,
+    /// No `Beacons` before.
+    beacons_at: Instant,
     /// Whether `Reserve` was answered on the present channel.
     reserved: bool,
     rotate_at: Instant,
@@ -354,6 +356,7 @@ impl<'s> Directory<'s> {
                 next_id: 0,
                 mailbox: Mailbox::default(),
                 register_at: Instant::START,
+                beacons_at: Instant::START,
                 reserved: false,
                 rotate_at: Instant::NEVER,
                 sweep_at: Instant::START,
@@ -385,6 +388,7 @@ impl<'s> Directory<'s> {
         core.own.start(unix, &mut core.journal);
         core.started = true;
         core.plan_rotation();
+        core.rotate();
         self.update();
     }
 
@@ -615,6 +619,7 @@ impl<'s> Directory<'s> {
         core.tick(now);
         core.clock = WallClock::new(now, unix);
         core.plan_rotation();
+        core.rotate();
         core.beacon.try_again(now);
         self.update();
     }
@@ -687,7 +692,14 @@ impl<'s> Directory<'s> {
             at = at.min(oldest + REGISTRY_ANSWER);
         }
         // What is due and could not be done waits for something else than time.
-        for later in [core.trust.due(), core.register_at, core.rotate_at, core.sweep_at] {
+        let later = [
+            core.trust.due(),
+            core.register_at,
+            core.beacons_due(),
+            core.rotate_at,
+            core.sweep_at,
+        ];
+        for later in later {
             if later > core.now {
                 at = at.min(later);
             }

@@ -247,7 +247,7 @@ impl<'s> Node<'s> {
     ) -> Option<Transmit> {
         let at = prefix(route);
         let mut train = TrainState::new(max_segments.get());
-        let (mut len, mut segment) = (0, 0);
+        let (mut len, mut segment, mut data) = (0, 0, false);
         let limit = out.len().min(TRAIN_BYTES_MAX);
         // The next frame is at most as long as the first one.
         while len + segment.max(at + FRAME_HEADER + TAG + 1) <= limit {
@@ -259,6 +259,8 @@ impl<'s> Node<'s> {
                 break;
             };
             let frame = &mut room[at..at + FRAME_HEADER + written.len + TAG];
+            // Segments and datagrams make a session worth renewing, acknowledgements do not.
+            data |= frame[FRAME_HEADER] >> 4 == 1;
             let Some(sealed) = self.tunnel.seal(now, peer, frame, written.len) else {
                 // The session has just ended; what was written counts as lost.
                 self.transport.session_down(now, peer);
@@ -276,6 +278,9 @@ impl<'s> Node<'s> {
         }
         if len == 0 {
             return None;
+        }
+        if data {
+            self.tunnel.note_data(now, peer);
         }
         let target = match route {
             Route::Direct(path) => path,

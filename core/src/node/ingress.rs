@@ -200,6 +200,9 @@ impl<'s> Node<'s> {
         let outcome =
             self.transport.handle_packet(now, peer, &header, payload, permitted, streams_ok);
         let PacketOutcome { accepted, immediate, datagram, dropped } = outcome;
+        if accepted {
+            self.tunnel.note_data(now, peer);
+        }
         match (accepted, datagram) {
             (true, Some((from, to))) => Inner::Datagram(from, to, payload),
             (true, None) => {
@@ -237,7 +240,6 @@ impl<'s> Node<'s> {
         let path = self.path_for(peer, route);
         self.transport.frame_received(now, peer, path, index, counter, eliciting, immediate);
         if eliciting {
-            self.tunnel.note_data(now, peer);
             if self.batch.last() != Some(&peer) && !self.batch.contains(&peer) {
                 // When full, the peer's acknowledgement timer serves.
                 let _ = self.batch.push(peer);

@@ -3,7 +3,7 @@
 //! The parts decide for themselves: [`crate::session::Tunnel`] about handshakes, sessions and
 //! keys, [`crate::stream::Transport`] about streams, datagrams, acknowledgement and congestion,
 //! [`crate::directory::Directory`] about registry, beacon and trust. The node owns what lies
-//! between them: the table of peers (one [`crate::path::PeerIndex`] names a peer in all of them), the paths
+//! between them: the table of peers (one [`PeerIndex`] names a peer in all of them), the paths
 //! to each peer (`link.rs`), and the one way in and out.
 //!
 //! | part says | node does |
@@ -45,6 +45,7 @@ use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};
 use crate::directory::{self, Directory};
 use crate::limits::Limits;
 use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
+use crate::path::PeerIndex;
 use crate::rng::Rng;
 use crate::session::payload::Caps;
 use crate::session::{Tunnel, TunnelConfig};
@@ -193,6 +194,12 @@ impl<'s> Node<'s> {
             self.tell_candidates(now, Some(endpoint));
         }
         self.identify();
+        for index in 0..self.links.len() {
+            let peer = PeerIndex(index as u32);
+            if self.directory.trust().peer(peer).is_some() {
+                self.peer_added(now, peer);
+            }
+        }
         self.process(now);
     }
 

@@ -496,7 +496,7 @@ impl<'s> Node<'s> {
         self.challenge_all(now, peer);
     }
 
-    fn peer_added(&mut self, now: Instant, peer: PeerIndex) {
+    pub(super) fn peer_added(&mut self, now: Instant, peer: PeerIndex) {
         let Some(known) = self.directory.trust().peer(peer) else { return };
         let Some(own) = self.directory.address() else { return };
         let keys = PeerKeys {

@@ -163,7 +163,7 @@ impl Rendezvous {
         Rendezvous {
             now,
             wall: WallClock::new(now, unix),
-            connections: Connections::new(&limits, aead, &identity, tunnel, rng.fork("registry")),
+            connections: Connections::new(&limits, aead, tunnel, rng.fork("registry")),
             limits,
             identity,
             directory: Directory::new(),
@@ -249,8 +249,7 @@ impl Rendezvous {
         };
         while let Some(step) = self.connections.receive(&ctx, conn, &mut bytes, &self.directory) {
             let request = match step {
-                Ok(Some(request)) => request,
-                Ok(None) => continue,
+                Ok(request) => request,
                 Err(reason) => {
                     self.drops.count(reason);
                     return;
@@ -260,14 +259,8 @@ impl Rendezvous {
                 || self.connections.is_busy(conn);
             let Some(standing) = self.connections.standing(conn) else { return };
             let whereabouts = Places { beacon: &self.beacon, info: &self.beacon_info, now };
-            let outcome = self.desk.serve(
-                &mut self.directory,
-                &ctx,
-                standing,
-                &request,
-                &whereabouts,
-                busy,
-            );
+            let outcome =
+                self.desk.serve(&mut self.directory, &ctx, standing, &request, &whereabouts, busy);
             let Some(outcome) = outcome else {
                 self.connections.close(conn);
                 self.drops.count(crate::stats::DropReason::Malformed);
@@ -328,7 +321,11 @@ impl Rendezvous {
         if !self.directory.commits.finish(now, id, stored) {
             return;
         }
-        if stored { self.stats.commits += 1 } else { self.stats.failed_commits += 1 }
+        if stored {
+            self.stats.commits += 1
+        } else {
+            self.stats.failed_commits += 1
+        }
         while self.waiting.front().is_some_and(|(ticket, _)| *ticket <= id) {
             let Some((_, waiting)) = self.waiting.pop_front() else { break };
             match waiting {

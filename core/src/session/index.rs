@@ -40,7 +40,7 @@ impl<'s> IndexTable<'s> {
     }
 
     fn home(&self, key: u32) -> usize {
-        ((u64::from(key << 1 | key >> 31) * self.cells.len() as u64) >> 32) as usize
+        ((u64::from(key.rotate_left(1)) * self.cells.len() as u64) >> 32) as usize
     }
 
     /// The first value of `key` for which `matches` holds.

@@ -30,7 +30,7 @@ fn of_equal_generations_the_smaller_identitys_wins() {
         slots.accepted(entry(1, 1, first, first, 1, 1));
         slots.answered(entry(2, 1, !first, !first, 1, 2));
         assert_eq!(slots.heard(2).unwrap().0, Slot::Pending);
-        assert_eq!(slots.current().unwrap().by_smaller, true);
+        assert!(slots.current().unwrap().by_smaller);
     }
 }
 

@@ -126,10 +126,10 @@ impl<'a> Encoder<'a> {
     pub(crate) fn new(
         out: &'a mut [u8],
         index: u32,
-        ranges: &[(u64, u64)],
+        mut ranges: impl DoubleEndedIterator<Item = (u64, u64)>,
         delay: Duration,
     ) -> Option<Self> {
-        let (&(start, end), rest) = ranges.split_last()?;
+        let (start, end) = ranges.next_back()?;
         if out.len() < FD_MIN {
             return None;
         }
@@ -143,7 +143,7 @@ impl<'a> Encoder<'a> {
         out[13..15].copy_from_slice(&delay.to_be_bytes());
         out[16..20].copy_from_slice(&first.to_be_bytes());
         let (mut len, mut n, mut low) = (20, 0u8, end - u64::from(first));
-        for &(start, end) in rest.iter().rev().take(room.min(ACK_RANGES)) {
+        for (start, end) in ranges.rev().take(room.min(ACK_RANGES)) {
             let (Ok(gap), Ok(run)) = (u32::try_from(low - end), u32::try_from(end - start)) else {
                 break;
             };
@@ -176,6 +176,10 @@ impl<'a> Encoder<'a> {
     }
 }
 
+/// Ranges that are remembered: more than one acknowledgement tells, so that what reordering has
+/// scattered is not forgotten before it joins.
+const REMEMBERED: usize = 2 * ACK_RANGES;
+
 /// What has arrived under one session index.
 ///
 /// | Event | Acknowledgement due |
@@ -188,9 +192,11 @@ impl<'a> Encoder<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct AckSpace {
     pub(crate) index: u32,
-    received: RangeSet<ACK_RANGES>,
+    received: RangeSet<REMEMBERED>,
     largest_at: Instant,
     pending: u32,
+    /// Eliciting frames of the present receive batch.
+    batch: u32,
     due: Option<Instant>,
     gap_until: Instant,
     /// Largest counters at the last two marks: ranges below the older one have been told for
@@ -206,6 +212,7 @@ impl AckSpace {
             received: RangeSet::new(),
             largest_at: now,
             pending: 0,
+            batch: 0,
             due: None,
             gap_until: Instant::START,
             marks: [0; 2],
@@ -245,6 +252,7 @@ impl AckSpace {
             return;
         }
         self.pending += 1;
+        self.batch += 1;
         let many = if now < self.gap_until { ACK_FRAMES_AFTER_GAP } else { ACK_FRAMES };
         if immediate || opens || fills || self.pending >= many {
             self.due = Some(now);
@@ -265,9 +273,9 @@ impl AckSpace {
         }
     }
 
-    /// The batch has ended: several frames are not held back.
+    /// The batch has ended: if it brought several frames, they are not held back.
     pub(crate) fn batch_end(&mut self, now: Instant) {
-        if self.pending >= 2 {
+        if core::mem::take(&mut self.batch) >= 2 && self.pending > 0 {
             self.due = Some(now);
         }
     }
@@ -289,7 +297,7 @@ impl AckSpace {
     pub(crate) fn encode<'a>(&mut self, now: Instant, out: &'a mut [u8]) -> Option<Encoder<'a>> {
         self.due = None;
         self.pending = 0;
-        Encoder::new(out, self.index, self.received.as_slice(), now.since(self.largest_at))
+        Encoder::new(out, self.index, self.received.iter(), now.since(self.largest_at))
     }
 }
 
@@ -307,8 +315,15 @@ mod tests {
     fn bytes_are_as_specified() {
         let mut out = [0; 64];
         let ranges = [(1, 3), (5, 9), (10, 12)];
-        let mut encoder = Encoder::new(&mut out, 0x8000_0001, &ranges, Duration::from_micros(81)).unwrap();
-        encoder.entry(Entry { sender_port: Port(7), receiver_port: Port(0xC000), ack: 9, window: 3 });
+        let mut encoder =
+            Encoder::new(&mut out, 0x8000_0001, ranges.into_iter(), Duration::from_micros(81))
+                .unwrap();
+        encoder.entry(Entry {
+            sender_port: Port(7),
+            receiver_port: Port(0xC000),
+            ack: 9,
+            window: 3,
+        });
         let len = encoder.finish();
         assert_eq!(
             data_encoding::HEXLOWER.encode(&out[..len]),
@@ -324,9 +339,11 @@ mod tests {
     #[test]
     fn impossible_ranges_are_malformed() {
         let mut out = [0; 64];
-        let len = Encoder::new(&mut out, 1, &[(0, 2), (4, 6)], ms(0)).unwrap().finish();
+        let len = Encoder::new(&mut out, 1, [(0, 2), (4, 6)].into_iter(), ms(0)).unwrap().finish();
         assert!(Acknowledgement::decode(&out[..len]).is_some());
-        for (at, byte) in [(0, 0xFC), (15, 2), (19, 0), (19, 7), (23, 0), (23, 5), (27, 0), (27, 3), (28, 1)] {
+        for (at, byte) in
+            [(0, 0xFC), (15, 2), (19, 0), (19, 7), (23, 0), (23, 5), (27, 0), (27, 3), (28, 1)]
+        {
             let mut bad = out;
             bad[at] = byte;
             assert!(Acknowledgement::decode(&bad[..len]).is_none(), "byte {at} = {byte}");
@@ -371,12 +388,18 @@ mod tests {
         space.on_frame(start, 23, true, true, rtt);
         assert_eq!(space.due(), Some(start), "asked for");
         space.encode(start, &mut out).unwrap();
+        space.batch_end(start);
         space.on_frame(start + ms(100), 24, true, false, rtt);
         space.batch_end(start + ms(100));
         assert_eq!(space.due(), Some(start + ms(110)), "a single frame waits for company");
         space.on_frame(start + ms(101), 25, true, false, rtt);
         space.batch_end(start + ms(101));
-        assert_eq!(space.due(), Some(start + ms(101)));
+        assert_eq!(space.due(), Some(start + ms(110)), "also if it comes in its own batch");
+        for counter in 26..28 {
+            space.on_frame(start + ms(102), counter, true, false, rtt);
+        }
+        space.batch_end(start + ms(102));
+        assert_eq!(space.due(), Some(start + ms(102)));
     }
 
     #[test]
@@ -404,7 +427,7 @@ mod tests {
                 at += gap + run;
             }
             let mut out = std::vec![0; room];
-            let encoder = Encoder::new(&mut out, index, &ranges, Duration::from_micros(delay_us));
+            let encoder = Encoder::new(&mut out, index, ranges.iter().copied(), Duration::from_micros(delay_us));
             prop_assert_eq!(encoder.is_some(), room >= FD_MIN);
             if let Some(mut encoder) = encoder {
                 let mut put = Vec::new();

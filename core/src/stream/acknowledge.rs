@@ -60,7 +60,9 @@ impl Transport<'_> {
             self.handle_path_ack(now, peer, at, &ack);
         }
         for entry in ack.entries() {
-            let Some(key) = self.find(peer, entry.receiver_port, entry.sender_port) else { continue };
+            let Some(key) = self.find(peer, entry.receiver_port, entry.sender_port) else {
+                continue;
+            };
             let stream = &self.streams[key];
             let Some(acked) = stream.snd.offset_of_ack(entry.ack) else { continue };
             let half_open = matches!(stream.state, State::SynSent | State::Closed) || stream.early;
@@ -84,7 +86,8 @@ impl Transport<'_> {
         at: usize,
         ack: &Acknowledgement<'_>,
     ) {
-        let Some(path) = self.peers.get_mut(peer).and_then(|record| record.paths[at].as_mut()) else {
+        let Some(path) = self.peers.get_mut(peer).and_then(|record| record.paths[at].as_mut())
+        else {
             return;
         };
         path.note_spurious(ack);
@@ -160,14 +163,17 @@ impl Transport<'_> {
             return;
         }
         stream.snd.free(&mut self.pool);
-        let window = self.peers.get_mut(stream.peer).and_then(|r| r.active_path().map(|p| p.window()));
+        let window =
+            self.peers.get_mut(stream.peer).and_then(|r| r.active_path().map(|p| p.window()));
         let blocks = SendHalf::blocks_for(window.unwrap_or(0));
         if stream.snd.writer_waits && stream.snd.has_room(blocks) {
             stream.snd.writer_waits = false;
             self.stream_event(key, event::WRITABLE);
         }
         let stream = &mut self.streams[key];
-        if stream.snd.fin == Control::Acknowledged && !stream.told_finished {
+        // The FIN's frame may be acknowledged before the data in front of it.
+        let finished = stream.snd.fin == Control::Acknowledged && stream.snd.una == stream.snd.end;
+        if finished && !stream.told_finished {
             stream.told_finished = true;
             self.stream_event(key, event::FINISHED);
             return self.step(now, key, Step::FinAcknowledged);

@@ -250,7 +250,7 @@ impl Transport<'_> {
         }
         stream.resetting = Some(code.to_byte());
         stream.snd.reset_due = Some(code.to_byte());
-        stream.state = State::Closed;
+        stream.state = stream.state.after(Step::Ended);
         stream.end = Some(StreamEnd::Aborted);
         (stream.persist_at, stream.reopen_at, stream.linger_at) = (None, None, None);
         stream.snd.ring.close(&mut self.pool);

@@ -219,6 +219,7 @@ impl Ring {
     /// The block with number `number`; takes blocks from the pool up to it.
     fn locate(&mut self, pool: &mut Pool<'_>, cursor: Cursor, number: u64) -> u32 {
         let first = self.base / B;
+        assert!(number >= first && number < first + u64::from(self.reserved), "outside the ring");
         if self.held == 0 {
             self.head = pool.take();
             self.tail = self.head;
@@ -235,8 +236,11 @@ impl Ring {
             return self.tail;
         }
         let kept = self.cursors[cursor as usize];
-        let (mut n, mut block) =
-            if kept.1 != NIL && kept.0 >= first && kept.0 <= number { kept } else { (first, self.head) };
+        let (mut n, mut block) = if kept.1 != NIL && kept.0 >= first && kept.0 <= number {
+            kept
+        } else {
+            (first, self.head)
+        };
         while n < number {
             block = pool.next[block as usize];
             n += 1;

@@ -225,7 +225,9 @@ impl Transport<'_> {
         if due && train.count + 1 >= train.most {
             return self.write_acknowledgement(now, peer, out).map(|len| (len, None));
         }
-        if !full && record.path(path)?.may_send(now).is_ok() {
+        let state = record.path(path)?;
+        let may = if train.count == 0 { state.may_start(now) } else { state.may_send(now) };
+        if !full && may.is_ok() {
             let data = self.write_data(now, peer, limit, out, train);
             if let Some((len, content)) = data {
                 return Some((len, Some(content)));
@@ -248,7 +250,8 @@ impl Transport<'_> {
         let record = self.peers.get_mut(peer)?;
         let both = !record.send.is_empty() && !record.datagrams.is_empty();
         if train.count == 0 {
-            record.datagrams_first = if both { !record.datagrams_first } else { record.send.is_empty() };
+            record.datagrams_first =
+                if both { !record.datagrams_first } else { record.send.is_empty() };
         }
         if record.datagrams_first {
             self.write_datagram(peer, limit, out)
@@ -335,8 +338,7 @@ impl Transport<'_> {
         let Segment { offset, len, marks, .. } = *segment;
         let reset = marks.has(Marks::RST);
         let body_len = if reset { 1 } else { len };
-        let (head, body) =
-            out.get_mut(..Header::LEN + body_len)?.split_at_mut(Header::LEN);
+        let (head, body) = out.get_mut(..Header::LEN + body_len)?.split_at_mut(Header::LEN);
         let stream = &self.streams[key];
         let known = stream.state.is_synchronized() || !stream.initiator;
         let mut flags = Flags::NONE;
@@ -380,7 +382,11 @@ impl Transport<'_> {
             destination: Address::new(stream.network, remote.node),
             source_port: stream.local,
             destination_port: stream.remote,
-            sequence: if flags.has(Flags::SYN) { stream.snd.isn } else { stream.snd.next_sequence() },
+            sequence: if flags.has(Flags::SYN) {
+                stream.snd.isn
+            } else {
+                stream.snd.next_sequence()
+            },
             acknowledgement: if acks { stream.rcv.acknowledgement() } else { 0 },
             window: if stream.state == State::Closed { 0 } else { stream.rcv.advertise() },
             checksum: 0,
@@ -419,7 +425,8 @@ impl Transport<'_> {
         for _ in 0..PROBE_LOOKBACK {
             let current = at?;
             at = frames.prev(&self.frames, current);
-            let Content::Stream { key, offset, len, marks } = self.frames.get(current).content else {
+            let Content::Stream { key, offset, len, marks } = self.frames.get(current).content
+            else {
                 continue;
             };
             let Some(stream) = self.streams.get(key) else { continue };
@@ -441,7 +448,12 @@ impl Transport<'_> {
         None
     }
 
-    fn write_acknowledgement(&mut self, now: Instant, peer: PeerIndex, out: &mut [u8]) -> Option<usize> {
+    fn write_acknowledgement(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        out: &mut [u8],
+    ) -> Option<usize> {
         if out.len() < FD_MIN {
             return None;
         }
@@ -471,7 +483,12 @@ impl Transport<'_> {
     }
 }
 
-fn write_reset(out: &mut [u8], notice: &ResetNotice, local: Address, remote: Address) -> Option<usize> {
+fn write_reset(
+    out: &mut [u8],
+    notice: &ResetNotice,
+    local: Address,
+    remote: Address,
+) -> Option<usize> {
     let len = Header::LEN + 1;
     let (head, body) = out.get_mut(..len)?.split_at_mut(Header::LEN);
     let header = Header {

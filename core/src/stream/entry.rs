@@ -108,9 +108,9 @@ impl Stream {
         use super::send::Control;
         self.resetting.is_some()
             || self.state != State::Closed
-            && (self.snd.una < self.snd.end
-                || matches!(self.snd.syn, Control::Due | Control::Sent)
-                || matches!(self.snd.fin, Control::Due | Control::Sent))
+                && (self.snd.una < self.snd.end
+                    || matches!(self.snd.syn, Control::Due | Control::Sent)
+                    || matches!(self.snd.fin, Control::Due | Control::Sent))
     }
 }
 

@@ -44,7 +44,12 @@ pub(crate) struct ResetNotice {
 /// What a frame carried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Content {
-    Stream { key: Key, offset: u64, len: u32, marks: Marks },
+    Stream {
+        key: Key,
+        offset: u64,
+        len: u32,
+        marks: Marks,
+    },
     Reset(ResetNotice),
     Datagram,
     /// One of the node's control frames, by the node's own number.

@@ -68,10 +68,7 @@ impl Transport<'_> {
             return PacketOutcome::ignored(DropReason::NoListener);
         }
         let from = SocketAddress { address: header.source, port: header.source_port };
-        PacketOutcome {
-            datagram: Some((from, header.destination_port)),
-            ..PacketOutcome::ACCEPTED
-        }
+        PacketOutcome { datagram: Some((from, header.destination_port)), ..PacketOutcome::ACCEPTED }
     }
 
     fn handle_segment(
@@ -335,7 +332,8 @@ impl Transport<'_> {
             if !ours {
                 return PacketOutcome::ignored(DropReason::OutOfWindow);
             }
-            let code = payload.first().map_or(ResetCode::Closed, |code| ResetCode::from_byte(*code));
+            let code =
+                payload.first().map_or(ResetCode::Closed, |code| ResetCode::from_byte(*code));
             return self.handle_reset(now, key, code);
         }
         if !header.flags.has(Flags::ACK) {
@@ -372,7 +370,8 @@ impl Transport<'_> {
             if !self.streams[key].rcv.is_in_window(header.sequence) {
                 return PacketOutcome::ignored(DropReason::OutOfWindow);
             }
-            let code = payload.first().map_or(ResetCode::Aborted, |code| ResetCode::from_byte(*code));
+            let code =
+                payload.first().map_or(ResetCode::Aborted, |code| ResetCode::from_byte(*code));
             return self.handle_reset(now, key, code);
         }
         if !header.flags.has(Flags::ACK) {
@@ -410,7 +409,10 @@ impl Transport<'_> {
         fin: bool,
     ) -> PacketOutcome {
         let stream = &mut self.streams[key];
-        if stream.released && !stream.in_backlog && !payload.is_empty() && stream.state.may_receive()
+        if stream.released
+            && !stream.in_backlog
+            && !payload.is_empty()
+            && stream.state.may_receive()
         {
             // Nobody will read it.
             self.abort(now, key, ResetCode::Aborted);

@@ -143,10 +143,6 @@ impl Peer {
             || self.control_acknowledged != 0
             || self.control_lost != 0
     }
-
-    pub(crate) fn is_in(&self, list: usize) -> bool {
-        self.links[list].is_linked()
-    }
 }
 
 /// Room for one peer. Opaque: a table of these is part of [`super::TransportStorage`].

@@ -8,14 +8,22 @@ use heapless::Vec;
 pub(crate) struct NoRoom;
 
 /// Ascending, disjoint, non-adjacent ranges `start..end`, at most `N`.
+///
+/// They are kept as 32-bit distances from a base, 8 bytes each: windows are at most 64 MiB, and
+/// a session ends long before 2^31 frames (`wire.md` 5.4). A range that would lie further than
+/// that from the lowest one finds no room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RangeSet<const N: usize> {
-    ranges: Vec<(u64, u64), N>,
+    base: u64,
+    ranges: Vec<(u32, u32), N>,
 }
+
+/// Distances from here on make the base move.
+const FAR: u64 = 1 << 31;
 
 impl<const N: usize> RangeSet<N> {
     pub(crate) const fn new() -> Self {
-        RangeSet { ranges: Vec::new() }
+        RangeSet { base: 0, ranges: Vec::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -30,22 +38,49 @@ impl<const N: usize> RangeSet<N> {
         self.ranges.len()
     }
 
-    pub(crate) fn as_slice(&self) -> &[(u64, u64)] {
-        &self.ranges
+    fn far(&self, range: (u32, u32)) -> (u64, u64) {
+        (self.base + u64::from(range.0), self.base + u64::from(range.1))
+    }
+
+    /// The ranges, ascending.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> {
+        self.ranges.iter().map(|range| self.far(*range))
     }
 
     pub(crate) fn first(&self) -> Option<(u64, u64)> {
-        self.ranges.first().copied()
+        self.ranges.first().map(|range| self.far(*range))
     }
 
     pub(crate) fn last(&self) -> Option<(u64, u64)> {
-        self.ranges.last().copied()
+        self.ranges.last().map(|range| self.far(*range))
     }
 
     /// Whether `at` is in the set.
+    #[cfg(test)]
     pub(crate) fn contains(&self, at: u64) -> bool {
-        let i = self.ranges.partition_point(|r| r.1 <= at);
-        self.ranges.get(i).is_some_and(|r| r.0 <= at)
+        self.iter().any(|(start, end)| start <= at && at < end)
+    }
+
+    /// `start..end` as distances, the base moved so that they fit.
+    fn near(&mut self, start: u64, end: u64) -> Result<(u32, u32), NoRoom> {
+        if self.ranges.is_empty() {
+            self.base = start;
+        } else if start < self.base || end - self.base >= FAR {
+            let lowest = self.first().map_or(start, |first| first.0.min(start));
+            let highest = self.last().map_or(end, |last| last.1.max(end));
+            if highest - lowest >= 2 * FAR {
+                return Err(NoRoom);
+            }
+            let base = self.base;
+            for range in &mut self.ranges {
+                *range = (
+                    (base + u64::from(range.0) - lowest) as u32,
+                    (base + u64::from(range.1) - lowest) as u32,
+                );
+            }
+            self.base = lowest;
+        }
+        Ok(((start - self.base) as u32, (end - self.base) as u32))
     }
 
     /// Adds `start..end`, joining what it touches.
@@ -56,6 +91,7 @@ impl<const N: usize> RangeSet<N> {
         if start >= end {
             return Ok(());
         }
+        let (start, end) = self.near(start, end)?;
         // What is received or acknowledged in order extends the last range.
         if let Some(last) = self.ranges.last_mut()
             && start >= last.0
@@ -78,8 +114,8 @@ impl<const N: usize> RangeSet<N> {
     /// Adds `start..end`; in a full set the two ranges with the smallest gap become one first,
     /// so the set may come to hold more than was added, never less.
     pub(crate) fn insert_merging(&mut self, start: u64, end: u64) {
-        while self.insert(start, end).is_err() {
-            let (mut best, mut gap) = (0, u64::MAX);
+        while self.insert(start, end).is_err() && self.ranges.len() > 1 {
+            let (mut best, mut gap) = (0, u32::MAX);
             for (i, pair) in self.ranges.windows(2).enumerate() {
                 if pair[1].0 - pair[0].1 < gap {
                     (best, gap) = (i, pair[1].0 - pair[0].1);
@@ -92,17 +128,20 @@ impl<const N: usize> RangeSet<N> {
 
     /// Takes out everything below `at`.
     pub(crate) fn remove_below(&mut self, at: u64) {
-        let gone = self.ranges.partition_point(|r| r.1 <= at);
-        if gone > 0 {
+        if at > self.base {
+            let at = u32::try_from(at - self.base).unwrap_or(u32::MAX);
+            let gone = self.ranges.partition_point(|r| r.1 <= at);
             self.cut(0, gone);
-        }
-        if let Some(first) = self.ranges.first_mut() {
-            first.0 = first.0.max(at);
+            if let Some(first) = self.ranges.first_mut() {
+                first.0 = first.0.max(at);
+            }
         }
     }
 
     /// Takes out `start..end`. A range that would have to be split in a full set stays whole.
     pub(crate) fn remove(&mut self, start: u64, end: u64) {
+        let near = |at: u64| u32::try_from(at.saturating_sub(self.base)).unwrap_or(u32::MAX);
+        let (start, end) = (near(start), near(end));
         if start >= end {
             return;
         }
@@ -152,12 +191,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn members<const N: usize>(set: &RangeSet<N>) -> BTreeSet<u64> {
-        set.as_slice().iter().flat_map(|r| r.0..r.1).collect()
+        set.iter().flat_map(|r| r.0..r.1).collect()
     }
 
     fn is_canonical<const N: usize>(set: &RangeSet<N>) -> bool {
-        set.as_slice().iter().all(|r| r.0 < r.1)
-            && set.as_slice().windows(2).all(|w| w[0].1 < w[1].0)
+        set.iter().all(|r| r.0 < r.1) && set.iter().zip(set.iter().skip(1)).all(|(a, b)| a.1 < b.0)
     }
 
     proptest! {
@@ -205,5 +243,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_base_moves_with_the_ranges() {
+        let mut set = RangeSet::<4>::new();
+        for n in 0..40u64 {
+            let at = n << 30;
+            set.insert(at, at + 5).unwrap();
+            set.remove_below(at.saturating_sub(1 << 30));
+            assert!(set.contains(at + 4) && !set.contains(at + 5));
+            assert!(set.len() <= 2);
+        }
+        set.insert((39 << 30) - 7, (39 << 30) - 3).unwrap();
+        assert_eq!(set.iter().count(), 3);
+        assert_eq!(set.insert(0, 1), Err(NoRoom));
+        set.insert_merging(38 << 30, 39 << 30);
+        assert_eq!(set.iter().collect::<std::vec::Vec<_>>(), [(38 << 30, (39 << 30) + 5)]);
     }
 }

@@ -10,7 +10,7 @@ use crate::limits::{BLOCK, BLOCKS_GUARANTEED_RECEIVE, STREAM_WINDOW_MAX, WINDOW_
 use crate::time::{Duration, Instant};
 
 /// Separate ranges received out of order.
-const RANGES: usize = 32;
+const RANGES: usize = 64;
 /// The shortest time over which the read rate is measured.
 const ROUND_MIN: Duration = Duration::from_millis(1);
 

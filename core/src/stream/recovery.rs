@@ -26,6 +26,8 @@ use crate::time::{Duration, Instant};
 const REMEMBERED: usize = 16;
 /// Newer frames of the same session that make a hole a loss (RFC 8985, DupThresh).
 const REORDER_FRAMES: u64 = 3;
+/// Frames for which a train waits, up to an eighth of the window.
+const TRAIN_WORTHWHILE: u64 = 32;
 /// Most quarters of the smallest round trip in the reordering window.
 const REORDER_MULTIPLIER_MAX: u8 = 8;
 
@@ -136,6 +138,18 @@ impl PathState {
     /// Payload bytes of a full segment.
     pub(crate) fn segment(&self) -> usize {
         usize::from(self.datagram) - crate::limits::OVERHEAD
+    }
+
+    /// Whether a new train is worth starting: as [`PathState::may_send`], but it waits for room
+    /// for several frames while acknowledgements are coming, so that trains stay long.
+    pub(crate) fn may_start(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        let window = self.congestion.window();
+        let train = u64::from(self.datagram) * TRAIN_WORTHWHILE;
+        if self.flight > 0 && self.flight + train.min(window / 8) > window {
+            self.limited[0] = true;
+            return Err(None);
+        }
+        self.may_send(now)
     }
 
     /// Whether window and pacer let one more frame go; `Err` says when the pacer will, or that

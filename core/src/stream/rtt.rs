@@ -3,7 +3,9 @@
 //! A retransmission is a new frame with a new counter, so every sample is unambiguous and
 //! Karn's rule is not needed.
 
-use crate::limits::{ACK_DELAY_MAX, RTO_INITIAL, RTO_MAX, RTO_MIN, SUSPECT_FLOOR, SUSPECT_NO_SAMPLE};
+use crate::limits::{
+    ACK_DELAY_MAX, RTO_INITIAL, RTO_MAX, RTO_MIN, SUSPECT_FLOOR, SUSPECT_NO_SAMPLE,
+};
 use crate::time::Duration;
 
 /// Estimator of one path.

@@ -228,7 +228,7 @@ impl SendHalf {
             return;
         }
         self.lost.insert_merging(start, end);
-        for (from, to) in self.acked.as_slice().iter().copied() {
+        for (from, to) in self.acked.iter() {
             if from < end && to > start {
                 self.lost.remove(from, to);
             }
@@ -236,6 +236,7 @@ impl SendHalf {
     }
 
     /// Nothing more of this half can come, nothing is waited for.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.una == self.end && matches!(self.fin, Control::None | Control::Acknowledged)
     }

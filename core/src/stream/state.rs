@@ -57,6 +57,7 @@ pub(crate) enum Step {
 }
 
 impl State {
+    #[cfg(test)]
     pub(crate) const ALL: [State; 10] = [
         State::SynSent,
         State::SynReceived,

@@ -142,7 +142,13 @@ impl<'s> Transport<'s> {
 
     /// Adds a peer: our address and its, on the backbone. `false` if the number is in use or
     /// not below `Limits::peers`.
-    pub fn add_peer(&mut self, now: Instant, peer: PeerIndex, local: Address, remote: Address) -> bool {
+    pub fn add_peer(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        local: Address,
+        remote: Address,
+    ) -> bool {
         self.see(now);
         self.peers.insert(peer, Peer::new(local, remote))
     }
@@ -169,10 +175,14 @@ impl<'s> Transport<'s> {
     /// unanswered: that is sent again (`wire.md` 11).
     pub fn peer_restarted(&mut self, now: Instant, peer: PeerIndex) {
         let now = self.see(now);
-        self.end_streams_if(now, peer, StreamEnd::PeerRestarted, |s| s.state != State::SynSent);
+        // What the new process has asked for in its INIT's early data stays, too.
+        let lost = |s: &Stream| s.state != State::SynSent && !s.early;
+        self.end_streams_if(now, peer, StreamEnd::PeerRestarted, lost);
         self.for_each_stream(peer, |this, key| {
-            this.streams[key].snd.restart_syn();
-            this.update_stream(now, key);
+            if !this.streams[key].early {
+                this.streams[key].snd.restart_syn();
+                this.update_stream(now, key);
+            }
         });
     }
 
@@ -253,7 +263,8 @@ impl<'s> Transport<'s> {
     pub fn remove_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         let now = self.see(now);
         let Some(record) = self.peers.get_mut(peer) else { return };
-        let Some(mut state) = record.paths.get_mut(usize::from(path.0)).and_then(Option::take) else {
+        let Some(mut state) = record.paths.get_mut(usize::from(path.0)).and_then(Option::take)
+        else {
             return;
         };
         if record.active == Some(path) {
@@ -347,7 +358,7 @@ impl<'s> Transport<'s> {
                 if !waiting {
                     path.set_app_limited();
                 } else if !full {
-                    match path.may_send(now) {
+                    match path.may_start(now) {
                         Ok(()) => return true,
                         Err(paced) => earliest(paced),
                     }
@@ -444,7 +455,7 @@ impl<'s> Transport<'s> {
         let mut hasher = SipHasher13::new_with_keys(self.hash_key.0, self.hash_key.1);
         hasher.write_u64(u64::from(peer.0) << 32 | u64::from(local.0) << 16 | u64::from(remote.0));
         let spread = hasher.finish() >> 32;
-        (spread * self.buckets.len() as u64 >> 32) as usize
+        ((spread * self.buckets.len() as u64) >> 32) as usize
     }
 
     /// The stream between these ports, unless it is over.
@@ -577,7 +588,7 @@ impl<'s> Transport<'s> {
         self.leave_backlog(key);
         let stream = &mut self.streams[key];
         let (peer, local) = (stream.peer, stream.local);
-        stream.state = State::Closed;
+        stream.state = stream.state.after(Step::Ended);
         stream.end.get_or_insert(end);
         (stream.persist_at, stream.reopen_at, stream.linger_at) = (None, None, None);
         stream.snd.ring.close(&mut self.pool);
@@ -623,7 +634,8 @@ impl<'s> Transport<'s> {
         let Some(record) = self.peers.get_mut(stream.peer) else { return };
         let peer = stream.peer;
         let open = stream.state.is_synchronized();
-        let most = record.active_path().map_or(usize::from(DATAGRAM_FLOOR) - OVERHEAD, |p| p.segment());
+        let most =
+            record.active_path().map_or(usize::from(DATAGRAM_FLOOR) - OVERHEAD, |p| p.segment());
         let sends = !stream.early && (stream.state != State::Closed || stream.resetting.is_some());
         if open && record.session && stream.snd.is_blocked_by_window() {
             if stream.persist_at.is_none() && !stream.snd.probe_due {
@@ -667,7 +679,8 @@ impl<'s> Transport<'s> {
     /// Tells a reopened window at 0, 1 and 3 round trips until data arrives (`wire.md` 11).
     pub(crate) fn repeat_window(&mut self, now: Instant, key: Key) {
         let stream = &mut self.streams[key];
-        let rtt = self.peers.get(stream.peer).and_then(Peer::rtt).unwrap_or(Duration::from_millis(100));
+        let rtt =
+            self.peers.get(stream.peer).and_then(Peer::rtt).unwrap_or(Duration::from_millis(100));
         stream.reopen_at = match stream.reopened {
             0 => Some(now + rtt),
             1 => Some(now + rtt * 2),
@@ -731,9 +744,9 @@ impl<'s> Transport<'s> {
 
     /// The next event. Call until `None`.
     pub fn poll_event(&mut self) -> Option<TransportEvent> {
-        self.poll_peer_event().or_else(|| self.poll_stream_event()).or_else(|| {
-            self.ports.poll().map(TransportEvent::Acceptable)
-        })
+        self.poll_peer_event()
+            .or_else(|| self.poll_stream_event())
+            .or_else(|| self.ports.poll().map(TransportEvent::Acceptable))
     }
 
     /// The next event about a peer's paths and control frames; these come first in

@@ -139,7 +139,8 @@ impl Header {
     /// # Errors
     /// [`HeaderError`] says which field is wrong.
     pub fn decode(packet: &[u8]) -> Result<(Header, &[u8]), HeaderError> {
-        let (b, payload) = packet.split_first_chunk::<{ Header::LEN }>().ok_or(HeaderError::Short)?;
+        let (b, payload) =
+            packet.split_first_chunk::<{ Header::LEN }>().ok_or(HeaderError::Short)?;
         if b[0] >> 4 != 1 {
             return Err(HeaderError::Version);
         }

@@ -57,8 +57,12 @@ impl<const N: usize> fmt::Debug for Bytes<N> {
     }
 }
 
+/// In a binary format the bytes alone, in a readable one (exports) hexadecimal digits.
 impl<const N: usize> Serialize for Bytes<N> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() {
+            return s.collect_str(&Hex(&self.0));
+        }
         let mut tuple = s.serialize_tuple(N)?;
         for byte in &self.0 {
             tuple.serialize_element(byte)?;
@@ -67,28 +71,48 @@ impl<const N: usize> Serialize for Bytes<N> {
     }
 }
 
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl<'de, const N: usize> Deserialize<'de> for Bytes<N> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Fill<const N: usize>;
+        if d.is_human_readable() { d.deserialize_str(Fill) } else { d.deserialize_tuple(N, Fill) }
+    }
+}
 
-        impl<'de, const N: usize> Visitor<'de> for Fill<N> {
-            type Value = Bytes<N>;
+struct Fill<const N: usize>;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{N} bytes")
-            }
+impl<'de, const N: usize> Visitor<'de> for Fill<N> {
+    type Value = Bytes<N>;
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Bytes<N>, A::Error> {
-                let mut bytes = [0; N];
-                for (i, byte) in bytes.iter_mut().enumerate() {
-                    *byte =
-                        seq.next_element()?.ok_or_else(|| A::Error::invalid_length(i, &self))?;
-                }
-                Ok(Bytes(bytes))
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{N} bytes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Bytes<N>, A::Error> {
+        let mut bytes = [0; N];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(i, &self))?;
         }
+        Ok(Bytes(bytes))
+    }
 
-        d.deserialize_tuple(N, Fill::<N>)
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Bytes<N>, E> {
+        let digits = text.as_bytes();
+        if digits.len() != 2 * N {
+            return Err(E::invalid_length(digits.len() / 2, &self));
+        }
+        let digit = |d: u8| char::from(d).to_digit(16).ok_or_else(|| E::custom("not hexadecimal"));
+        let mut bytes = [0; N];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+        }
+        Ok(Bytes(bytes))
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The simulator's crate will replace this; until then everything with two peers is tested here.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use pilot_core::addr::{Address, Port};
 use pilot_core::crypto::{Identity, RUST_CRYPTO, TunnelSecret};
@@ -645,6 +645,9 @@ impl World {
             accepted.is_some_and(|id| w.read(b, id, &mut got))
         });
         assert!(got == bytes, "{} of {} bytes, or other ones", got.len(), bytes.len());
+        let now = self.now;
+        self.agents[a].node.release(now, id);
+        self.agents[b].node.release(now, accepted.expect("it was read from"));
         took
     }
 

@@ -135,6 +135,8 @@ pub(super) struct Beacon<'s> {
     keepalive: Option<Pending>,
     keepalive_at: Instant,
     up: bool,
+    /// Since when it has not been up.
+    down_since: Instant,
     candidates: Candidates,
     nat: u8,
     /// Candidates or NAT behaviour that no acknowledged message has told.
@@ -172,6 +174,7 @@ impl<'s> Beacon<'s> {
             keepalive: None,
             keepalive_at: Instant::NEVER,
             up: false,
+            down_since: Instant::START,
             candidates: Candidates::new(),
             nat: 0,
             report: false,
@@ -191,6 +194,17 @@ impl<'s> Beacon<'s> {
 
     pub(super) fn is_up(&self) -> bool {
         self.up
+    }
+
+    /// Since when there is no answer; `None` while it is up.
+    pub(super) fn down_since(&self) -> Option<Instant> {
+        (!self.up).then_some(self.down_since)
+    }
+
+    fn go_down(&mut self, now: Instant) {
+        if core::mem::take(&mut self.up) {
+            self.down_since = now;
+        }
     }
 
     pub(super) fn observed(&self) -> Option<SocketAddr> {
@@ -216,6 +230,10 @@ impl<'s> Beacon<'s> {
         }
         if self.tunnel != Some(tunnel) {
             (self.current, self.previous) = (None, None);
+            self.go_down(now);
+        }
+        if self.address.is_none() {
+            self.down_since = now;
         }
         (self.address, self.tunnel) = (Some(address), Some(tunnel));
         self.cookie = HeldCookie::default();
@@ -411,7 +429,8 @@ impl<'s> Beacon<'s> {
             [control::CLOSE, _] => {
                 let closed = |s: &SmallSession| s.session().local_index() == index;
                 if self.current.as_ref().is_some_and(closed) {
-                    (self.current, self.up) = (None, false);
+                    self.current = None;
+                    self.go_down(ctx.now);
                     self.try_again(ctx.now);
                 }
                 return Ok(Heard::Nothing);
@@ -468,7 +487,7 @@ impl<'s> Beacon<'s> {
     ) -> Result<Heard, DropReason> {
         if error == BeaconError::NotRegistered {
             // The owner registers again; the next Hello gives it time to.
-            self.up = false;
+            self.go_down(ctx.now);
             self.hello = Some(Pending::at(ctx.now + BEACON_REPEAT[1]));
             return Ok(Heard::Unknown);
         }
@@ -546,7 +565,7 @@ impl<'s> Beacon<'s> {
         }
         if dead(&self.current) {
             self.current = None;
-            self.up = false;
+            self.go_down(ctx.now);
         }
         let rekey = self.current.is_some() && self.rekey_at <= ctx.now;
         if self.schedule.is_none() && self.tunnel.is_some() && (self.current.is_none() || rekey) {
@@ -624,7 +643,10 @@ impl<'s> Beacon<'s> {
         if self.goodbye.is_some() || !self.replies.is_empty() {
             return Instant::START;
         }
-        due = due.min(session.session().expires()).min(self.rekey_at);
+        due = due.min(session.session().expires());
+        if self.schedule.is_none() {
+            due = due.min(self.rekey_at);
+        }
         if let Some(hello) = self.hello {
             return due.min(hello.next);
         }
@@ -781,7 +803,7 @@ impl<'s> Beacon<'s> {
         message: ToBeacon,
     ) -> Option<(u16, ToBeacon)> {
         if in_vain && self.schedule.is_none() {
-            self.up = false;
+            self.go_down(ctx.now);
             self.try_again(ctx.now);
         }
         Some((id, message))

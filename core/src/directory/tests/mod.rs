@@ -32,7 +32,7 @@ fn beacon_socket() -> SocketAddr {
 }
 
 /// What is on its way.
-enum Item {
+pub(super) enum Item {
     UdpToServer(usize, Vec<u8>),
     UdpToAgent(usize, Vec<u8>),
     Opened(usize, ConnId),
@@ -56,6 +56,10 @@ pub(super) struct Agent {
     pub(super) disk_stuck: bool,
     /// Its datagrams are lost.
     pub(super) cut: bool,
+    /// What comes for it over TCP is lost.
+    pub(super) deaf: bool,
+    /// Its dials fail.
+    pub(super) no_tcp: bool,
     pub(super) dials: u32,
     /// Packets that came over relay channels.
     pub(super) relayed: Vec<(PeerIndex, Vec<u8>)>,
@@ -72,6 +76,7 @@ pub(super) struct World {
     pub(super) server_key: [u8; 32],
     server_tunnel: [u8; 32],
     server_seed: u8,
+    beacon_serial: u64,
     pub(super) agents: Vec<Agent>,
     items: BTreeMap<(Instant, u64), Item>,
     serial: u64,
@@ -87,12 +92,13 @@ impl World {
         let (server_key, server_tunnel) = ([200; 32], [201; 32]);
         let mut world = World {
             now,
-            server: Self::make_server(server_key, server_tunnel, 1, now, UNIX),
+            server: Self::make_server(server_key, server_tunnel, 1, 1, now, UNIX),
             server_up: true,
             server_disk: BTreeMap::new(),
             server_key,
             server_tunnel,
             server_seed: 1,
+            beacon_serial: 1,
             agents: Vec::new(),
             items: BTreeMap::new(),
             serial: 0,
@@ -110,10 +116,11 @@ impl World {
         key: [u8; 32],
         tunnel: [u8; 32],
         seed: u8,
+        beacon_serial: u64,
         now: Instant,
         unix: UnixTime,
     ) -> Rendezvous {
-        let mut config = RendezvousConfig::default();
+        let mut config = RendezvousConfig { beacon_serial, ..RendezvousConfig::default() };
         config.beacon.push(beacon_socket()).unwrap();
         let (identity, tunnel) =
             (Identity::from_secret(key), TunnelSecret::from_secret(tunnel));
@@ -141,6 +148,8 @@ impl World {
             events: Vec::new(),
             disk_stuck: false,
             cut: false,
+            deaf: false,
+            no_tcp: false,
             dials: 0,
             relayed: Vec::new(),
             sent: 0,
@@ -206,15 +215,20 @@ impl World {
     pub(super) fn start_server(&mut self) {
         self.server_seed += 1;
         let (key, tunnel) = (self.server_key, self.server_tunnel);
-        let mut server = Self::make_server(key, tunnel, self.server_seed, self.now, self.unix());
-        for change in self.server_disk.values() {
-            server.apply(change).unwrap();
+        self.beacon_serial += 1;
+        let (seed, serial) = (self.server_seed, self.beacon_serial);
+        let mut server = Self::make_server(key, tunnel, seed, serial, self.now, self.unix());
+        // Another identity is another registry, with another store.
+        if key == [200; 32] {
+            for change in self.server_disk.values() {
+                server.apply(change).unwrap();
+            }
         }
         self.server = server;
         self.server_up = true;
     }
 
-    fn later(&mut self, item: Item) {
+    pub(super) fn later(&mut self, item: Item) {
         self.serial += 1;
         self.items.insert((self.now + LATENCY, self.serial), item);
     }
@@ -335,7 +349,9 @@ impl World {
                     self.server.handle_bytes(now, conn, piece);
                 }
             }
-            Item::ToAgent(n, conn, bytes) if self.agents[n].conn == Some(conn) => {
+            Item::ToAgent(n, conn, bytes)
+                if self.agents[n].conn == Some(conn) && !self.agents[n].deaf =>
+            {
                 for piece in bytes.chunks(11) {
                     self.agents[n].dir.handle_bytes(now, piece);
                 }
@@ -367,7 +383,7 @@ impl World {
                 DirectoryEvent::Dial => {
                     assert!(self.agents[n].conn.is_none(), "one connection at a time");
                     self.agents[n].dials += 1;
-                    if self.server_up {
+                    if self.server_up && !self.agents[n].no_tcp {
                         self.next_conn += 1;
                         let conn = ConnId(self.next_conn);
                         self.agents[n].conn = Some(conn);

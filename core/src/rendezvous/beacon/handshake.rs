@@ -5,9 +5,7 @@ use super::Beacon;
 use super::agent::{Agent, Pending};
 use crate::addr::Address;
 use crate::crypto::{TunnelSecret, kdf};
-use crate::limits::{
-    BEACON_REJECT, DATAGRAM_DEFAULT, PENDING_FRESH, RESP_RESENDS, STALE_INTERVAL,
-};
+use crate::limits::{BEACON_REJECT, DATAGRAM_DEFAULT, PENDING_FRESH, RESP_RESENDS, STALE_INTERVAL};
 use crate::machine::{Ecn, Path};
 use crate::path::Route;
 use crate::rendezvous::registry::Directory;

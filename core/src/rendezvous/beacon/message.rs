@@ -1,8 +1,8 @@
 //! Data frames at the beacon: control frames and the messages of `wire.md` 9.
 
+use super::Beacon;
 use super::agent::LinkKind;
 use super::relay::Repeat;
-use super::Beacon;
 use crate::crypto::Grant;
 use crate::limits::{FRAME_HEADER, TAG};
 use crate::machine::Path;
@@ -266,7 +266,8 @@ impl Beacon {
                 channel
             }
         };
-        let side = self.channels.get(channel).and_then(|c| c.ends.iter().position(|e| e.node == node));
+        let side =
+            self.channels.get(channel).and_then(|c| c.ends.iter().position(|e| e.node == node));
         let end = super::EndRef { slot: channel, side: side.ok_or(not_permitted)? };
         self.info(end, directory).map(FromBeacon::Channel).ok_or(offline)
     }

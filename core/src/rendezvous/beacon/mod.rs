@@ -44,9 +44,9 @@ use crate::session::payload::BootId;
 use crate::slab::Store;
 use crate::stats::DropReason;
 use crate::time::{Duration, Instant};
+use crate::wire::Bytes;
 use crate::wire::control::{self, ChannelInfo, Endpoint, EndpointKind, Endpoints, FromBeacon};
 use crate::wire::frame::{self, Kind};
-use crate::wire::Bytes;
 use agent::{Agent, LinkKind};
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::num::NonZeroUsize;
@@ -300,15 +300,9 @@ impl Beacon {
     }
 
     /// Seals `content` and queues it for the link's own path, or for `to`.
-    fn send(
-        &mut self,
-        now: Instant,
-        slot: u32,
-        link: LinkKind,
-        to: Option<Path>,
-        content: &[u8],
-    ) {
-        let mut frame = [0; crate::limits::FRAME_HEADER + control::MESSAGE_MAX + crate::limits::TAG];
+    fn send(&mut self, now: Instant, slot: u32, link: LinkKind, to: Option<Path>, content: &[u8]) {
+        let mut frame =
+            [0; crate::limits::FRAME_HEADER + control::MESSAGE_MAX + crate::limits::TAG];
         let Some(agent) = self.agents.get_mut(slot) else { return };
         let Some((path, link)) = agent.link(link) else { return };
         frame[crate::limits::FRAME_HEADER..][..content.len()].copy_from_slice(content);

@@ -1,30 +1,31 @@
 //! TCP connections of the registry: from bytes to requests and back (`wire.md` 6.1).
 //!
-//! | State | Bytes | Next |
+//! | State | Input | Next |
 //! |---|---|---|
-//! | start | `AOR0`, nonce | start; key, tunnel key and signature go out; once |
-//! | start | `AOR1`, message 1 that authenticates | open; message 2 goes out |
-//! | start | anything else, 512 bytes in all, or 3 s | closed |
+//! | stranger | `AOR1` with a message 1 that authenticates; a record in it is its owner's | open |
+//! | stranger | anything else, 512 bytes in all, or 3 s | closed |
 //! | open | a frame | a request; its answer goes out at once or after a commit |
-//! | open | a frame that does not open, or 60 s of silence, or 256 KiB unread answers | closed |
+//! | open | a frame that does not open, 60 s of silence, or 256 KiB of unread answers | closed |
+//!
+//! The bytes are [`crate::session::channel`]'s business; what a record and a boot id are worth
+//! here is this module's.
 
-use super::pipe::{self, Pipe};
 use super::service::Standing;
 use super::{Caller, Context, Directory};
 use crate::addr::{Address, NodeId};
-use crate::crypto::assign::sign_keys;
 use crate::crypto::{AeadProvider, TunnelSecret};
-use crate::limits::{
-    REGISTRY_FRAME_MAX, REGISTRY_IDLE, REGISTRY_PRE_AUTH, REGISTRY_PRE_AUTH_BYTES, TAG,
-};
+use crate::limits::{REGISTRY_IDLE, REGISTRY_PRE_AUTH};
 use crate::rendezvous::limit::prefix;
 use crate::rendezvous::{Event, RendezvousLimits};
 use crate::rng::Rng;
+use crate::session::channel::{
+    BUFFER, ChannelError, Introduction, ServerChannel, ServerEvent, ServerKeys,
+};
 use crate::session::gate::Bucket;
-use crate::session::payload::BootId;
+use crate::session::payload::Caps;
+use crate::slab::Store;
 use crate::stats::DropReason;
 use crate::time::Instant;
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -41,24 +42,18 @@ struct Conn {
     heard: Instant,
     /// Where it stands among the timers.
     check: Instant,
-    open: Option<Box<Open>>,
-    /// Bytes taken before the channel was open.
-    before: usize,
-    asked_keys: bool,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    written: usize,
+    channel: ServerChannel<'static>,
+    /// Set once the channel is open.
+    standing: Option<Standing>,
+    /// The node under which it is counted.
+    counted: Option<NodeId>,
+    /// Answers for which the channel's buffer has no room yet, and their bytes.
+    backlog: VecDeque<Vec<u8>>,
+    backlog_bytes: usize,
     /// Requests that wait for a commit.
     waiting: usize,
     /// [`Event::ConnectionWritable`] is out and the bytes are not.
     told: bool,
-}
-
-struct Open {
-    pipe: Pipe,
-    standing: Standing,
-    /// The node under which it is counted.
-    counted: Option<NodeId>,
 }
 
 pub(crate) struct Connections {
@@ -70,27 +65,27 @@ pub(crate) struct Connections {
     events: VecDeque<Event>,
     aead: &'static dyn AeadProvider,
     secret: TunnelSecret,
-    keys: [u8; 64],
-    boot_id: BootId,
+    us: Introduction,
     rng: Rng,
     budget: Bucket,
     budget_full_at: u64,
     limits: RendezvousLimits,
 }
 
-type Step = Result<Option<Vec<u8>>, DropReason>;
-
 impl Connections {
     pub(crate) fn new(
         limits: &RendezvousLimits,
         aead: &'static dyn AeadProvider,
-        identity: &crate::crypto::Identity,
         secret: TunnelSecret,
         mut rng: Rng,
     ) -> Self {
-        let mut keys = [0; 64];
-        keys[..32].copy_from_slice(&identity.public().0);
-        keys[32..].copy_from_slice(&secret.public().0);
+        let us = Introduction {
+            address: Address::REGISTRY,
+            record: None,
+            boot_id: rng.bytes(),
+            max_datagram: 0,
+            caps: Caps::of(aead),
+        };
         let rate = limits.channel_handshakes_per_second;
         Connections {
             conns: BTreeMap::new(),
@@ -100,8 +95,7 @@ impl Connections {
             events: VecDeque::new(),
             aead,
             secret,
-            keys,
-            boot_id: rng.bytes(),
+            us,
             rng,
             budget: Bucket::new(rate, rate),
             budget_full_at: 0,
@@ -128,19 +122,24 @@ impl Connections {
             self.events.push_back(Event::CloseConnection(conn));
             return Err(DropReason::Full);
         }
+        // A connection costs one handshake at most.
+        if !self.budget.take(&mut self.budget_full_at, now) {
+            self.events.push_back(Event::CloseConnection(conn));
+            return Err(DropReason::RateLimited);
+        }
         self.strangers.insert(source, strangers + 1);
         let check = now + REGISTRY_PRE_AUTH;
         self.timers.insert((check, conn));
+        let buffer = || Store::<u8>::boxed_zeroed(BUFFER);
         let state = Conn {
             remote,
             heard: now,
             check,
-            open: None,
-            before: 0,
-            asked_keys: false,
-            input: Vec::new(),
-            output: Vec::new(),
-            written: 0,
+            channel: ServerChannel::new(self.us, buffer(), buffer()),
+            standing: None,
+            counted: None,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
             waiting: 0,
             told: false,
         };
@@ -148,103 +147,73 @@ impl Connections {
         Ok(())
     }
 
-    /// Takes bytes until a request is complete (`Some(Ok(Some(plaintext)))`), something else
-    /// happened (`Some(Ok(None))`), or all are taken (`None`). On an error the connection is
-    /// closed.
+    /// Takes bytes until a request is complete (`Some(Ok(plaintext))`) or all are taken
+    /// (`None`). On an error the connection is closed.
     pub(crate) fn receive(
         &mut self,
         ctx: &Context<'_>,
         conn: ConnId,
         bytes: &mut &[u8],
         directory: &Directory,
-    ) -> Option<Step> {
-        let state = self.conns.get_mut(&conn)?;
-        let need = match state.need() {
-            Ok(need) => need,
-            Err(reason) => return Some(self.fail(conn, reason)),
-        };
-        let take = (need - state.input.len()).min(bytes.len());
-        let (taken, rest) = bytes.split_at(take);
-        *bytes = rest;
-        state.input.extend_from_slice(taken);
-        if state.open.is_none() {
-            state.before += take;
-            if state.before > REGISTRY_PRE_AUTH_BYTES {
-                return Some(self.fail(conn, DropReason::Malformed));
+    ) -> Option<Result<Vec<u8>, DropReason>> {
+        loop {
+            let state = self.conns.get_mut(&conn)?;
+            let keys = ServerKeys { identity: ctx.registry, secret: &self.secret, previous: None };
+            let event = match state.channel.poll(keys, self.aead, &mut self.rng) {
+                Ok(event) => event,
+                Err(error) => return Some(self.fail(conn, reason(error))),
+            };
+            match event {
+                Some(ServerEvent::Frame(plaintext)) => {
+                    state.heard = state.heard.max(ctx.now);
+                    return Some(Ok(plaintext.to_vec()));
+                }
+                Some(ServerEvent::Open { hash, tunnel, address, record, boot_id }) => {
+                    let standing = Standing {
+                        from: state.remote.ip(),
+                        hash,
+                        boot_id: u64::from_be_bytes(boot_id),
+                        caller: None,
+                        registered: false,
+                        was_current: false,
+                    };
+                    let own = tunnel == self.secret.public();
+                    let bare = record.is_none() && !address.is_unspecified();
+                    if own || bare {
+                        return Some(self.fail(conn, DropReason::WrongAddress));
+                    }
+                    let standing = match record {
+                        None => standing,
+                        Some(record) => match introduce(standing, &record, ctx, directory) {
+                            Ok(standing) => standing,
+                            Err(reason) => return Some(self.fail(conn, reason)),
+                        },
+                    };
+                    self.admit(ctx.now, conn, standing);
+                }
+                None => {
+                    let n = state.channel.handle_bytes(bytes);
+                    *bytes = &bytes[n..];
+                    if !state.channel.output().is_empty() {
+                        self.tell(conn); // The answer to AOR0.
+                    }
+                    if n == 0 {
+                        return None;
+                    }
+                }
             }
-        }
-        if state.input.len() < need {
-            return None;
-        }
-        match state.need() {
-            Ok(more) if more > need => return Some(Ok(None)),
-            Ok(_) => {}
-            Err(reason) => return Some(self.fail(conn, reason)),
-        }
-        let step = if state.open.is_some() {
-            state.request(ctx.now)
-        } else {
-            self.greet(ctx, conn, directory)
-        };
-        match step {
-            Ok(step) => Some(Ok(step)),
-            Err(reason) => Some(self.fail(conn, reason)),
         }
     }
 
-    /// A complete `AOR0` or `AOR1`.
-    fn greet(&mut self, ctx: &Context<'_>, conn: ConnId, directory: &Directory) -> Step {
-        let state = self.conns.get_mut(&conn).ok_or(DropReason::UnknownIndex)?;
-        let mut input = core::mem::take(&mut state.input);
-        if input.starts_with(pipe::UNKNOWN) {
-            let nonce = *input[4..].first_chunk::<32>().ok_or(DropReason::Malformed)?;
-            state.asked_keys = true;
-            state.output.extend_from_slice(&self.keys);
-            let sig = sign_keys(ctx.registry, &nonce, &self.secret.public());
-            state.output.extend_from_slice(&sig);
-            self.tell(conn);
-            return Ok(None);
-        }
-        if !self.budget.take(&mut self.budget_full_at, ctx.now) {
-            return Err(DropReason::RateLimited);
-        }
-        let (rng, boot_id) = (&mut self.rng, self.boot_id);
-        let accepted =
-            pipe::accept(&self.secret, self.aead, rng, boot_id, state.remote, &mut input[6..])?;
-        let payload = &accepted.payload;
-        if payload.dst != Address::REGISTRY || accepted.remote == self.secret.public() {
-            return Err(DropReason::WrongAddress);
-        }
-        let mut standing = Standing {
-            from: state.remote.ip(),
-            hash: accepted.hash,
-            boot_id: u64::from_be_bytes(payload.boot_id),
-            caller: None,
-            registered: false,
-            was_current: false,
-        };
-        if let Some(record) = payload.record {
-            let record = record.expand(payload.src, accepted.remote);
-            let node = directory.owner(&record).ok_or(DropReason::Untrusted)?;
-            standing.registered = node.record() == Some(record);
-            if !standing.registered {
-                record.verify(&ctx.registry.public()).map_err(|_| DropReason::Untrusted)?;
-            }
-            standing.was_current = node.boot_id() == Some(standing.boot_id);
-            let caller = Caller { node: record.fields.addr.node, identity: record.identity };
-            standing.caller = Some(caller);
-        } else if !payload.src.is_unspecified() {
-            return Err(DropReason::WrongAddress);
-        }
-        state.output.extend_from_slice(&(accepted.message2.len() as u16).to_be_bytes());
-        state.output.extend_from_slice(&accepted.message2);
-        state.heard = ctx.now;
-        state.open = Some(Box::new(Open { pipe: accepted.pipe, standing, counted: None }));
+    /// The channel is open; the connection is no stranger's any more.
+    fn admit(&mut self, now: Instant, conn: ConnId, standing: Standing) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        state.heard = now;
+        state.standing = Some(standing);
         let source = prefix(state.remote.ip());
         self.less_strange(source);
         self.follow(conn);
         self.tell(conn);
-        Ok(None)
     }
 
     fn less_strange(&mut self, source: [u8; 9]) {
@@ -257,15 +226,16 @@ impl Connections {
     }
 
     pub(crate) fn standing(&mut self, conn: ConnId) -> Option<&mut Standing> {
-        Some(&mut self.conns.get_mut(&conn)?.open.as_mut()?.standing)
+        self.conns.get_mut(&conn)?.standing.as_mut()
     }
 
     /// Counts the connection under the node it has proven to be; above the limit the node's
     /// oldest connection is closed.
     pub(crate) fn follow(&mut self, conn: ConnId) {
-        let Some(open) = self.conns.get_mut(&conn).and_then(|c| c.open.as_mut()) else { return };
-        let Some(caller) = open.standing.caller.filter(|_| open.counted.is_none()) else { return };
-        open.counted = Some(caller.node);
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let caller = state.standing.and_then(|standing| standing.caller);
+        let Some(caller) = caller.filter(|_| state.counted.is_none()) else { return };
+        state.counted = Some(caller.node);
         self.of_node.insert((caller.node, conn));
         let all = (caller.node, ConnId(0))..=(caller.node, ConnId(u64::MAX));
         if self.of_node.range(all.clone()).count() > self.limits.connections_per_node.max(1) {
@@ -297,12 +267,14 @@ impl Connections {
     /// Seals an answer and tells the adapter that there is something to write.
     pub(crate) fn answer(&mut self, now: Instant, conn: ConnId, plaintext: &[u8]) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
-        let Some(open) = state.open.as_mut() else { return };
         state.heard = state.heard.max(now);
-        open.pipe.seal(plaintext, &mut state.output);
-        if state.output.len() - state.written > UNREAD_MAX {
-            self.close(conn);
-            return;
+        if !state.backlog.is_empty() || !state.send(plaintext) {
+            state.backlog_bytes += plaintext.len();
+            state.backlog.push_back(plaintext.into());
+            if state.backlog_bytes > UNREAD_MAX {
+                self.close(conn);
+                return;
+            }
         }
         self.tell(conn);
     }
@@ -318,18 +290,31 @@ impl Connections {
 
     pub(crate) fn poll_bytes(&mut self, conn: ConnId, out: &mut [u8]) -> usize {
         let Some(state) = self.conns.get_mut(&conn) else { return 0 };
-        let rest = &state.output[state.written..];
-        let n = rest.len().min(out.len());
-        out[..n].copy_from_slice(&rest[..n]);
-        state.written += n;
-        if state.written == state.output.len() {
-            // An idle connection holds no buffer.
-            (state.output, state.written, state.told) = (Vec::new(), 0, false);
+        let mut len = 0;
+        loop {
+            let ready = state.channel.output();
+            let n = ready.len().min(out.len() - len);
+            if n == 0 {
+                break;
+            }
+            out[len..len + n].copy_from_slice(&ready[..n]);
+            state.channel.sent(n);
+            len += n;
+            while let Some(plaintext) = state.backlog.pop_front() {
+                if !state.send(&plaintext) {
+                    state.backlog.push_front(plaintext);
+                    break;
+                }
+                state.backlog_bytes -= plaintext.len();
+            }
         }
-        n
+        if state.channel.output().is_empty() {
+            state.told = false;
+        }
+        len
     }
 
-    fn fail(&mut self, conn: ConnId, reason: DropReason) -> Step {
+    fn fail<T>(&mut self, conn: ConnId, reason: DropReason) -> Result<T, DropReason> {
         self.close(conn);
         Err(reason)
     }
@@ -345,13 +330,11 @@ impl Connections {
     pub(crate) fn forget(&mut self, conn: ConnId) -> bool {
         let Some(state) = self.conns.remove(&conn) else { return false };
         self.timers.remove(&(state.check, conn));
-        match state.open {
-            None => self.less_strange(prefix(state.remote.ip())),
-            Some(open) => {
-                if let Some(node) = open.counted {
-                    self.of_node.remove(&(node, conn));
-                }
-            }
+        if state.standing.is_none() {
+            self.less_strange(prefix(state.remote.ip()));
+        }
+        if let Some(node) = state.counted {
+            self.of_node.remove(&(node, conn));
         }
         true
     }
@@ -365,7 +348,7 @@ impl Connections {
             }
             self.timers.pop_first();
             let Some(state) = self.conns.get_mut(&conn) else { continue };
-            let end = match state.open {
+            let end = match state.standing {
                 None => at,
                 Some(_) => state.heard + REGISTRY_IDLE,
             };
@@ -394,37 +377,38 @@ impl Connections {
 }
 
 impl Conn {
-    /// How many bytes of input make the next whole thing, as far as that is known yet.
-    fn need(&self) -> Result<usize, DropReason> {
-        let input = &self.input[..];
-        let length = |at: usize| usize::from(u16::from_be_bytes([input[at], input[at + 1]]));
-        if self.open.is_some() {
-            return match input.len() {
-                0 | 1 => Ok(2),
-                _ if length(0) < TAG || length(0) > REGISTRY_FRAME_MAX => {
-                    Err(DropReason::Malformed)
-                }
-                _ => Ok(2 + length(0)),
-            };
-        }
-        match input.len() {
-            0..4 => Ok(4),
-            _ if input.starts_with(pipe::UNKNOWN) && !self.asked_keys => Ok(4 + 32),
-            _ if !input.starts_with(pipe::KNOWN) => Err(DropReason::UnknownType),
-            4 | 5 => Ok(6),
-            _ if !pipe::MESSAGE1.contains(&length(4)) => Err(DropReason::Malformed),
-            _ => Ok(6 + length(4)),
-        }
+    /// Seals an answer into the channel's buffer, if there is room.
+    fn send(&mut self, plaintext: &[u8]) -> bool {
+        let build = |frame: &mut [u8]| {
+            frame.get_mut(..plaintext.len())?.copy_from_slice(plaintext);
+            Some(plaintext.len())
+        };
+        self.channel.send(build).is_some()
     }
+}
 
-    /// A complete frame.
-    fn request(&mut self, now: Instant) -> Step {
-        let mut input = core::mem::take(&mut self.input);
-        let open = self.open.as_mut().ok_or(DropReason::UnknownIndex)?;
-        let len = open.pipe.open(&mut input[2..])?.len();
-        self.heard = self.heard.max(now);
-        input.truncate(2 + len);
-        input.drain(..2);
-        Ok(Some(input))
+/// What the record in message 1 is worth: the registry's own one, a newer or older one of the
+/// same identity, or nothing.
+fn introduce(
+    mut standing: Standing,
+    record: &crate::crypto::Record,
+    ctx: &Context<'_>,
+    directory: &Directory,
+) -> Result<Standing, DropReason> {
+    let node = directory.owner(record).ok_or(DropReason::Untrusted)?;
+    standing.registered = node.record().as_ref() == Some(record);
+    if !standing.registered {
+        record.verify(&ctx.registry.public()).map_err(|_| DropReason::Untrusted)?;
+    }
+    standing.was_current = node.boot_id() == Some(standing.boot_id);
+    let node = record.fields.addr.node;
+    standing.caller = Some(Caller { node, identity: record.identity });
+    Ok(standing)
+}
+
+const fn reason(error: ChannelError) -> DropReason {
+    match error {
+        ChannelError::NotAuthentic => DropReason::Handshake,
+        _ => DropReason::Malformed,
     }
 }

@@ -15,9 +15,7 @@ use super::{Caller, Context, Directory, Effect};
 use crate::addr::{Address, NodeId};
 use crate::crypto::{Grant, IdentityKey};
 use crate::time::{Duration, Instant};
-use crate::wire::registry::{
-    ErrorCode, MailboxBody, MailboxItem, Refusal, TRUST_BODY_MAX, append,
-};
+use crate::wire::registry::{ErrorCode, MailboxBody, MailboxItem, Refusal, TRUST_BODY_MAX, append};
 use crate::wire::{Bytes, GrantBytes};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -230,10 +228,7 @@ impl Directory {
     }
 
     /// Number, sender and kind of all letters for `node`, oldest first.
-    fn letters(
-        &self,
-        node: NodeId,
-    ) -> impl DoubleEndedIterator<Item = (u64, NodeId, LetterKind)> {
+    fn letters(&self, node: NodeId) -> impl DoubleEndedIterator<Item = (u64, NodeId, LetterKind)> {
         self.mail_of
             .range((node, 0)..=(node, u64::MAX))
             .map(|(&(_, id), &(from, kind))| (id, from, kind))

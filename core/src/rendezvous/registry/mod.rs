@@ -9,14 +9,12 @@
 
 pub(crate) mod commit;
 
-pub(crate) mod find;
 pub(crate) mod connection;
+pub(crate) mod find;
 pub(crate) mod mailbox;
-mod pipe;
 pub(crate) mod rows;
 pub(crate) mod rules;
 pub(crate) mod service;
-
 
 use crate::addr::{Address, NetworkId, NodeId};
 use crate::crypto::{Grant, Identity, IdentityKey, Record};
@@ -283,10 +281,8 @@ impl Directory {
             hostname: name.parse().expect("names were validated when they came in"),
             node: *node,
         });
-        let memberships = self
-            .memberships
-            .iter()
-            .map(|&(node, network)| Row::Membership { node, network });
+        let memberships =
+            self.memberships.iter().map(|&(node, network)| Row::Membership { node, network });
         let mail = self.mail.iter().map(|(&id, mail)| Row::Mail {
             id,
             to: mail.to,
@@ -295,9 +291,10 @@ impl Directory {
             letter: mail.letter.clone(),
         });
         let asked = self.asked.iter().map(|(&(from, to), &at)| Row::Asked { from, to, at });
-        let revocations = self.revocations.iter().map(|(&(grantor, grantee, hash), &at)| {
-            Row::Revocation { grantor, grantee, hash, at }
-        });
+        let revocations = self
+            .revocations
+            .iter()
+            .map(|(&(grantor, grantee, hash), &at)| Row::Revocation { grantor, grantee, hash, at });
         // A directory that never changed has no rows.
         let meta = (self.next_node != NodeId::FIRST_AGENT || self.next_item != 1).then_some(meta);
         meta.into_iter()

@@ -276,9 +276,7 @@ impl Row {
             Row::Name { network, hostname, node } => {
                 (RowKey::Name(*network, hostname.clone()), value(node))
             }
-            Row::Membership { node, network } => {
-                (RowKey::Membership(*node, *network), value(&()))
-            }
+            Row::Membership { node, network } => (RowKey::Membership(*node, *network), value(&())),
             Row::Mail { id, to, from, received, letter } => {
                 (RowKey::Mail(*id), value(&(to, from, received, letter)))
             }
@@ -305,9 +303,8 @@ impl Row {
                 Row::Meta { next_node, next_item }
             }
             (Table::Nodes, _) => {
-                let node = NodeId(u32::from_be_bytes(
-                    key.try_into().map_err(|_| RowError::Damaged)?,
-                ));
+                let node =
+                    NodeId(u32::from_be_bytes(key.try_into().map_err(|_| RowError::Damaged)?));
                 let (identity, reserved, published) = content(body)?;
                 Row::Node { node, identity, reserved, published }
             }

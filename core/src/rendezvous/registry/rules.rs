@@ -95,9 +95,8 @@ impl Directory {
             Some(stored) if known => stored.assign,
             _ => Bytes(Assign::sign(ctx.registry, &record, 0, ctx.unix.as_secs()).encode()),
         };
-        let raised = node.record().is_some_and(|old| {
-            record.fields.grant_epoch > old.fields.grant_epoch
-        });
+        let raised =
+            node.record().is_some_and(|old| record.fields.grant_epoch > old.fields.grant_epoch);
         let before = stored.map(super::Stored::to_published);
         let published = Published {
             record: request.record,
@@ -134,7 +133,8 @@ impl Directory {
 
     /// Old grants are void below the new epoch, so what was withdrawn of them is moot.
     fn forget_revocations(&mut self, node: NodeId) {
-        let mine = (node, Bytes([0; 32]), Bytes([0; 8]))..=(node, Bytes([255; 32]), Bytes([255; 8]));
+        let mine =
+            (node, Bytes([0; 32]), Bytes([0; 8]))..=(node, Bytes([255; 32]), Bytes([255; 8]));
         let keys: alloc::vec::Vec<_> = self.revocations.range(mine).map(|(key, _)| *key).collect();
         for (grantor, grantee, hash) in keys {
             self.remove(&RowKey::Revocation(grantor, grantee, hash));
@@ -244,12 +244,9 @@ impl Directory {
         self.change(node, |published| published.tags = tags.clone())
     }
 
-    fn change(
-        &mut self,
-        node: NodeId,
-        edit: impl FnOnce(&mut Published),
-    ) -> Result<(), Refusal> {
-        let stored = self.nodes.get(&node).and_then(Node::stored).ok_or(ErrorCode::NotRegistered)?;
+    fn change(&mut self, node: NodeId, edit: impl FnOnce(&mut Published)) -> Result<(), Refusal> {
+        let stored =
+            self.nodes.get(&node).and_then(Node::stored).ok_or(ErrorCode::NotRegistered)?;
         let before = stored.1.to_published();
         let mut after = before.clone();
         edit(&mut after);

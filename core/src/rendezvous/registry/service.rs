@@ -14,7 +14,7 @@ use crate::crypto::IdentityKey;
 use crate::rendezvous::limit::TokenTable;
 use crate::wire::CodecError;
 use crate::wire::registry::{
-    Answer, Beacons, EnvelopeKind, Envelope, ErrorCode, List, PLAINTEXT_MAX, Reach, Refusal,
+    Answer, Beacons, Envelope, EnvelopeKind, ErrorCode, List, PLAINTEXT_MAX, Reach, Refusal,
     Request, encode_answer,
 };
 use alloc::boxed::Box;
@@ -128,9 +128,9 @@ impl Desk {
             }
             Request::Beacons => Ok(Answer::Beacons(beacons.clone())),
             request => match standing.caller {
-                Some(caller) => serve_registered(
-                    directory, ctx, caller, request, page, whereabouts, &mut deed,
-                ),
+                Some(caller) => {
+                    serve_registered(directory, ctx, caller, request, page, whereabouts, &mut deed)
+                }
                 None => Err(ErrorCode::NotRegistered.into()),
             },
         };
@@ -161,11 +161,7 @@ pub(crate) fn storage_failed(id: u32, out: &mut [u8]) -> usize {
 }
 
 /// Whether the connection's standing allows the request at all.
-fn admit(
-    directory: &Directory,
-    standing: &Standing,
-    request: &Request<'_>,
-) -> Result<(), Refusal> {
+fn admit(directory: &Directory, standing: &Standing, request: &Request<'_>) -> Result<(), Refusal> {
     match request {
         Request::Reserve { .. } => return Ok(()),
         Request::Register(_) if standing.caller.is_some() => return Ok(()),
@@ -236,9 +232,9 @@ fn serve_registered<'a>(
         Request::Leave { network } => {
             directory.leave(node, network).map(|address| Answer::At { address })
         }
-        Request::SetHostname { hostname, network } => directory
-            .set_hostname(node, &hostname, network)
-            .map(|address| Answer::At { address }),
+        Request::SetHostname { hostname, network } => {
+            directory.set_hostname(node, &hostname, network).map(|address| Answer::At { address })
+        }
         Request::ClearHostname { network } => {
             directory.clear_hostname(node, network).map(|address| Answer::At { address })
         }

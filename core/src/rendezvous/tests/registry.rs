@@ -64,8 +64,7 @@ fn keys_are_told_to_who_does_not_know_them() {
     let sig = keys[64..].try_into().unwrap();
     verify_keys(&world.registry_key(), &[9; 32], &tunnel, &sig).unwrap();
     // The same connection goes on with AOR1, in pieces.
-    let e = crate::crypto::TunnelSecret::from_secret([3; 32]);
-    let (client, message1) = Connecting::start(&home, world.registry_key(), tunnel, e);
+    let (client, message1) = Connecting::start(&home, world.registry_key(), tunnel, [3; 32]);
     let mut answer = Vec::new();
     for byte in message1 {
         answer.extend(world.bytes(conn, &[byte]));
@@ -101,9 +100,8 @@ fn a_later_channel_shows_its_record() {
     let mut other = home.copy();
     other.serial += 1;
     let conn = world.open(other.from);
-    let e = crate::crypto::TunnelSecret::from_secret([3; 32]);
     let wrong = crate::crypto::IdentityKey([1; 32]);
-    let (_, message1) = Connecting::start(&other, wrong, world.tunnel_key(), e);
+    let (_, message1) = Connecting::start(&other, wrong, world.tunnel_key(), [3; 32]);
     assert!(world.bytes(conn, &message1).is_empty());
 }
 
@@ -237,9 +235,7 @@ fn private_is_the_default_and_looks_like_nobody() {
     // A grant of the one opens record and reach of the one.
     let registry = world.registry_key();
     let grant = a.grant(registry, &b);
-    for request in
-        [resolve(a.address(), Some(grant)), find_name("hidden", 0, Some(grant))]
-    {
+    for request in [resolve(a.address(), Some(grant)), find_name("hidden", 0, Some(grant))] {
         let answer = world.ask(&mut link_b, &request);
         let Ok(Answer::Resolved(resolved)) = reply(&answer) else { panic!() };
         assert_eq!(resolved.record, a.record_bytes(registry));
@@ -376,8 +372,7 @@ fn discovery_finds_public_agents_with_all_tags_oldest_first() {
 #[test]
 fn a_page_of_long_tags_fits_a_frame() {
     let mut world = World::new();
-    let long: Vec<_> =
-        (0..16).map(|i| std::format!("key{i:02}={}", "v".repeat(64 - 6))).collect();
+    let long: Vec<_> = (0..16).map(|i| std::format!("key{i:02}={}", "v".repeat(64 - 6))).collect();
     let long = long.join(",");
     for _ in 0..20 {
         let (_, mut link) = world.registered();

@@ -1,17 +1,18 @@
 //! A store, homes with keys and records, and their channels and beacon sessions.
 
 use crate::addr::{Address, NetworkId, NodeId};
-use crate::crypto::exchange::{self, MESSAGE1_OVERHEAD, MESSAGE1_PAYLOAD, Pattern};
 use crate::crypto::record::RecordFields;
 use crate::crypto::{
-    AeadKey, AeadProvider, CONTEXT, Grant, Identity, IdentityKey, RUST_CRYPTO, Record, Rights,
-    Suite, TunnelKey, TunnelSecret,
+    Grant, Identity, IdentityKey, RUST_CRYPTO, Record, Rights, TunnelKey, TunnelSecret,
 };
 use crate::machine::{Ecn, Ingress, Machine, Path};
 use crate::rendezvous::*;
-use crate::session::handshake::{self, INIT_MAX, SessionKeys, write_mac2};
+use crate::rng::Rng;
+use crate::session::channel::{BUFFER, ClientChannel, ClientEvent, Introduction};
+use crate::session::handshake::{self, INIT_MAX, write_mac2};
 use crate::session::keys::SmallSession;
-use crate::session::payload::{Caps, InitPayload, P1_MAX, RespPayload};
+use crate::session::payload::{Caps, InitPayload};
+use crate::slab::Store;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::wire::control::{self, ChannelInfo, FromBeacon, ToBeacon};
 use crate::wire::registry::{Answer, Envelope, ErrorCode, Refusal, Registration, Request};
@@ -79,8 +80,7 @@ impl World {
     pub(crate) fn restart(&mut self) {
         let mut fresh = World::new();
         for ((table, key), value) in &self.store {
-            let change =
-                Change { table: *table, key: key.clone(), value: Some(value.clone()) };
+            let change = Change { table: *table, key: key.clone(), value: Some(value.clone()) };
             fresh.machine.apply(&change).unwrap();
         }
         self.machine = fresh.machine;
@@ -107,7 +107,8 @@ impl World {
 
     pub(crate) fn sleep(&mut self, span: Duration) {
         let end = self.now + span;
-        loop {
+        // A commit that nobody takes stays due.
+        while self.storing {
             self.turn();
             match self.machine.poll_timeout().map(|timeout| timeout.at) {
                 Some(at) if at <= end => {
@@ -252,8 +253,9 @@ impl World {
 
     pub(crate) fn try_connect(&mut self, home: &Home) -> Option<Link> {
         let conn = self.open(home.from);
-        let e = TunnelSecret::from_secret(self.random());
-        let (client, message1) = Connecting::start(home, self.registry_key(), self.tunnel_key(), e);
+        let seed = self.random();
+        let (client, message1) =
+            Connecting::start(home, self.registry_key(), self.tunnel_key(), seed);
         let answer = self.bytes(conn, &message1);
         if answer.is_empty() {
             return None;
@@ -306,11 +308,11 @@ impl World {
     /// INIT, COOKIE, INIT with mac2, RESP.
     pub(crate) fn handshake(&mut self, home: &mut Home) -> Option<Agent> {
         let (initiator, mut init) = self.init(home);
-        self.datagram(home.from, &init);
+        let _ = self.datagram(home.from, &init);
         let cookie = self.sent_to(home.from).pop()?;
         assert_eq!(cookie[0], 0x12);
         write_mac2(&mut init, Some(&initiator.read_cookie(&cookie).unwrap()));
-        self.datagram(home.from, &init);
+        let _ = self.datagram(home.from, &init);
         let mut resp = self.sent_to(home.from).pop()?;
         if resp[0] == 0x13 {
             home.hs_seq = initiator.read_stale(&resp).unwrap();
@@ -322,7 +324,14 @@ impl World {
         let expires = self.now + Duration::from_secs(3900);
         let index = initiator.index();
         let session = SmallSession::new(accepted.keys, index, accepted.remote_index, expires);
-        Some(Agent { session, from: home.from, node: home.node.unwrap(), id: 1000, inbox: VecDeque::new(), init })
+        Some(Agent {
+            session,
+            from: home.from,
+            node: home.node.unwrap(),
+            id: 1000,
+            inbox: VecDeque::new(),
+            init,
+        })
     }
 
     pub(crate) fn init(&mut self, home: &mut Home) -> (handshake::Initiator, Vec<u8>) {
@@ -352,7 +361,8 @@ impl World {
     /// Takes what arrived for an agent: opened contents and relay frames go to its inbox.
     pub(crate) fn collect(&mut self, agent: &mut Agent) {
         for mut datagram in self.sent_to(agent.from) {
-            if datagram[0] >= 0x80 && agent.session.open(self.now, &RUST_CRYPTO, &mut datagram).is_ok()
+            if datagram[0] >= 0x80
+                && agent.session.open(self.now, &RUST_CRYPTO, &mut datagram).is_ok()
             {
                 agent.inbox.push_back(datagram[12..datagram.len() - 16].to_vec());
             } else {
@@ -366,7 +376,7 @@ impl World {
         agent.id += 1;
         let mut content = [0; control::MESSAGE_MAX];
         let n = control::encode(agent.id, message, &mut content).unwrap();
-        self.frame(agent, &content[..n]);
+        let _ = self.frame(agent, &content[..n]);
         self.collect(agent);
         let place = agent.inbox.iter().position(|content| {
             // The beacon numbers its own messages from 0, far below the agents' ids.
@@ -508,52 +518,43 @@ impl Home {
 }
 
 /// A client that has sent message 1.
-pub(crate) struct Connecting(exchange::Initiator);
+pub(crate) struct Connecting {
+    channel: ClientChannel<'static>,
+    rng: Rng,
+}
 
 impl Connecting {
     pub(crate) fn start(
         home: &Home,
         registry: IdentityKey,
         tunnel: TunnelKey,
-        e: TunnelSecret,
+        seed: [u8; 32],
     ) -> (Self, Vec<u8>) {
-        let mut p1 = [0; P1_MAX];
-        let n = home.payload(registry, Address::REGISTRY).encode(&mut p1);
-        let mut message = std::vec![0; MESSAGE1_OVERHEAD + n];
-        message[MESSAGE1_PAYLOAD..][..n].copy_from_slice(&p1[..n]);
-        let prologue = [&CONTEXT[..], b"AOR1"];
-        let exchange = exchange::Initiator::write_message1(
-            Pattern::Ik,
-            &prologue,
-            &home.tunnel,
-            &tunnel,
-            e,
-            &mut message,
-        )
-        .unwrap();
-        let mut bytes = b"AOR1".to_vec();
-        bytes.extend((message.len() as u16).to_be_bytes());
-        bytes.extend(message);
-        (Connecting(exchange), bytes)
+        let published = home.serial > 0;
+        let us = Introduction {
+            address: if published { home.address() } else { Address::UNSPECIFIED },
+            record: published.then(|| home.record(registry)),
+            boot_id: home.boot_id.to_be_bytes(),
+            max_datagram: 1232,
+            caps: Caps::of(&RUST_CRYPTO),
+        };
+        let buffer = || Store::<u8>::boxed_zeroed(BUFFER);
+        let (mut rng, pin) = (Rng::new(seed), Some(registry));
+        let mut channel =
+            ClientChannel::new(us, &home.tunnel, pin, Some(tunnel), &mut rng, buffer(), buffer());
+        let bytes = channel.output().to_vec();
+        channel.sent(bytes.len());
+        (Connecting { channel, rng }, bytes)
     }
 
-    pub(crate) fn finish(self, conn: ConnId, tunnel: &TunnelSecret, answer: &[u8]) -> Link {
-        let len = usize::from(u16::from_be_bytes([answer[0], answer[1]]));
-        assert_eq!(answer.len(), 2 + len);
-        let mut message = answer[2..].to_vec();
-        let finished = self.0.read_message2(tunnel, &mut message).unwrap();
-        let payload = RespPayload::decode(&message[32..message.len() - 16]).unwrap();
-        let suite = Suite::from_byte(payload.suite).unwrap();
-        let keys: SessionKeys = handshake::key_schedule(&finished, suite, 0, 0, true);
-        Link {
-            conn,
-            hash: keys.hash,
-            send: RUST_CRYPTO.key(suite, keys.send.as_bytes()),
-            receive: RUST_CRYPTO.key(suite, keys.receive.as_bytes()),
-            sent: 0,
-            received: 0,
-            id: 0,
-        }
+    pub(crate) fn finish(mut self, conn: ConnId, tunnel: &TunnelSecret, answer: &[u8]) -> Link {
+        assert_eq!(self.channel.handle_bytes(answer), answer.len());
+        let hash = match self.channel.poll(tunnel, &RUST_CRYPTO, &mut self.rng).unwrap() {
+            Some(ClientEvent::Open { hash }) => hash,
+            other => panic!("{other:?}"),
+        };
+        let secret = TunnelSecret::from_secret(*tunnel.secret());
+        Link { conn, hash, channel: self.channel, rng: self.rng, secret, id: 0 }
     }
 }
 
@@ -561,50 +562,45 @@ impl Connecting {
 pub(crate) struct Link {
     pub(crate) conn: ConnId,
     pub(crate) hash: [u8; 32],
-    send: AeadKey,
-    receive: AeadKey,
-    sent: u64,
-    received: u64,
+    channel: ClientChannel<'static>,
+    rng: Rng,
+    secret: TunnelSecret,
     pub(crate) id: u32,
 }
 
-fn nonce(counter: &mut u64) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&counter.to_be_bytes());
-    *counter += 1;
-    nonce
-}
-
 impl Link {
+    /// The bytes of one frame.
     pub(crate) fn seal(&mut self, plaintext: &[u8]) -> Vec<u8> {
-        let mut frame = ((plaintext.len() + 16) as u16).to_be_bytes().to_vec();
-        frame.extend_from_slice(plaintext);
-        let tag = self.send.seal_in_place(nonce(&mut self.sent), &mut frame[2..]);
-        frame.extend(tag);
-        frame
+        let sent = self.channel.send(|frame| {
+            frame[..plaintext.len()].copy_from_slice(plaintext);
+            Some(plaintext.len())
+        });
+        assert_eq!(sent, Some(plaintext.len()));
+        let bytes = self.channel.output().to_vec();
+        self.channel.sent(bytes.len());
+        bytes
     }
 
     /// The plaintext of one frame, or nothing.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Vec<u8> {
-        if bytes.is_empty() {
-            return Vec::new();
-        }
         let mut all = self.receive_all(bytes);
-        assert_eq!(all.len(), 1);
-        all.pop().unwrap()
+        assert!(all.len() <= 1);
+        all.pop().unwrap_or_default()
     }
 
     pub(crate) fn receive_all(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        while !bytes.is_empty() {
-            let len = usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
-            let mut text = bytes[2..2 + len].to_vec();
-            let tag = text.split_off(len - 16).try_into().unwrap();
-            self.receive.open_in_place(nonce(&mut self.received), &mut text, &tag).unwrap();
-            all.push(text);
-            bytes = &bytes[2 + len..];
+        loop {
+            bytes = &bytes[self.channel.handle_bytes(bytes)..];
+            match self.channel.poll(&self.secret, &RUST_CRYPTO, &mut self.rng).unwrap() {
+                Some(ClientEvent::Frame(plaintext)) => all.push(plaintext.to_vec()),
+                None => {
+                    assert!(bytes.is_empty());
+                    return all;
+                }
+                other => panic!("{other:?}"),
+            }
         }
-        all
     }
 }
 

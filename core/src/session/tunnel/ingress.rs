@@ -2,12 +2,12 @@
 
 use super::peers::hash_word;
 use super::state::{Answer, COOKIES_ANSWERED, Link};
-use super::{ATTEMPT, Policy, Reply, SessionUp, Tunnel};
+use super::{ATTEMPT, Frame, Policy, Reply, Tunnel};
 use crate::crypto::kdf;
 use crate::limits::{
-    BEACON_REJECT, BEACON_REKEY, FRAME_HEADER, HS_SEQ_MAX, PENDING_FRESH, PREV_STREAM_BYTES,
-    PREV_STREAM_TIME, REJECT_AFTER, REKEY_INITIATOR, REKEY_JITTER, REKEY_RESPONDER, RESP_RESENDS,
-    SIMULTANEOUS_PAUSE, STALE_INTERVAL, TAG, VERIFY_PER_SECOND,
+    BEACON_REJECT, BEACON_REKEY, HS_SEQ_MAX, PENDING_FRESH, REJECT_AFTER, REKEY_INITIATOR,
+    REKEY_JITTER, REKEY_RESPONDER, RESP_RESENDS, SIMULTANEOUS_PAUSE, STALE_INTERVAL,
+    VERIFY_PER_SECOND,
 };
 use crate::path::{PeerIndex, Route};
 use crate::session::cookie::Source;
@@ -15,9 +15,9 @@ use crate::session::gate::{Bucket, Verdict};
 use crate::session::handshake::{
     self, COOKIE, Received, STALE, SessionKeys, TYPE_COOKIE, TYPE_INIT, TYPE_RESP, word,
 };
-use crate::session::keys::{Expanded, Session, frame_index};
+use crate::session::keys::{Expanded, Session};
 use crate::session::payload::BootId;
-use crate::session::slots::{Change, Entry, Slot};
+use crate::session::slots::Entry;
 use crate::slab::Key;
 use crate::stats::DropReason;
 use crate::time::{Duration, Instant};
@@ -33,26 +33,6 @@ pub enum TunnelIn<'b> {
     Dropped(DropReason),
     /// A data frame, decrypted in place.
     Frame(Frame<'b>),
-}
-
-/// An authentic data frame.
-#[derive(Debug)]
-pub struct Frame<'b> {
-    /// Who sent it.
-    pub peer: PeerIndex,
-    /// The index on the frame, ours; names it in an acknowledgement.
-    pub index: u32,
-    /// Its counter.
-    pub counter: u64,
-    /// The slot of its session when it arrived.
-    pub slot: Slot,
-    /// Whether its counter is the highest of the session so far.
-    pub is_newest: bool,
-    /// Whether stream segments in it may be taken (`wire.md` 4.9: not in a `prev` that is long
-    /// superseded, because 32-bit sequence numbers wrap).
-    pub streams_ok: bool,
-    /// The content; empty for a keepalive.
-    pub plaintext: &'b mut [u8],
 }
 
 /// What the two handshake roles know of a new session.
@@ -364,9 +344,7 @@ impl<'s> Tunnel<'s> {
         if let Some(short) = &p2.record {
             self.adopt_record(now, peer, &short.expand(self.address_of(peer), responder));
         }
-        if let Some(syn_ack) = p2.early.filter(|_| had_early) {
-            self.event(peer, |events| events.syn_ack = Some(syn_ack));
-        }
+        let syn_ack = p2.early.filter(|_| had_early);
         self.drop_attempt(peer);
         let link = self.new_link(
             now,
@@ -382,6 +360,7 @@ impl<'s> Tunnel<'s> {
                 max_datagram: p2.max_datagram,
             },
         )?;
+        self.links[link].syn_ack = syn_ack;
         self.links[link].probe_due = true;
         self.links[link].probe_at = Some(now + crate::limits::CONFIRM_REPEAT[0]);
         let Some(p) = self.peer_mut(peer) else { return Err(DropReason::Untrusted) };
@@ -459,6 +438,7 @@ impl<'s> Tunnel<'s> {
             superseded: None,
             answer: None,
             needs_record: false,
+            syn_ack: None,
         };
         let key = self.links.insert(link).map_err(|_| DropReason::Full)?;
         Self::window(&mut self.replay, self.words, key).fill(0);
@@ -512,134 +492,5 @@ impl<'s> Tunnel<'s> {
         self.fire_attempt(now, peer);
         self.reschedule(now, peer);
         Ok(())
-    }
-
-    fn handle_frame<'b>(
-        &mut self,
-        now: Instant,
-        route: Route,
-        datagram: &'b mut [u8],
-    ) -> Result<Frame<'b>, DropReason> {
-        let index = frame_index(datagram).ok_or(DropReason::Malformed)?;
-        let place = self
-            .indices
-            .find(index, |_| true)
-            .filter(|value| value & ATTEMPT == 0)
-            .ok_or(DropReason::UnknownIndex)?;
-        let key = self.links.key_at(place as usize).ok_or(DropReason::UnknownIndex)?;
-        let link = &mut self.links[key];
-        let words = Self::window(&mut self.replay, self.words, key);
-        let opened = link.session.open(now, self.aead, words, datagram)?;
-        // From here on the frame is authentic.
-        let peer = link.peer;
-        link.probe_at = None;
-        link.probe_due = false;
-        let is_data = datagram.len() > FRAME_HEADER + TAG;
-        let Some(p) = self.peers[peer.index()].0.as_mut() else {
-            return Err(DropReason::UnknownIndex);
-        };
-        let (slot, change) = p.slots.heard(key).ok_or(DropReason::UnknownIndex)?;
-        if slot == Slot::Current {
-            p.current_bytes += datagram.len() as u64;
-        }
-        let streams_ok = link.superseded.is_none_or(|(since, bytes)| {
-            now.since(since) < PREV_STREAM_TIME && p.current_bytes - bytes < PREV_STREAM_BYTES
-        });
-        let mut earlier = false;
-        if is_data && p.keys.policy == Policy::Peer && p.unanswered_since.is_none() {
-            p.unanswered_since = Some(now);
-            let at = now + crate::limits::PASSIVE_KEEPALIVE;
-            earlier = self.deadlines.get(peer.index()).is_none_or(|deadline| at < deadline);
-        }
-        if change.first_heard {
-            self.first_frame(now, route, peer, key, change);
-        } else if change.current_changed {
-            self.apply(now, peer, key, change);
-            self.reschedule(now, peer);
-        } else if earlier {
-            self.reschedule(now, peer);
-        }
-        let end = datagram.len() - TAG;
-        Ok(Frame {
-            peer,
-            index,
-            counter: opened.counter,
-            slot,
-            is_newest: opened.is_newest,
-            streams_ok,
-            plaintext: &mut datagram[FRAME_HEADER..end],
-        })
-    }
-
-    /// The first frame on a session: key confirmation.
-    fn first_frame(
-        &mut self,
-        now: Instant,
-        route: Route,
-        peer: PeerIndex,
-        key: Key,
-        change: Change<Key>,
-    ) {
-        if let Some(entry) = &change.confirmed {
-            let link = &mut self.links[key];
-            link.route = route;
-            link.empty_due = true;
-            let (answer, needs_record) = (link.answer, link.needs_record);
-            let attempt = self.peer(peer).and_then(|p| p.attempt);
-            let attempted = attempt.and_then(|key| self.attempts[key].message.as_ref());
-            if attempted.is_some_and(|message| message.generation <= entry.generation) {
-                self.drop_attempt(peer);
-            }
-            let early = answer.and_then(|key| {
-                let answer = &mut self.answers[key];
-                answer.confirmed = true;
-                Some((answer.syn.take()?, answer.syn_ack))
-            });
-            self.event(peer, |events| {
-                events.early_syn = early.or(events.early_syn);
-                events.send_record |= needs_record;
-            });
-        }
-        self.event(peer, |events| events.confirmed = true);
-        self.apply(now, peer, key, change);
-        self.wake(peer);
-        self.reschedule(now, peer);
-    }
-
-    /// Carries out what a step of the slots changed around session `key`.
-    fn apply(&mut self, now: Instant, peer: PeerIndex, key: Key, change: Change<Key>) {
-        if let Some(dropped) = change.dropped {
-            self.drop_link(dropped.id);
-        }
-        let Some(p) = self.peers[peer.index()].0.as_mut() else { return };
-        for (slot, entry) in p.slots.iter() {
-            let Some(link) = self.links.get_mut(entry.id) else { continue };
-            match slot {
-                Slot::Previous => {
-                    link.superseded = link.superseded.or(Some((now, p.current_bytes)));
-                }
-                _ => link.superseded = None,
-            }
-        }
-        if !change.current_changed {
-            return;
-        }
-        let Some(link) = self.links.get(key) else { return };
-        let restarted = p.boot.is_some_and(|boot| boot != link.boot);
-        p.boot = Some(link.boot);
-        p.rekey_failed = false;
-        let up = SessionUp {
-            peer,
-            route: link.route,
-            restarted: restarted || p.events.up.is_some_and(|up| up.restarted),
-            first: change.boot_before.is_none() || p.events.up.is_some_and(|up| up.first),
-            ours: link.ours,
-            observed: link.observed,
-            max_datagram: link.max_datagram,
-        };
-        self.event(peer, |events| {
-            events.up = Some(up);
-            events.changed = true;
-        });
     }
 }

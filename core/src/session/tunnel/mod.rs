@@ -31,6 +31,7 @@
 
 mod egress;
 mod events;
+mod frames;
 mod ingress;
 mod peers;
 mod state;
@@ -42,7 +43,8 @@ mod tests;
 
 pub use egress::{OUTPUT_MIN, Output, To};
 pub use events::{SessionUp, TunnelEvent};
-pub use ingress::{Frame, TunnelIn};
+pub use frames::Frame;
+pub use ingress::TunnelIn;
 pub use peers::{PeerError, SessionInfo};
 pub use state::{PeerKeys, Policy};
 pub use storage::{AnswerSlot, AttemptSlot, LinkSlot, PeerCell, TunnelStorage};

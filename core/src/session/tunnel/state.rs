@@ -119,6 +119,9 @@ pub struct Link {
     pub(super) answer: Option<Key>,
     /// The peer made its INIT for our previous tunnel key, so it has an old record.
     pub(super) needs_record: bool,
+    /// The SYN-ACK in the RESP; told once the session is current, because a restarted peer's
+    /// is not at first, and what came before it belongs to streams that are gone.
+    pub(super) syn_ack: Option<[u8; EARLY]>,
 }
 
 /// Our own attempt.

@@ -1,12 +1,12 @@
 //! The tunnel's memory: every table, boxed once or lent by the caller.
 
 use super::state::{Answer, Attempt, Link, Peer};
-use crate::session::index::{IndexCell, IndexTable};
+use crate::session::index::IndexCell;
 use crate::slab::{Slot, Store};
 use crate::timer::Cell;
 
 #[cfg(feature = "alloc")]
-use crate::limits::Limits;
+use crate::{limits::Limits, session::index::IndexTable};
 
 /// One place of the table of peers.
 pub struct PeerCell(pub(super) Option<Peer>);
@@ -46,9 +46,9 @@ pub struct TunnelStorage<'s> {
     pub attempts: Store<'s, AttemptSlot>,
     /// `n`: a full table drops confirmed ones, else the INIT.
     pub answers: Store<'s, AnswerSlot>,
-    /// [`IndexTable::cells_for`]`(m + n)`.
+    /// [`crate::session::index::IndexTable::cells_for`]`(m + n)`.
     pub indices: Store<'s, IndexCell>,
-    /// [`IndexTable::cells_for`]`(n)`.
+    /// [`crate::session::index::IndexTable::cells_for`]`(n)`.
     pub hashes: Store<'s, IndexCell>,
     /// Buckets for sources that have shown a cookie.
     pub sources: Store<'s, u64>,

@@ -1,5 +1,7 @@
 //! The transport between two ends, in virtual time.
 
+mod attacks;
 mod bench;
+mod peers;
 mod transfer;
 mod world;

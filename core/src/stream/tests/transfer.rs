@@ -47,7 +47,10 @@ fn reordering_alone_is_not_taken_for_loss() {
     let mut world = World::listening(3, link);
     let seconds = transfer(&mut world, 5_000_000, Duration::from_secs(60));
     let info = world.ends[0].t.path_info(PEER, MAIN).unwrap();
-    println!("jitter: {seconds:.2} s, {} of {} frames taken for lost", info.lost, world.ends[0].sent_frames);
+    println!(
+        "jitter: {seconds:.2} s, {} of {} frames taken for lost",
+        info.lost, world.ends[0].sent_frames
+    );
     assert!(info.lost * 100 < world.ends[0].sent_frames, "{info:?}");
 }
 
@@ -75,13 +78,15 @@ fn a_lossy_path_does_not_stall() {
     let seconds = transfer(&mut world, 5_000_000, Duration::from_secs(120));
     let rate = 5.0 / seconds;
     println!("100 Mbit/s, 50 ms, 1 % loss: {rate:.2} MB/s");
-    // CUBIC's own formula gives about 0.5 MB/s here; less would be a fault of recovery.
-    assert!(rate > 0.3, "{rate}");
+    // CUBIC's own formula (RFC 9438 5.1, the Reno-friendly region: 1.2/sqrt(p) segments a round
+    // trip) gives 0.28 MB/s here; much less would be a fault of recovery.
+    assert!(rate > 0.2, "{rate}");
 }
 
 #[test]
 fn both_directions_at_once_and_many_streams() {
-    let mut world = World::listening(4, Link { queue: 200_000, rate: 12_500_000, ..Link::lossy(ms(5), 5) });
+    let mut world =
+        World::listening(4, Link { queue: 200_000, rate: 12_500_000, ..Link::lossy(ms(5), 5) });
     let pairs: Vec<_> = (0..16).map(|_| world.open(PORT)).collect();
     let (mut sources, mut sinks) = (Vec::new(), Vec::new());
     for (n, (a, b)) in pairs.iter().enumerate() {
@@ -104,6 +109,7 @@ fn both_directions_at_once_and_many_streams() {
         world.ends[0].t.release(now, a);
         world.ends[1].t.release(now, b);
     }
+    world.flush();
     for end in &world.ends {
         let (taken, unreserved, all) = end.t.pool_blocks();
         assert_eq!((taken, unreserved), (0, all), "everything was given back");
@@ -115,7 +121,8 @@ fn both_directions_at_once_and_many_streams() {
 
 #[test]
 fn streams_share_a_path_fairly() {
-    let mut world = World::listening(5, Link { rate: 12_500_000, queue: 400_000, ..Link::clean(ms(5)) });
+    let mut world =
+        World::listening(5, Link { rate: 12_500_000, queue: 400_000, ..Link::clean(ms(5)) });
     let pairs: Vec<_> = (0..4).map(|_| world.open(PORT)).collect();
     let mut sources: Vec<_> =
         pairs.iter().enumerate().map(|(n, p)| Source::new(0, p.0, n as u64, u64::MAX)).collect();
@@ -135,7 +142,8 @@ fn streams_share_a_path_fairly() {
 /// `wire.md` 4.9: a rekey never stalls; frames of the old session stay acknowledged.
 #[test]
 fn a_rekey_in_the_middle_loses_nothing() {
-    let mut world = World::listening(6, Link { rate: 12_500_000, queue: 400_000, ..Link::lossy(ms(10), 5) });
+    let mut world =
+        World::listening(6, Link { rate: 12_500_000, queue: 400_000, ..Link::lossy(ms(10), 5) });
     let (a, b) = world.open(PORT);
     let (mut source, mut sink) = (Source::new(0, a, 1, 10_000_000), Sink::new(1, b, 1));
     let mut rekeys = 0;
@@ -215,17 +223,21 @@ fn sequence_numbers_wrap() {
 /// transfer is one frame for many.
 #[test]
 fn bulk_makes_trains_and_few_acknowledgements() {
-    let mut world = World::listening(9, Link { rate: 125_000_000, queue: 4_000_000, ..Link::clean(ms(5)) });
+    let mut world =
+        World::listening(9, Link { rate: 125_000_000, queue: 4_000_000, ..Link::clean(ms(5)) });
     world.checks = false;
     transfer(&mut world, 20_000_000, Duration::from_secs(60));
     let trains = &world.ends[0].trains;
     let frames: usize = trains.iter().map(Vec::len).sum();
     println!(
         "{} trains, {:.1} frames each; {} acknowledgements for {} frames",
-        trains.len(), frames as f64 / trains.len() as f64,
-        world.ends[1].acks_sent, world.ends[0].sent_frames
+        trains.len(),
+        frames as f64 / trains.len() as f64,
+        world.ends[1].acks_sent,
+        world.ends[0].sent_frames
     );
-    assert!(frames > 20 * trains.len());
+    // Each acknowledgement, for 16 frames here, releases a train of as many.
+    assert!(frames > 12 * trains.len());
     assert!(world.ends[1].acks_sent * 8 < world.ends[0].sent_frames);
 }
 
@@ -282,7 +294,7 @@ fn events_tell_what_happens_once() {
         assert_eq!(count(end, Closed(id, done)), 1);
     }
     assert_eq!(count(0, Opened(a)), 1);
-    assert_eq!(world.ends[0].t.connect(now, PEER, Port(1), NETWORK).is_ok(), true);
+    assert!(world.ends[0].t.connect(now, PEER, Port(1), NETWORK).is_ok());
 }
 
 /// Bytes a second through two machines in memory, on one core, without encryption: printed.

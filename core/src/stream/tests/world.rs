@@ -22,6 +22,9 @@ pub(super) const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
+/// Which frames, by sending end, reach the link.
+pub(super) type Filter = std::boxed::Box<dyn FnMut(usize, &Frame) -> bool>;
+
 /// One direction of one path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
@@ -88,7 +91,7 @@ pub(super) struct World {
     serial: u64,
     rng: Rng,
     /// Called for every frame before the link; `false` loses it.
-    pub(super) filter: Option<std::boxed::Box<dyn FnMut(usize, &Frame) -> bool>>,
+    pub(super) filter: Option<Filter>,
     pub(super) checks: bool,
 }
 
@@ -302,6 +305,9 @@ impl World {
                 end.t.batch_end(self.now, PEER);
             }
             end.t.handle_timeout(self.now);
+            while let Some(event) = end.t.poll_event() {
+                end.events.push(event);
+            }
         }
         true
     }

@@ -268,16 +268,16 @@ fn rekeys_lose_no_frame() {
         let mut next = [0u32; 2];
         let end = world.now + Duration::from_secs(600);
         while world.now < end {
-            for side in 0..2 {
+            for (side, next) in next.iter_mut().enumerate() {
                 let mut content = std::vec![0x10];
-                content.extend(next[side].to_be_bytes());
+                content.extend(next.to_be_bytes());
                 assert!(world.send(side, &content), "never stalls");
-                next[side] += 1;
+                *next += 1;
             }
             world.run(Duration::from_millis(50));
         }
         world.run(Duration::from_millis(500));
-        for side in 0..2 {
+        for (side, next) in next.into_iter().enumerate() {
             let mut got: Vec<u32> = world.ends[1 - side]
                 .received
                 .iter()
@@ -285,7 +285,7 @@ fn rekeys_lose_no_frame() {
                 .map(|(c, ..)| u32::from_be_bytes(c[1..5].try_into().unwrap()))
                 .collect();
             got.sort_unstable();
-            assert!(got.into_iter().eq(0..next[side]), "seed {seed}");
+            assert!(got.into_iter().eq(0..next), "seed {seed}");
         }
         let ups = world.ends[0].count(|e| matches!(e, TunnelEvent::SessionUp(_)));
         assert!((5..=6).contains(&ups), "{ups} sessions in 600 s");
@@ -476,4 +476,74 @@ fn the_same_seed_gives_the_same_bytes() {
         world.captured
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn lent_memory_serves_as_well() {
+    use crate::session::index::{IndexCell, IndexTable};
+    use crate::slab::Slot;
+    use crate::timer::Cell;
+    const N: usize = 2;
+    const M: usize = 6;
+    let mut peers = [const { PeerCell::empty() }; N];
+    let (mut by_address, mut ready, mut eventful) = ([0; N], [0; N], [0; N]);
+    let mut deadlines = [Cell::empty(); N];
+    let mut sessions: [LinkSlot; M] = [const { Slot::empty() }; M];
+    let mut replay = [0; M * 4];
+    let mut attempts: [AttemptSlot; N] = [const { Slot::empty() }; N];
+    let mut answers: [AnswerSlot; N] = [const { Slot::empty() }; N];
+    let mut indices = [IndexCell::empty(); IndexTable::cells_for(M + N)];
+    let mut hashes = [IndexCell::empty(); IndexTable::cells_for(N)];
+    let mut sources = [0; 16];
+    let storage = TunnelStorage {
+        peers: Store::from(&mut peers[..]),
+        by_address: Store::from(&mut by_address[..]),
+        ready: Store::from(&mut ready[..]),
+        eventful: Store::from(&mut eventful[..]),
+        deadlines: Store::from(&mut deadlines[..]),
+        sessions: Store::from(&mut sessions[..]),
+        replay: Store::from(&mut replay[..]),
+        attempts: Store::from(&mut attempts[..]),
+        answers: Store::from(&mut answers[..]),
+        indices: Store::from(&mut indices[..]),
+        hashes: Store::from(&mut hashes[..]),
+        sources: Store::from(&mut sources[..]),
+    };
+    let now = Instant::START + Duration::from_secs(1000);
+    let config = TunnelConfig {
+        address: address(0),
+        identity: Identity::from_secret([0; 32]).public(),
+        registry: registry().public(),
+        record: Some(record(0, secret(0).public(), 1)),
+        secret: secret(0),
+        previous_secret: None,
+        boot_id: [1; 8],
+        max_datagram: 1232,
+        caps: Caps::of(&RUST_CRYPTO),
+        wall: WallClock::new(now, UnixTime::from_secs(1_800_000_000)),
+    };
+    let rng = Rng::new([1; 32]);
+    let mut tunnel = Tunnel::new(now, config, &Limits::small(), &RUST_CRYPTO, rng, storage);
+    tunnel.add_peer(PEER, keys(1)).unwrap();
+    let mut other = End::new(1, now, 1);
+    other.pin(0);
+    assert!(tunnel.initiate(now, PEER, None));
+    let mut out = [0; OUTPUT_MIN];
+    assert!(tunnel.poll_output(now, &mut out[1..]).is_none(), "too short a buffer");
+    let init = tunnel.poll_output(now, &mut out).unwrap();
+    other.take(now, route(0), &out[..init.len]).unwrap();
+    let mut resp = other.drain(now).remove(0).1;
+    assert!(matches!(tunnel.handle(now, route(1), &mut resp), TunnelIn::Handled));
+    assert!(tunnel.has_session(PEER));
+}
+
+#[test]
+fn sizes_in_memory_are_known() {
+    use super::super::state::{Answer, Attempt, Link, Peer};
+    // Two expanded AES keys make most of a session; an idle peer stays under 8 KiB with its
+    // window of 1 KiB (`wire.md` 7).
+    assert!(size_of::<Link>() <= 1600, "{}", size_of::<Link>());
+    assert!(size_of::<Peer>() <= 1200, "{}", size_of::<Peer>());
+    assert!(size_of::<Attempt>() <= 1100, "{}", size_of::<Attempt>());
+    assert!(size_of::<Answer>() <= 1300, "{}", size_of::<Answer>());
 }
