@@ -74,6 +74,14 @@ pub struct Info {
     pub address: Option<Address>,
     /// The network used where none is named.
     pub default_network: NetworkId,
+    /// The networks joined besides the backbone, each with our hostname there.
+    pub memberships: Vec<(NetworkId, Option<Hostname>)>,
+    /// Our tags.
+    pub tags: Tags,
+    /// Whether strangers may find us.
+    pub is_public: bool,
+    /// The registry's key, given or pinned.
+    pub registry_key: Option<IdentityKey>,
     /// How the link to the rendezvous server stands.
     pub link: Link,
     /// The endpoint that the beacon observes.
@@ -133,6 +141,10 @@ impl Agent {
             identity: access.machine.identity(),
             address: access.machine.address(),
             default_network: access.machine.default_network(),
+            memberships: access.machine.memberships().to_vec(),
+            tags: access.machine.tags().clone(),
+            is_public: access.machine.is_public(),
+            registry_key: access.machine.registry_key(),
             link: access.machine.link(),
             observed: access.machine.observed(),
             local,

@@ -169,6 +169,7 @@ impl Builder {
         for (key, value) in &facts {
             node.load(*key, value)?;
         }
+        node.start(now);
         // Without a list of interfaces there are no host candidates, and the beacon still
         // tells peers where it sees us.
         let locals = sockets.candidates().unwrap_or_default();

@@ -21,6 +21,8 @@ pub enum AgentEvent {
         /// What it shows.
         shown: IdentityKey,
     },
+    /// The registry's key is neither given nor pinned, and first use is forbidden.
+    RegistryUnknown(IdentityKey),
     /// Our clock and the registry's differ by more than an hour: seconds, theirs less ours.
     ClockSkew(i64),
     /// This identity runs elsewhere: stop.
@@ -47,6 +49,7 @@ impl AgentEvent {
             Event::RegistryKeyChanged { pinned, shown } => {
                 AgentEvent::RegistryKeyChanged { pinned, shown }
             }
+            Event::RegistryUnknown(key) => AgentEvent::RegistryUnknown(key),
             Event::ClockSkew(seconds) => AgentEvent::ClockSkew(seconds),
             Event::Fenced => AgentEvent::Fenced,
             Event::PathChanged(peer, kind) => AgentEvent::PathChanged(peer, kind),

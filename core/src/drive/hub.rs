@@ -51,6 +51,9 @@ pub enum Refusal {
         /// What it shows.
         shown: IdentityKey,
     },
+    /// The registry's key is neither given nor pinned, and first use is forbidden.
+    #[error("the registry's key is not known, and first use is forbidden")]
+    RegistryUnknown(IdentityKey),
     /// The node was shut down.
     #[error("shut down")]
     Shutdown,
@@ -112,6 +115,10 @@ impl<W: Waken> Hub<W> {
             }
             Event::RegistryKeyChanged { pinned, shown } => {
                 self.refuse(Refusal::RegistryKeyChanged { pinned, shown });
+                return Some(event);
+            }
+            Event::RegistryUnknown(key) => {
+                self.refuse(Refusal::RegistryUnknown(key));
                 return Some(event);
             }
             other => return Some(other),

@@ -7,6 +7,18 @@ use crate::stream::StreamId;
 use crate::time::UnixTime;
 use core::net::SocketAddr;
 
+impl From<Address> for Target {
+    fn from(address: Address) -> Self {
+        Target::Address(address)
+    }
+}
+
+impl From<Hostname> for Target {
+    fn from(name: Hostname) -> Self {
+        Target::Hostname(name)
+    }
+}
+
 /// Which paths to peers may be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PathPolicy {

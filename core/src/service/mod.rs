@@ -1,1 +1,6 @@
-//! Services over stream handles (`wire.md` 12).
+//! What agents do with streams (`wire.md` 12), as machines over bytes: no socket, no file, no
+//! clock. An adapter moves bytes between a stream and a machine, and between a machine and its
+//! storage; what the bytes mean is decided here.
+
+pub mod echo;
+pub mod exchange;

@@ -1,0 +1,142 @@
+use super::*;
+use pilot_core::service::exchange::ContentHash;
+use std::sync::Arc;
+
+fn address(node: u32) -> Address {
+    Address::from_bytes([0, 1, 0, 0, 0, u8::try_from(node).unwrap()])
+}
+
+fn put(inbox: &Inbox, from: u32, id: u8, content: &[u8]) -> Result<Delivery, StoreError> {
+    let mut hash = ContentHash::new();
+    hash.update(content);
+    let (id, note) = (TransferId([id; 16]), Note::cleaned(b"a\x1bnote"));
+    inbox.store(address(from), id, Kind::Text, note, hash.digest(), content)
+}
+
+fn texts(inbox: &Inbox) -> Vec<String> {
+    let read = |info| String::from_utf8(inbox.content(&info).unwrap()).unwrap();
+    inbox.list(0, usize::MAX).into_iter().map(read).collect()
+}
+
+fn open(dir: &tempfile::TempDir) -> Inbox {
+    Inbox::open(dir.path().join("inbox"), InboxLimits::default()).unwrap()
+}
+
+#[test]
+fn messages_arrive_once_in_order_and_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let inbox = open(&dir);
+    for (i, text) in ["one", "two\nlines", ""].iter().enumerate() {
+        assert_eq!(put(&inbox, 16, i as u8, text.as_bytes()).unwrap(), Delivery::New);
+        assert_eq!(put(&inbox, 16, i as u8, text.as_bytes()).unwrap(), Delivery::Known);
+    }
+    // Another sender's message of the same id is another message.
+    assert_eq!(put(&inbox, 17, 0, b"other").unwrap(), Delivery::New);
+    let before = inbox.list(0, usize::MAX);
+    drop(inbox);
+    let inbox = open(&dir);
+    assert_eq!(inbox.list(0, usize::MAX), before);
+    assert_eq!(texts(&inbox), ["one", "two\nlines", "", "other"]);
+    assert_eq!(inbox.list(before[1].received_us, 1), before[2..3]);
+    assert_eq!(before[0].note.as_str(), "anote");
+    assert_eq!(put(&inbox, 16, 1, b"two\nlines").unwrap(), Delivery::Known);
+    assert_eq!(inbox.check(address(16), TransferId([1; 16]), 9), Ok(Some(Delivery::Known)));
+    assert_eq!(inbox.count(), (4, 17));
+}
+
+#[test]
+fn a_deleted_message_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let inbox = open(&dir);
+    put(&inbox, 16, 1, b"one").unwrap();
+    put(&inbox, 16, 2, b"two").unwrap();
+    let all = inbox.list(0, usize::MAX);
+    assert_eq!(inbox.remove(&all[..1]).unwrap(), 1);
+    assert_eq!(inbox.remove(&all[..1]).unwrap(), 0);
+    for inbox in [inbox, open(&dir)] {
+        assert_eq!(put(&inbox, 16, 1, b"one").unwrap(), Delivery::Known);
+        assert_eq!(texts(&inbox), ["two"]);
+        assert_eq!(inbox.count(), (1, 3));
+    }
+}
+
+#[test]
+fn what_a_crash_leaves_is_cleared_and_the_message_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("inbox");
+    put(&open(&dir), 16, 1, b"one").unwrap();
+    let whole = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap();
+    // A write that was cut before its rename, and lines that were cut.
+    let name = whole.file_name().into_string().unwrap().replace("0101", "0202");
+    std::fs::write(path.join(name).with_extension("tmp"), b"{\"id\":").unwrap();
+    std::fs::write(path.join("00000000000000001-junk.msg"), b"{\"id\":\"").unwrap();
+    std::fs::write(path.join("seen"), b"0:0000.0000.0010 0303").unwrap();
+    let inbox = open(&dir);
+    assert_eq!(texts(&inbox), ["one"]);
+    assert!(
+        !std::fs::read_dir(&path).unwrap().any(|e| e
+            .unwrap()
+            .path()
+            .extension()
+            .unwrap_or_default()
+            == "tmp")
+    );
+    assert_eq!(put(&inbox, 16, 2, b"two").unwrap(), Delivery::New);
+    assert_eq!(put(&inbox, 16, 3, b"three").unwrap(), Delivery::New);
+}
+
+#[test]
+fn quotas_hold_over_all_and_per_sender() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = InboxLimits {
+        message_bytes: 10,
+        messages: 4,
+        bytes: 25,
+        sender_messages: 2,
+        sender_bytes: 12,
+    };
+    let inbox = Inbox::open(dir.path().to_path_buf(), limits).unwrap();
+    let refusal = |result: Result<Delivery, StoreError>| match result {
+        Err(StoreError::Refused(refusal)) => Some(refusal),
+        _ => None,
+    };
+    assert_eq!(refusal(put(&inbox, 16, 0, &[0; 11])), Some(Refusal::TooLarge));
+    put(&inbox, 16, 1, &[0; 8]).unwrap();
+    assert_eq!(refusal(put(&inbox, 16, 2, &[0; 5])), Some(Refusal::Full), "bytes of a sender");
+    put(&inbox, 16, 3, &[0; 4]).unwrap();
+    assert_eq!(refusal(put(&inbox, 16, 4, b"")), Some(Refusal::Full), "messages of a sender");
+    put(&inbox, 17, 1, &[0; 10]).unwrap();
+    assert_eq!(refusal(put(&inbox, 18, 1, &[0; 4])), Some(Refusal::Full), "bytes of all");
+    put(&inbox, 18, 1, &[0; 3]).unwrap();
+    assert_eq!(refusal(put(&inbox, 19, 1, b"")), Some(Refusal::Full), "messages of all");
+    assert_eq!(inbox.check(address(19), TransferId([9; 16]), 0), Err(Refusal::Full));
+    inbox.remove(&inbox.list(0, 1)).unwrap();
+    put(&inbox, 19, 1, b"").unwrap();
+}
+
+#[test]
+fn many_streams_with_one_message_store_it_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let inbox = Arc::new(open(&dir));
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let inbox = inbox.clone();
+            std::thread::spawn(move || put(&inbox, 16, 1, b"once"))
+        })
+        .collect();
+    let new = threads
+        .into_iter()
+        .filter(|_| true)
+        .map(|t| t.join().unwrap())
+        .filter(|r| matches!(r, Ok(Delivery::New)))
+        .count();
+    assert_eq!(new, 1);
+    assert_eq!(texts(&inbox), ["once"]);
+}
+
+#[test]
+fn digests_parse() {
+    let digest = Digest([0xA5; 32]);
+    assert_eq!(parse_digest(&digest.to_string()), Some(digest));
+    assert_eq!(parse_digest("a5"), None);
+}

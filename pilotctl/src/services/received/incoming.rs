@@ -1,0 +1,210 @@
+//! One file on its way in.
+
+use super::{Entry, FileInfo, Key, Received, disk, remove};
+use pilot_core::service::exchange::{ContentHash, Digest, Failure};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+
+/// After so many bytes the content is synced and the offset noted, so that a crash costs at
+/// most these, and the last sync is short.
+const CHECKPOINT: u64 = 64 << 20;
+/// Bytes read at a time for the hash of what is there already.
+const READ: usize = 1 << 20;
+
+/// Tells the stream of a transfer that a newer stream wants to go on with it.
+#[derive(Default, Debug)]
+pub(crate) struct Active {
+    superseded: AtomicBool,
+    notify: Notify,
+}
+
+impl Active {
+    pub(super) fn supersede(&self) {
+        self.superseded.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    /// Completes when a newer stream wants to go on with the transfer. For one waiter.
+    pub(crate) async fn superseded(&self) {
+        while !self.superseded.load(Ordering::Acquire) {
+            self.notify.notified().await;
+        }
+    }
+}
+
+/// A file that is being received: it belongs to one stream. Dropped unfinished, what is there
+/// is synced and kept for the next attempt.
+pub(crate) struct Incoming {
+    store: Arc<Received>,
+    key: Key,
+    file: File,
+    size: u64,
+    written: u64,
+    synced: u64,
+    hash: ContentHash,
+    active: Arc<Active>,
+    is_over: bool,
+}
+
+impl Incoming {
+    pub(super) fn open(
+        store: Arc<Received>,
+        key: Key,
+        size: u64,
+        synced: u64,
+        active: Arc<Active>,
+    ) -> io::Result<Incoming> {
+        let path = store.part_path(&key, "part");
+        let mut file = match disk::open_existing(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => disk::create_new(&path)?,
+            other => other?,
+        };
+        let there = synced.min(file.metadata()?.len());
+        // Beyond it nothing is certain after a power loss.
+        file.set_len(there)?;
+        let mut hash = ContentHash::new();
+        let mut buf = vec![0; READ.min(usize::try_from(there).unwrap_or(READ))];
+        while hash.len() < there {
+            let n = file.read(&mut buf)?;
+            if n == 0 {
+                break;
+            }
+            hash.update(&buf[..n]);
+        }
+        let offset = hash.len();
+        file.seek(io::SeekFrom::Start(offset))?;
+        let incoming = Incoming {
+            store,
+            key,
+            file,
+            size,
+            written: offset,
+            synced: offset,
+            hash,
+            active,
+            is_over: false,
+        };
+        incoming.note()?;
+        Ok(incoming)
+    }
+
+    /// Bytes that are there already.
+    pub(crate) fn offset(&self) -> u64 {
+        self.hash.len()
+    }
+
+    /// The hash over them.
+    pub(crate) fn hash(&self) -> ContentHash {
+        self.hash.clone()
+    }
+
+    /// Where a newer stream makes itself known.
+    pub(crate) fn active(&self) -> Arc<Active> {
+        self.active.clone()
+    }
+
+    /// Appends the next bytes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        if self.written - self.synced >= CHECKPOINT {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.synced = self.written;
+        self.note()
+    }
+
+    /// Notes how much is surely on the disk. Not synced itself: an older note is true too.
+    fn note(&self) -> io::Result<()> {
+        let entry = {
+            let mut state = self.store.state();
+            let touched_us = state.tick();
+            let Some(partial) = state.partials.get_mut(&self.key) else { return Ok(()) };
+            partial.touched_us = touched_us;
+            partial.synced = self.synced;
+            Entry {
+                id: self.key.1.to_string(),
+                from: partial.from.to_string(),
+                name: partial.name.to_string(),
+                size: partial.size,
+                note: partial.note.to_string(),
+                time_us: touched_us,
+                sha256: None,
+                synced: partial.synced,
+            }
+        };
+        let path = self.store.part_path(&self.key, "json");
+        disk::replace(&path, &[&serde_json::to_vec(&entry)?], false)
+    }
+
+    /// The content is whole and has this hash: gives the file its name. When it returns well,
+    /// the file survives a power loss.
+    pub(crate) fn finish(mut self, hash: Digest) -> Result<FileInfo, Failure> {
+        let failed = |error: io::Error| {
+            tracing::warn!(%error, "cannot store a received file");
+            if disk::is_full(&error) { Failure::Full } else { Failure::Failed }
+        };
+        if self.written != self.size {
+            return Err(Failure::Failed);
+        }
+        self.file.sync_all().map_err(failed)?;
+        self.synced = self.written;
+        let mut info = {
+            let mut state = self.store.state();
+            let received_us = state.tick();
+            let partial = state.partials.get(&self.key).ok_or(Failure::Failed)?;
+            FileInfo {
+                id: self.key.1,
+                from: partial.from,
+                name: partial.name.clone(),
+                received_us,
+                size: self.size,
+                hash,
+                note: partial.note.clone(),
+            }
+        };
+        let part = self.store.part_path(&self.key, "part");
+        self.store.name_file(&part, &mut info).map_err(failed)?;
+        remove(&self.store.part_path(&self.key, "json"));
+        self.is_over = true;
+        let mut state = self.store.state();
+        state.partials.remove(&self.key);
+        state.known.insert(self.key, info.received_us);
+        state.files.insert(info.received_us, info.clone());
+        drop(state);
+        self.store.released.notify_all();
+        Ok(info)
+    }
+
+    /// The content is not what was sent: nothing of it is kept.
+    pub(crate) fn discard(mut self) {
+        self.is_over = true;
+        self.store.drop_partial(&mut self.store.state(), &self.key);
+        self.store.released.notify_all();
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        if let Err(error) = self.checkpoint() {
+            tracing::warn!(%error, "what was received of a file is kept up to its last checkpoint");
+        }
+        let mut state = self.store.state();
+        if let Some(partial) = state.partials.get_mut(&self.key) {
+            partial.active = None;
+        }
+        drop(state);
+        self.store.released.notify_all();
+    }
+}

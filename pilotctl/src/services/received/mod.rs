@@ -1,0 +1,509 @@
+//! Files received: each lands in the folder under a name of its own that nothing had before.
+//!
+//! ```text
+//! received/dataset.csv                  whole, hash verified, synced
+//! received/.partial/NODE-ID.part        the content so far
+//! received/.partial/NODE-ID.json        whose it is, and how much of it is surely on the disk
+//! received/.index/TIME-ID.json          what is known of a whole file
+//!
+//! (none) --begin--> active --finish--> whole
+//!                   active --suspend (stream broke, shutdown)--> partial
+//!                   active --discard (wrong hash)--> (none)
+//!          partial --begin (same sender, id and size)--> active, from the synced offset
+//!          active  --begin by a newer stream--> the older is told to stop, then active
+//!          partial --7 days, or a newer one needs its place--> (none)
+//! ```
+//!
+//! A whole file gets its index entry first, then its name, by a rename that replaces nothing;
+//! a crash between the two is mended at the next start. A peer's names are [`FileName`]s:
+//! base names that never start with a dot, so none reaches another folder or these two.
+
+mod incoming;
+
+pub(crate) use incoming::{Active, Incoming};
+
+use super::disk;
+use super::inbox::parse_digest;
+use pilot_core::addr::Address;
+use pilot_core::service::exchange::{Digest, FileName, Note, Offer, Refusal, TransferId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// How long a newer stream of a transfer waits until the older one has let go of the file.
+const TAKE_OVER: Duration = Duration::from_secs(10);
+/// How many names are tried for one file.
+const NAMES_MAX: u32 = 10_000;
+
+/// What is received at most. Beyond it an offer is refused as "full".
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReceivedLimits {
+    /// Whole files in the folder.
+    pub(crate) files: usize,
+    /// Bytes of all files, the offered size of unfinished ones included.
+    pub(crate) bytes: u64,
+    /// Files of one sender.
+    pub(crate) sender_files: usize,
+    /// Bytes of one sender's files, unfinished ones included.
+    pub(crate) sender_bytes: u64,
+    /// Unfinished files; the oldest that nobody sends makes room for a new one.
+    pub(crate) partials: usize,
+    /// Unfinished files of one sender.
+    pub(crate) sender_partials: usize,
+    /// Bytes that stay free on the disk.
+    pub(crate) keep_free: u64,
+    /// An unfinished file that nobody continues for so long is removed.
+    pub(crate) partial_age: Duration,
+}
+
+impl Default for ReceivedLimits {
+    fn default() -> Self {
+        ReceivedLimits {
+            files: 20_000,
+            bytes: 256 << 30,
+            sender_files: 10_000,
+            sender_bytes: 128 << 30,
+            partials: 256,
+            sender_partials: 32,
+            keep_free: 256 << 20,
+            partial_age: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}
+
+/// A file received.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FileInfo {
+    /// Chosen by the sender.
+    pub(crate) id: TransferId,
+    /// Who sent it, authenticated.
+    pub(crate) from: Address,
+    /// Its name in the folder.
+    pub(crate) name: FileName,
+    /// When it was whole, in microseconds since the Unix epoch; strictly increasing.
+    pub(crate) received_us: u64,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Of the content.
+    pub(crate) hash: Digest,
+    /// A remark of the sender: hostile text, cleaned.
+    pub(crate) note: Note,
+}
+
+impl FileInfo {
+    fn key(&self) -> Key {
+        (self.from.on_backbone(), self.id)
+    }
+}
+
+/// A transfer: the sender's node and its id.
+type Key = (Address, TransferId);
+
+/// Index entries and descriptions of partial files.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    id: String,
+    from: String,
+    name: String,
+    size: u64,
+    note: String,
+    time_us: u64,
+    /// Of a whole file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    /// Of a partial one: bytes that are surely on the disk.
+    #[serde(default)]
+    synced: u64,
+}
+
+/// An unfinished file.
+#[derive(Clone, Debug)]
+struct Partial {
+    from: Address,
+    name: FileName,
+    size: u64,
+    note: Note,
+    synced: u64,
+    touched_us: u64,
+    active: Option<Arc<Active>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the time of arrival.
+    files: BTreeMap<u64, FileInfo>,
+    known: BTreeMap<Key, u64>,
+    partials: BTreeMap<Key, Partial>,
+    last_us: u64,
+}
+
+/// The folder of received files of one agent. Every method blocks on the disk.
+pub(crate) struct Received {
+    dir: PathBuf,
+    limits: ReceivedLimits,
+    state: Mutex<State>,
+    /// An active transfer has let go of its file.
+    released: Condvar,
+}
+
+/// What to say to an offer.
+pub(crate) enum Begin {
+    /// It is here already.
+    Have,
+    /// Send, from [`Incoming::offset`].
+    Go(Incoming),
+}
+
+impl Received {
+    /// Opens the folder, creating it if needed, and mends what a crash left.
+    pub(crate) fn open(dir: PathBuf, limits: ReceivedLimits) -> io::Result<Arc<Received>> {
+        for path in [&dir, &dir.join(".partial"), &dir.join(".index")] {
+            disk::private_dir(path)?;
+        }
+        let state = Mutex::new(State::default());
+        let received = Received { dir, limits, state, released: Condvar::new() };
+        received.load_partials()?;
+        received.load_index()?;
+        received.remove_orphans()?;
+        received.expire();
+        Ok(Arc::new(received))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn part_path(&self, key: &Key, extension: &str) -> PathBuf {
+        let (from, id) = key;
+        self.dir.join(".partial").join(format!("{:08x}-{id}.{extension}", from.node.0))
+    }
+
+    fn index_path(&self, info: &FileInfo) -> PathBuf {
+        self.dir.join(".index").join(format!("{:017}-{}.json", info.received_us, info.id))
+    }
+
+    /// Where a file is.
+    pub(crate) fn path(&self, info: &FileInfo) -> PathBuf {
+        self.dir.join(info.name.as_str())
+    }
+
+    /// At most `limit` files that were whole after `after_us`, oldest first, and whether each
+    /// is still where it was put.
+    pub(crate) fn list(&self, after_us: u64, limit: usize) -> Vec<(FileInfo, bool)> {
+        let after = after_us.saturating_add(1);
+        let state = self.state();
+        let newest: BTreeMap<_, _> =
+            state.files.values().map(|f| (&f.name, f.received_us)).collect();
+        let listed = state.files.range(after..).take(limit).map(|(_, info)| {
+            let there =
+                newest.get(&info.name) == Some(&info.received_us) && self.path(info).is_file();
+            (info.clone(), there)
+        });
+        listed.collect()
+    }
+
+    /// Decides an offer of a file and opens it for writing. Reads what is stored of it
+    /// already, for the hash.
+    pub(crate) fn begin(self: &Arc<Self>, from: Address, offer: &Offer) -> Result<Begin, Refusal> {
+        let key = (from.on_backbone(), offer.id);
+        let name = offer.name.clone().ok_or(Refusal::BadName)?;
+        let active = Arc::new(Active::default());
+        let offset = {
+            let mut state = self.take_over(&key)?;
+            if state.known.contains_key(&key) {
+                return Ok(Begin::Have);
+            }
+            if state.partials.get(&key).is_some_and(|p| p.size != offer.size) {
+                self.drop_partial(&mut state, &key);
+            }
+            self.make_room(&mut state, &key, offer.size)?;
+            let touched_us = state.tick();
+            let partial = state.partials.entry(key).or_insert_with(|| Partial {
+                from,
+                name: name.clone(),
+                size: offer.size,
+                note: offer.note.clone(),
+                synced: 0,
+                touched_us,
+                active: None,
+            });
+            (partial.name, partial.touched_us) = (name, touched_us);
+            partial.active = Some(active.clone());
+            partial.synced
+        };
+        // From here on the file is ours alone, and `Incoming` or we release it.
+        match Incoming::open(self.clone(), key, offer.size, offset, active) {
+            Ok(incoming) => Ok(Begin::Go(incoming)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot open a file to receive");
+                let mut state = self.state();
+                self.drop_partial(&mut state, &key);
+                self.released.notify_all();
+                Err(if disk::is_full(&error) { Refusal::Full } else { Refusal::Failed })
+            }
+        }
+    }
+
+    /// Waits until nobody else writes this transfer, having told so whoever does.
+    fn take_over(&self, key: &Key) -> Result<MutexGuard<'_, State>, Refusal> {
+        let state = self.state();
+        let busy = |state: &mut State| match state.partials.get(key).map(|p| &p.active) {
+            Some(Some(active)) => {
+                active.supersede();
+                true
+            }
+            _ => false,
+        };
+        let waited = self.released.wait_timeout_while(state, TAKE_OVER, busy);
+        let (state, result) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        if result.timed_out() { Err(Refusal::Busy) } else { Ok(state) }
+    }
+
+    /// Whether there is room, after making it as far as that hurts nobody.
+    fn make_room(&self, state: &mut State, key: &Key, size: u64) -> Result<(), Refusal> {
+        if size > self.limits.bytes.min(self.limits.sender_bytes) {
+            return Err(Refusal::TooLarge);
+        }
+        self.evict_partials(state, key)?;
+        if self.is_full(state, key, size) {
+            self.prune_index(state);
+            if self.is_full(state, key, size) {
+                return Err(Refusal::Full);
+            }
+        }
+        let have = state.partials.get(key).map_or(0, |partial| partial.synced);
+        let free = disk::free_bytes(&self.dir).map_err(|_| Refusal::Failed)?;
+        if (size - have).saturating_add(self.limits.keep_free) > free {
+            return Err(Refusal::Full);
+        }
+        Ok(())
+    }
+
+    fn is_full(&self, state: &State, key: &Key, size: u64) -> bool {
+        let (mut all, mut sender) = ((0, size), (0, size));
+        let files = state.files.values().map(|f| (f.from.on_backbone(), 1, f.size));
+        let others = state.partials.iter().filter(|(k, _)| *k != key);
+        for (from, files, bytes) in files.chain(others.map(|(k, p)| (k.0, 0, p.size))) {
+            all = (all.0 + files, all.1.saturating_add(bytes));
+            if from == key.0 {
+                sender = (sender.0 + files, sender.1.saturating_add(bytes));
+            }
+        }
+        all.0 >= self.limits.files
+            || all.1 > self.limits.bytes
+            || sender.0 >= self.limits.sender_files
+            || sender.1 > self.limits.sender_bytes
+    }
+
+    /// Makes a place for one more partial file: first the sender's own oldest goes, then
+    /// anybody's; never one that is being sent.
+    fn evict_partials(&self, state: &mut State, key: &Key) -> Result<(), Refusal> {
+        if state.partials.contains_key(key) {
+            return Ok(());
+        }
+        for (limit, own) in [(self.limits.sender_partials, true), (self.limits.partials, false)] {
+            let counted = |k: &Key| !own || k.0 == key.0;
+            if state.partials.keys().filter(|k| counted(k)).count() < limit {
+                continue;
+            }
+            let idle = state.partials.iter().filter(|(k, p)| counted(k) && p.active.is_none());
+            let oldest = idle.min_by_key(|(_, p)| p.touched_us).map(|(k, _)| *k);
+            self.drop_partial(state, &oldest.ok_or(Refusal::Busy)?);
+        }
+        Ok(())
+    }
+
+    fn drop_partial(&self, state: &mut State, key: &Key) {
+        state.partials.remove(key);
+        for extension in ["part", "json"] {
+            remove(&self.part_path(key, extension));
+        }
+    }
+
+    /// Forgets files that the user has moved away or deleted.
+    fn prune_index(&self, state: &mut State) {
+        let gone: Vec<_> =
+            state.files.values().filter(|f| !self.path(f).exists()).cloned().collect();
+        for info in gone {
+            state.files.remove(&info.received_us);
+            state.known.remove(&info.key());
+            remove(&self.index_path(&info));
+        }
+    }
+
+    /// Removes partial files that nobody continues.
+    fn expire(&self) {
+        let age = u64::try_from(self.limits.partial_age.as_micros()).unwrap_or(u64::MAX);
+        let now = disk::unix_micros();
+        let mut state = self.state();
+        let idle = state.partials.iter().filter(|(_, p)| p.active.is_none());
+        let old: Vec<_> =
+            idle.filter(|(_, p)| now.saturating_sub(p.touched_us) > age).map(|(k, _)| *k).collect();
+        for key in old {
+            self.drop_partial(&mut state, &key);
+        }
+    }
+
+    fn load_partials(&self) -> io::Result<()> {
+        let mut state = self.state();
+        for (path, entry) in read_entries(&self.dir.join(".partial"))? {
+            let loaded = entry.and_then(|entry| {
+                let (from, id) = (entry.from.parse::<Address>().ok()?, entry.id.parse().ok()?);
+                let partial = Partial {
+                    from,
+                    name: entry.name.parse().ok()?,
+                    size: entry.size,
+                    note: Note::cleaned(entry.note.as_bytes()),
+                    synced: entry.synced.min(entry.size),
+                    touched_us: entry.time_us,
+                    active: None,
+                };
+                Some(((from.on_backbone(), id), partial))
+            });
+            match loaded {
+                Some((key, partial)) if self.part_path(&key, "json") == path => {
+                    state.last_us = state.last_us.max(partial.touched_us);
+                    state.partials.insert(key, partial);
+                }
+                _ => remove(&path),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes contents that nothing describes.
+    fn remove_orphans(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.dir.join(".partial"))? {
+            let path = entry?.path();
+            let is_part = path.extension().is_some_and(|e| e == "part");
+            if is_part && !path.with_extension("json").exists() {
+                remove(&path);
+            }
+        }
+        Ok(())
+    }
+
+    fn load_index(&self) -> io::Result<()> {
+        for (path, entry) in read_entries(&self.dir.join(".index"))? {
+            let loaded = entry.and_then(|entry| {
+                Some(FileInfo {
+                    id: entry.id.parse().ok()?,
+                    from: entry.from.parse().ok()?,
+                    name: entry.name.parse().ok()?,
+                    received_us: entry.time_us,
+                    size: entry.size,
+                    hash: parse_digest(&entry.sha256?)?,
+                    note: Note::cleaned(entry.note.as_bytes()),
+                })
+            });
+            match loaded {
+                Some(info) if self.index_path(&info) == path => {
+                    let info = self.complete(info)?;
+                    let mut state = self.state();
+                    state.last_us = state.last_us.max(info.received_us);
+                    state.known.insert(info.key(), info.received_us);
+                    state.files.insert(info.received_us, info);
+                }
+                _ => tracing::warn!(path = %path.display(), "not an index entry: left alone"),
+            }
+        }
+        Ok(())
+    }
+
+    /// A crash came between an index entry and the file's name: the content is still partial.
+    fn complete(&self, mut info: FileInfo) -> io::Result<FileInfo> {
+        let key = info.key();
+        let part = self.part_path(&key, "part");
+        if part.metadata().is_ok_and(|meta| meta.len() == info.size) {
+            if is_same_file(&part, &self.path(&info)) {
+                remove(&part);
+            } else {
+                self.name_file(&part, &mut info)?;
+            }
+        }
+        self.drop_partial(&mut self.state(), &key);
+        Ok(info)
+    }
+
+    /// Gives a whole, synced file its index entry and a name that nothing has.
+    fn name_file(&self, part: &Path, info: &mut FileInfo) -> io::Result<()> {
+        let wanted = info.name.clone();
+        for n in 1..=NAMES_MAX {
+            if n > 1 {
+                info.name = wanted.numbered(n);
+            }
+            let path = self.path(info);
+            if path.symlink_metadata().is_ok() {
+                continue;
+            }
+            let entry = Entry {
+                id: info.id.to_string(),
+                from: info.from.to_string(),
+                name: info.name.to_string(),
+                size: info.size,
+                note: info.note.to_string(),
+                time_us: info.received_us,
+                sha256: Some(info.hash.to_string()),
+                synced: info.size,
+            };
+            disk::replace(&self.index_path(info), &[&serde_json::to_vec(&entry)?], true)?;
+            match disk::rename_new(part, &path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => return other.and_then(|()| disk::sync_dir(&self.dir)),
+            }
+        }
+        remove(&self.index_path(info));
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+impl State {
+    /// The time, later than every one before.
+    fn tick(&mut self) -> u64 {
+        self.last_us = disk::unix_micros().max(self.last_us + 1);
+        self.last_us
+    }
+}
+
+/// All `.json` files of a directory; those that do not parse as `None`. Temporary files of a
+/// crash are removed.
+fn read_entries(dir: &Path) -> io::Result<Vec<(PathBuf, Option<Entry>)>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("tmp") => remove(&path),
+            Some("json") => {
+                let entry = serde_json::from_slice(&std::fs::read(&path)?).ok();
+                entries.push((path, entry));
+            }
+            _ => {}
+        }
+    }
+    Ok(entries)
+}
+
+/// Removes a file that is of no more use; one that stays is found again at the next start.
+fn remove(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), error = %e, "cannot remove a file");
+        }
+        _ => {}
+    }
+}
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (a.symlink_metadata(), b.symlink_metadata()) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

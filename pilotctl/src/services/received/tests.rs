@@ -1,0 +1,226 @@
+use super::*;
+use pilot_core::service::exchange::{ContentHash, Failure, Kind};
+
+fn address(node: u8) -> Address {
+    Address::from_bytes([0, 1, 0, 0, 0, node])
+}
+
+fn offer(id: u8, name: &str, size: u64) -> Offer {
+    let name = Some(name.parse().unwrap());
+    Offer { id: TransferId([id; 16]), kind: Kind::File, size, name, note: Note::cleaned(b"n") }
+}
+
+fn open(dir: &tempfile::TempDir) -> Arc<Received> {
+    with(dir, ReceivedLimits { keep_free: 0, ..ReceivedLimits::default() })
+}
+
+fn with(dir: &tempfile::TempDir, limits: ReceivedLimits) -> Arc<Received> {
+    Received::open(dir.path().join("received"), limits).unwrap()
+}
+
+fn go(received: &Arc<Received>, from: u8, offer: &Offer) -> Incoming {
+    match received.begin(address(from), offer) {
+        Ok(Begin::Go(incoming)) => incoming,
+        Ok(Begin::Have) => panic!("have it"),
+        Err(refusal) => panic!("{refusal}"),
+    }
+}
+
+fn sha256(content: &[u8]) -> Digest {
+    let mut hash = ContentHash::new();
+    hash.update(content);
+    hash.digest()
+}
+
+fn put(received: &Arc<Received>, from: u8, id: u8, name: &str, content: &[u8]) -> FileInfo {
+    let mut incoming = go(received, from, &offer(id, name, content.len() as u64));
+    let rest = &content[usize::try_from(incoming.offset()).unwrap()..];
+    incoming.write(rest).unwrap();
+    incoming.finish(sha256(content)).unwrap()
+}
+
+fn names(received: &Received) -> Vec<String> {
+    let files = received.list(0, usize::MAX).into_iter();
+    files.filter(|(_, there)| *there).map(|(info, _)| info.name.to_string()).collect()
+}
+
+fn refusal(result: Result<Begin, Refusal>) -> Option<Refusal> {
+    result.err()
+}
+
+#[test]
+fn files_land_whole_under_names_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    let first = put(&received, 16, 1, "data.csv", b"one");
+    let second = put(&received, 17, 1, "data.csv", b"two");
+    // The user's own files are not replaced either.
+    std::fs::write(dir.path().join("received/data (3).csv"), "mine").unwrap();
+    let third = put(&received, 16, 2, "data.csv", b"");
+    assert_eq!(names(&received), ["data.csv", "data (2).csv", "data (4).csv"]);
+    assert_eq!(std::fs::read(received.path(&first)).unwrap(), b"one");
+    assert_eq!(std::fs::read(received.path(&second)).unwrap(), b"two");
+    assert_eq!(std::fs::read(received.path(&third)).unwrap(), b"");
+    assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
+    let before = received.list(0, usize::MAX);
+    drop(received);
+    let received = open(&dir);
+    assert_eq!(received.list(0, usize::MAX), before);
+    assert!(matches!(received.begin(address(16), &offer(1, "data.csv", 3)), Ok(Begin::Have)));
+    assert_eq!(before[0].0.hash, sha256(b"one"));
+    assert_eq!(received.list(before[0].0.received_us, 1), before[1..2]);
+}
+
+#[test]
+fn an_interrupted_file_goes_on_from_what_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let offer = offer(1, "data.csv", 6);
+    let received = open(&dir);
+    let mut incoming = go(&received, 16, &offer);
+    incoming.write(b"abc").unwrap();
+    drop(incoming);
+    for (received, have) in [(received, "abc"), (open(&dir), "abc"), (open(&dir), "abc")] {
+        let incoming = go(&received, 16, &offer);
+        assert_eq!(incoming.offset(), have.len() as u64);
+        assert_eq!(incoming.hash().digest(), sha256(have.as_bytes()));
+    }
+    // A crash: bytes behind the noted offset are not believed.
+    let part = dir.path().join("received/.partial");
+    let part = std::fs::read_dir(part).unwrap().map(|e| e.unwrap().path());
+    let part = part.into_iter().find(|p| p.extension().unwrap() == "part").unwrap();
+    std::fs::write(&part, b"abc\0\0").unwrap();
+    let received = open(&dir);
+    assert_eq!(go(&received, 16, &offer).offset(), 3);
+    // The file is shorter than noted: what is there counts.
+    std::fs::write(&part, b"ab").unwrap();
+    assert_eq!(go(&received, 16, &offer).offset(), 2);
+    let info = put(&received, 16, 1, "data.csv", b"abcdef");
+    assert_eq!(std::fs::read(received.path(&info)).unwrap(), b"abcdef");
+    // Another size under the same id is another file.
+    let mut incoming = go(&received, 16, &self::offer(2, "x", 6));
+    incoming.write(b"abc").unwrap();
+    drop(incoming);
+    assert_eq!(go(&received, 16, &self::offer(2, "x", 7)).offset(), 0);
+}
+
+#[test]
+fn a_wrong_hash_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    let mut incoming = go(&received, 16, &offer(1, "a", 3));
+    incoming.write(b"abc").unwrap();
+    incoming.discard();
+    assert_eq!(go(&received, 16, &offer(1, "a", 3)).offset(), 0);
+    assert_eq!(names(&received), [""; 0]);
+    // And one that is not whole gets no name.
+    let mut incoming = go(&received, 16, &offer(2, "b", 3));
+    incoming.write(b"ab").unwrap();
+    assert_eq!(incoming.finish(sha256(b"ab")), Err(Failure::Failed));
+    assert_eq!(names(&received), [""; 0]);
+}
+
+#[test]
+fn a_crash_between_index_and_name_is_mended() {
+    for stolen in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let received = open(&dir);
+        let info = put(&received, 16, 1, "data.csv", b"abc");
+        drop(received);
+        // Back to the moment before the rename.
+        let root = dir.path().join("received");
+        let part = root.join(".partial").join(format!("{:08x}-{}.part", 16, info.id));
+        std::fs::rename(root.join("data.csv"), &part).unwrap();
+        std::fs::write(root.join(".partial/leftover.tmp"), "x").unwrap();
+        std::fs::write(root.join(".partial/nobody.part"), "x").unwrap();
+        if stolen {
+            std::fs::write(root.join("data.csv"), "mine").unwrap();
+        }
+        let received = open(&dir);
+        let name = if stolen { "data (2).csv" } else { "data.csv" };
+        assert_eq!(names(&received), [name]);
+        assert_eq!(std::fs::read(root.join(name)).unwrap(), b"abc");
+        assert_eq!(std::fs::read_dir(root.join(".partial")).unwrap().count(), 0);
+        assert!(matches!(received.begin(address(16), &offer(1, "data.csv", 3)), Ok(Begin::Have)));
+        drop(received);
+        assert_eq!(names(&open(&dir)), [name]);
+    }
+}
+
+#[test]
+fn quotas_hold_and_make_room_where_they_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = ReceivedLimits {
+        files: 3,
+        bytes: 20,
+        sender_files: 2,
+        sender_bytes: 12,
+        partials: 3,
+        sender_partials: 2,
+        keep_free: 0,
+        partial_age: Duration::from_secs(3600),
+    };
+    let received = with(&dir, limits);
+    let begin = |from, id, size| refusal(received.begin(address(from), &offer(id, "f", size)));
+    assert_eq!(begin(16, 1, 13), Some(Refusal::TooLarge));
+    put(&received, 16, 1, "a", &[0; 8]);
+    assert_eq!(begin(16, 2, 5), Some(Refusal::Full), "bytes of a sender");
+    let second = put(&received, 16, 2, "b", &[0; 4]);
+    assert_eq!(begin(16, 3, 0), Some(Refusal::Full), "files of a sender");
+    assert_eq!(begin(17, 1, 9), Some(Refusal::Full), "bytes of all");
+    // An unfinished file reserves its whole size ...
+    let held = go(&received, 17, &offer(1, "f", 8));
+    assert_eq!(begin(18, 1, 1), Some(Refusal::Full));
+    drop(held);
+    assert_eq!(begin(18, 1, 1), Some(Refusal::Full));
+    // ... and what the user has moved away does not count.
+    std::fs::remove_file(received.path(&second)).unwrap();
+    assert_eq!(begin(18, 1, 1), None);
+    assert_eq!(begin(17, 2, 0), None);
+    // The sender's third partial pushes out its own oldest.
+    assert_eq!(begin(17, 3, 0), None);
+    assert!(
+        !received.state().partials.contains_key(&(address(17).on_backbone(), TransferId([1; 16])))
+    );
+    // All places taken by active ones: busy.
+    let _held: Vec<_> =
+        [(17, 2), (17, 3), (18, 1)].map(|(f, i)| go(&received, f, &offer(i, "f", 0))).into();
+    assert_eq!(begin(19, 1, 0), Some(Refusal::Busy));
+}
+
+#[test]
+fn a_nearly_full_disk_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = ReceivedLimits { keep_free: u64::MAX, ..ReceivedLimits::default() };
+    let received = with(&dir, limits);
+    assert_eq!(refusal(received.begin(address(16), &offer(1, "f", 1))), Some(Refusal::Full));
+}
+
+#[test]
+fn old_partials_are_removed_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    go(&received, 16, &offer(1, "f", 1)).write(b"").unwrap();
+    drop(received);
+    let limits = ReceivedLimits { partial_age: Duration::ZERO, ..ReceivedLimits::default() };
+    std::thread::sleep(Duration::from_millis(2));
+    let received = with(&dir, limits);
+    assert!(received.state().partials.is_empty());
+    assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_newer_stream_takes_a_transfer_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    let mut old = go(&received, 16, &offer(1, "f", 6));
+    old.write(b"abc").unwrap();
+    let active = old.active();
+    let old = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(active.superseded());
+        drop(old);
+    });
+    let new = go(&received, 16, &offer(1, "f", 6));
+    assert_eq!(new.offset(), 3);
+    old.join().unwrap();
+}
