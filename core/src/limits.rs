@@ -42,6 +42,19 @@ pub const COOKIE_ROTATE: Duration = s(120);
 /// Handshake numbers from here on are ignored: a clock once set far ahead heals.
 pub const HS_SEQ_MAX: u64 = 1 << 62;
 
+/// Records of one identity whose signature is checked, per second (`wire.md` 4.5 step 5).
+pub const VERIFY_PER_SECOND: u32 = 2;
+/// Least distance of HS_STALE answers to one peer (`wire.md` 4.5 step 6).
+pub const STALE_INTERVAL: Duration = s(1);
+/// Handshakes of one source that pass at once after it has shown a cookie.
+pub const SOURCE_BURST: u32 = 5;
+/// Least burst of the Diffie–Hellman budget, so that small systems answer two peers at once.
+pub const HANDSHAKE_BURST_MIN: u32 = 10;
+/// Answers to strangers (HS_COOKIE, HS_STALE) that wait for the socket.
+pub const HANDSHAKE_REPLIES: usize = 16;
+/// Replay window words of a session with the beacon (`wire.md` 7).
+pub const BEACON_WORDS: usize = 4;
+
 // ---- sessions (wire.md 4.9, 5.4) ----
 
 /// The initiator of `cur` rekeys at this age, less up to [`REKEY_JITTER`].
@@ -201,6 +214,9 @@ pub struct Limits {
     pub handshakes_per_second: u32,
     /// Handshakes a second of one source address that has shown a cookie; the burst is 5.
     pub handshakes_per_source: u32,
+    /// Token buckets of 8 bytes for sources that have shown a cookie; those that share one
+    /// share its rate.
+    pub sources: usize,
     /// UDP payload bytes of our datagrams. A peer's own limit may lower it.
     pub datagram: u16,
 }
@@ -222,6 +238,7 @@ impl Limits {
             channels: 64,
             handshakes_per_second: 1000,
             handshakes_per_source: 20,
+            sources: 4096,
             datagram: DATAGRAM_DEFAULT,
         }
     }
@@ -242,6 +259,7 @@ impl Limits {
             channels: 4,
             handshakes_per_second: 5,
             handshakes_per_source: 20,
+            sources: 64,
             datagram: DATAGRAM_DEFAULT,
         }
     }

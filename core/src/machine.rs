@@ -64,6 +64,16 @@ pub struct Transmit {
     pub hop_limit: Option<NonZeroU8>,
 }
 
+impl Transmit {
+    /// How many datagrams these are.
+    pub fn datagrams(&self) -> usize {
+        match self.segment {
+            Some(segment) => self.len.div_ceil(usize::from(segment.get())),
+            None => 1,
+        }
+    }
+}
+
 /// Why the machine wants to be called.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
@@ -133,6 +143,12 @@ pub trait Machine {
         ecn: Ecn,
         datagram: &'b mut [u8],
     ) -> Ingress<'b>;
+
+    /// The driver has handed over all that it received at once. A machine that acknowledges
+    /// does so now rather than per datagram (`wire.md` 11, loss recovery).
+    fn handle_batch_end(&mut self, now: Instant) {
+        let _ = now;
+    }
 
     /// Lets time pass. Early or twice does nothing; late is safe.
     fn handle_timeout(&mut self, now: Instant);

@@ -70,6 +70,10 @@ drop_reasons! {
     UnknownControl = "unknown_control",
     /// The queue of outgoing datagrams was full; the oldest went.
     DatagramQueue = "datagram_queue",
+    /// The application reads a datagram port too slowly; the newest went.
+    Inbox = "inbox",
+    /// The other end of a relay channel has no session with the beacon.
+    Offline = "offline",
 }
 
 /// A counter per [`DropReason`]; wraps after 2^64.
@@ -86,6 +90,13 @@ impl Drops {
     pub fn count(&mut self, reason: DropReason) {
         let n = &mut self.0[reason as usize];
         *n = n.wrapping_add(1);
+    }
+
+    /// Adds the counts of another place.
+    pub fn add(&mut self, other: &Drops) {
+        for (n, more) in self.0.iter_mut().zip(other.0) {
+            *n = n.wrapping_add(more);
+        }
     }
 
     /// How many there were for this reason.

@@ -77,6 +77,10 @@ impl<'a> Writer<'a> {
         self.len += bytes.len();
         self
     }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
 }
 
 /// Reads a serde byte string of bounded length: the fixed layouts travel in postcard bodies as

@@ -181,10 +181,7 @@ fn published_ik_vectors() {
     for v in &IK {
         let (i, r) = (secret(v.init_static), secret(v.resp_static));
         let prologue = hex(v.prologue);
-        let mut msg = Vec::new();
-        msg.resize(MESSAGE1_PAYLOAD, 0);
-        msg.extend(hex(v.messages[0].0));
-        msg.extend([0; 16]);
+        let mut msg = message(MESSAGE1_PAYLOAD, &hex(v.messages[0].0));
         let e = secret(v.init_ephemeral);
         let a = Initiator::write_message1(Pattern::Ik, &[&prologue], &i, &r.public(), e, &mut msg)
             .unwrap();
@@ -193,10 +190,7 @@ fn published_ik_vectors() {
         assert_eq!(b.remote_static(), i.public());
         assert_eq!(msg[MESSAGE1_PAYLOAD..msg.len() - 16], hex(v.messages[0].0));
         assert_eq!(a.stale_key().as_bytes(), b.stale_key().as_bytes());
-        let mut msg = Vec::new();
-        msg.resize(MESSAGE2_PAYLOAD, 0);
-        msg.extend(hex(v.messages[1].0));
-        msg.extend([0; 16]);
+        let mut msg = message(MESSAGE2_PAYLOAD, &hex(v.messages[1].0));
         let b = b.write_message2(secret(v.resp_ephemeral), &mut msg).unwrap();
         assert_eq!(msg, hex(v.messages[1].1));
         let a = a.read_message2(&i, &mut msg).unwrap();
@@ -214,10 +208,7 @@ fn published_x_vectors() {
     for v in &X {
         let (i, r) = (secret(v.init_static), secret(v.resp_static));
         let prologue = hex(v.prologue);
-        let mut msg = Vec::new();
-        msg.resize(MESSAGE1_PAYLOAD, 0);
-        msg.extend(hex(v.messages[0].0));
-        msg.extend([0; 16]);
+        let mut msg = message(MESSAGE1_PAYLOAD, &hex(v.messages[0].0));
         seal_x(&[&prologue], &i, &r.public(), secret(v.init_ephemeral), &mut msg).unwrap();
         assert_eq!(msg, hex(v.messages[0].1));
         let (from, payload) = open_x(&[&prologue], &r, &mut msg).unwrap();
@@ -269,8 +260,7 @@ fn snow_builder<'a>(pattern: &str, prologue: &'a [u8], s: &'a [u8]) -> snow::Bui
 }
 
 fn message(at: usize, payload: &[u8]) -> Vec<u8> {
-    let mut msg = Vec::new();
-    msg.resize(at, 0);
+    let mut msg = std::vec![0; at];
     msg.extend(payload);
     msg.extend([0; 16]);
     msg

@@ -1,1 +1,43 @@
-//! The one loop that all adapters share.
+//! The one loop that every adapter shares, and what surrounds it.
+//!
+//! An adapter supplies non-blocking sockets ([`Datagrams`]), a clock ([`Clock`]), a place for
+//! what comes out ([`Outlet`]), and the ability to wait until readable, writable, a deadline or
+//! a wake-up. Everything else is [`Driver::turn`]: receive, let timers fire, send, hand out
+//! events, each with a budget, and then say what to wait for.
+//!
+//! ```text
+//! loop {
+//!     match driver.turn(&clock, &mut machine, &mut sockets, &mut outlet) {
+//!         Turn::Again => yield to other work,
+//!         Turn::Wait { until, writable } => wait until readable, until `until`,
+//!                                           until writable (if asked for) or until woken,
+//!     }
+//! }
+//! ```
+//!
+//! Application handles of an adapter (streams, listeners, requests) park wakers in [`waiters`];
+//! with an allocator, [`Hub`] joins them and the inboxes of datagram ports to a
+//! [`crate::node::Node`], so that a handle is a few lines in any runtime.
+
+mod budget;
+#[cfg(feature = "alloc")]
+mod hub;
+#[cfg(feature = "alloc")]
+mod inbox;
+mod io;
+#[cfg(feature = "alloc")]
+mod location;
+mod turn;
+pub mod waiters;
+
+pub use budget::Budget;
+#[cfg(feature = "alloc")]
+pub use hub::{Hub, Refusal, WaitFor};
+#[cfg(feature = "alloc")]
+pub use inbox::Inbox;
+pub use io::{Clock, Datagrams, IoError, Received};
+#[cfg(feature = "alloc")]
+pub use location::{
+    BEACON_PORT, HostPort, KeyText, LocationError, REGISTRY_PORT, RegistryLocation,
+};
+pub use turn::{BLOCKED_TICK, Driver, IoStats, Outlet, RECEIVE_BUFFER, SEND_BUFFER, Turn};

@@ -31,6 +31,18 @@ pub enum Target {
     Hostname(Hostname),
 }
 
+impl From<Address> for Target {
+    fn from(address: Address) -> Self {
+        Target::Address(address)
+    }
+}
+
+impl From<Hostname> for Target {
+    fn from(name: Hostname) -> Self {
+        Target::Hostname(name)
+    }
+}
+
 /// Which paths to peers may be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PathPolicy {

@@ -1,6 +1,7 @@
 //! Paths to a peer: what a route is, and how peers and paths are numbered.
 
 use crate::machine::Path;
+use serde::{Deserialize, Serialize};
 
 /// The number of a peer in the tables of tunnel, transport and node; below
 /// [`crate::limits::Limits::peers`]. The node hands it out and uses it again after removal.
@@ -22,7 +23,7 @@ pub struct PathId(pub u8);
 pub const PATHS: usize = 4;
 
 /// A relay channel's id: 24 bits, unique in the beacon (`wire.md` 7).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct ChannelId(pub u32);
 
 /// Where a packet of the tunnel came from or goes to.

@@ -1,0 +1,32 @@
+//! How much one turn may do before it gives way.
+//!
+//! A turn holds the adapter's lock and, on a single-threaded runtime, the only thread. The
+//! budget bounds that time: with the defaults a turn opens at most 8 trains and seals at most
+//! 8, about a millisecond of work at one gigabyte a second.
+
+/// Bounds of one [`super::Driver::turn`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Receive calls of one turn: one batch. Each yields at most one train.
+    pub receives: u32,
+    /// Batches in a row that may end with more to receive before timers fire regardless.
+    /// Until then timers wait, since the acknowledgement that cancels a retransmission may be
+    /// the next datagram in the socket's buffer.
+    pub batches_before_timers: u32,
+    /// Send calls of one turn.
+    pub sends: u32,
+    /// Events handed out in one turn.
+    pub events: u32,
+}
+
+impl Budget {
+    /// The budget that adapters use.
+    pub const DEFAULT: Budget =
+        Budget { receives: 8, batches_before_timers: 4, sends: 8, events: 256 };
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget::DEFAULT
+    }
+}

@@ -1,0 +1,182 @@
+//! The agent: names, other agents, trust.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// `GET /v1/info`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Info {
+    /// The address in the default network.
+    pub(crate) address: Option<String>,
+    /// The address on the backbone, which trust and logs name.
+    pub(crate) backbone: Option<String>,
+    /// The default network.
+    pub(crate) network: u16,
+    /// All networks joined.
+    pub(crate) networks: Vec<u16>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) tags: Vec<String>,
+    /// `public` or `private`, once known.
+    pub(crate) visibility: Option<String>,
+    /// The Ed25519 key of this agent, in base32.
+    pub(crate) identity: String,
+    pub(crate) fingerprint: String,
+    pub(crate) online: bool,
+    pub(crate) sockets: Vec<SocketAddr>,
+    pub(crate) observed: Option<SocketAddr>,
+    pub(crate) registry: String,
+    pub(crate) registry_fingerprint: Option<String>,
+    pub(crate) beacon: String,
+    /// `auto`, `direct` or `relay`.
+    pub(crate) path: String,
+    pub(crate) version: String,
+    pub(crate) uptime_s: u64,
+    /// Packets dropped, by reason; only those that occurred.
+    pub(crate) drops: BTreeMap<String, u64>,
+}
+
+/// An agent as `resolve` and `discover` show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AgentEntry {
+    pub(crate) address: String,
+    pub(crate) hostname: Option<String>,
+    pub(crate) tags: Vec<String>,
+}
+
+/// `GET /v1/discover`: a page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Discovered {
+    pub(crate) agents: Vec<AgentEntry>,
+    /// Give it as `cursor` to get the next page.
+    pub(crate) next_cursor: Option<u64>,
+}
+
+/// `PUT /v1/hostname`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetHostname {
+    pub(crate) hostname: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<u16>,
+}
+
+/// What a command about this agent answers: what is true now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Profile {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hostname: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) visibility: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tags: Option<Vec<String>>,
+}
+
+/// `PUT /v1/visibility`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetVisibility {
+    /// `public` or `private`.
+    pub(crate) visibility: String,
+}
+
+/// `PUT /v1/tags`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetTags {
+    pub(crate) tags: Vec<String>,
+}
+
+/// `POST /v1/trust/requests`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequestTrust {
+    pub(crate) address: String,
+    #[serde(default)]
+    pub(crate) justification: String,
+    /// Wait so long for the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wait_ms: Option<u64>,
+}
+
+/// Answer to `POST /v1/trust/requests`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TrustState {
+    pub(crate) address: String,
+    /// `pending`, `approved`, `refused` or `revoked`.
+    pub(crate) state: String,
+}
+
+/// `POST /v1/trust/approve`, `refuse` and `revoke`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DecideTrust {
+    pub(crate) address: String,
+    /// For the log of this agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// `GET /v1/trust/pending`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    /// Requests of others that wait for us.
+    pub(crate) requests: Vec<PendingRequest>,
+    /// Agents that we have asked and that have not answered.
+    pub(crate) outgoing: Vec<String>,
+}
+
+/// Somebody asks for trust.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PendingRequest {
+    pub(crate) address: String,
+    pub(crate) identity: String,
+    /// Six words over both identities, to compare by another way.
+    pub(crate) fingerprint: String,
+    /// Text of a stranger: data, never an instruction.
+    pub(crate) justification: String,
+    /// When it was signed, by the sender's clock (Unix seconds).
+    pub(crate) issued: u64,
+}
+
+/// `GET /v1/trust` and `GET /v1/peers`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Peers {
+    pub(crate) peers: Vec<Peer>,
+}
+
+/// A trusted agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) address: String,
+    pub(crate) hostname: Option<String>,
+    pub(crate) identity: String,
+    /// Six words over both identities, to compare by another way.
+    pub(crate) fingerprint: String,
+    /// `direct`, `relayed` or `none`.
+    pub(crate) path: String,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) rtt_us: Option<u64>,
+    /// Whether it has granted us access, too.
+    pub(crate) mutual: bool,
+}
+
+/// `GET /v1/connections`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Connections {
+    pub(crate) connections: Vec<Connection>,
+}
+
+/// An open stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Connection {
+    pub(crate) peer: String,
+    pub(crate) peer_port: u16,
+    pub(crate) local_port: u16,
+    /// `opening`, `open` or `closing`.
+    pub(crate) state: String,
+}

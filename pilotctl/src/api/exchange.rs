@@ -1,0 +1,151 @@
+//! Messages, files, echo and raw streams.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// `POST /v1/messages`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SendMessage {
+    /// An address or hostname.
+    pub(crate) to: String,
+    pub(crate) text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout_ms: Option<u64>,
+}
+
+/// What was sent, and is on the receiver's disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sent {
+    /// The receiver's address.
+    pub(crate) to: String,
+    /// The transfer's id, in hex.
+    pub(crate) id: String,
+    pub(crate) bytes: u64,
+    /// Bytes that the receiver had already from an earlier attempt.
+    pub(crate) resumed_at: u64,
+    /// SHA-256, in hex, which both sides have computed; none if the receiver had it all before
+    /// and nothing was read.
+    pub(crate) sha256: Option<String>,
+    pub(crate) seconds: f64,
+    /// `direct` or `relayed`.
+    pub(crate) path: String,
+}
+
+/// `GET /v1/inbox`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Inbox {
+    pub(crate) messages: Vec<Message>,
+    /// There are more: give the last `seq` as `after`.
+    pub(crate) more: bool,
+}
+
+/// A message received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Message {
+    /// Its place in the inbox: rises from message to message.
+    pub(crate) seq: u64,
+    /// Chosen by the sender.
+    pub(crate) id: String,
+    pub(crate) from: String,
+    /// When it was stored (Unix seconds).
+    pub(crate) at: u64,
+    /// `text`, `json` or `binary`.
+    pub(crate) kind: String,
+    /// Text of somebody else: data, never an instruction. Of binary messages the lossy text.
+    pub(crate) text: String,
+    /// A remark of the sender.
+    pub(crate) note: String,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+}
+
+/// How far a file has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub(crate) sent: u64,
+    pub(crate) total: u64,
+}
+
+/// `GET /v1/received`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Received {
+    pub(crate) files: Vec<ReceivedFile>,
+    /// There are more: give the last `seq` as `after`.
+    pub(crate) more: bool,
+}
+
+/// A file received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReceivedFile {
+    /// Rises from file to file.
+    pub(crate) seq: u64,
+    pub(crate) id: String,
+    pub(crate) from: String,
+    /// When it was stored (Unix seconds).
+    pub(crate) at: u64,
+    /// Its name in the folder, after the sender's wish.
+    pub(crate) name: String,
+    /// A word about it, by the sender.
+    pub(crate) note: String,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    /// Whether it is still there.
+    pub(crate) there: bool,
+}
+
+/// `POST /v1/echo`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EchoRequest {
+    /// An address or hostname.
+    pub(crate) to: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<u16>,
+    #[serde(default = "five")]
+    pub(crate) count: u32,
+    /// For the throughput; 0 leaves it out.
+    #[serde(default)]
+    pub(crate) bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout_ms: Option<u64>,
+}
+
+const fn five() -> u32 {
+    5
+}
+
+/// What `echo` has measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EchoReport {
+    pub(crate) address: String,
+    /// `direct` or `relayed`.
+    pub(crate) path: String,
+    /// Until the stream was open.
+    pub(crate) connect_us: u64,
+    /// Every round trip, in order.
+    pub(crate) rtts_us: Vec<u64>,
+    pub(crate) min_us: u64,
+    pub(crate) avg_us: u64,
+    /// Half of them took no longer.
+    pub(crate) p50_us: u64,
+    /// 99 of 100 took no longer.
+    pub(crate) p99_us: u64,
+    pub(crate) max_us: u64,
+    /// Bytes of the burst, which went out and came back at once.
+    pub(crate) bytes: u64,
+    pub(crate) burst_us: u64,
+    /// Each way.
+    pub(crate) bytes_per_second: Option<f64>,
+}
+
+/// First line on the upgraded stream of `POST /v1/listen`: who has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Accepted {
+    pub(crate) peer: String,
+    pub(crate) peer_port: u16,
+}

@@ -1,0 +1,39 @@
+//! The local API: what travels as JSON under `/v1/` over the Unix socket, in the envelope of
+//! [`crate::error`]. The command line is one client of it, curl another; `docs/pilotctl.md`
+//! describes it. Texts that others chose are cleaned of control and bidirectional characters
+//! by the daemon already.
+
+mod agent;
+mod exchange;
+mod process;
+
+pub(crate) use agent::*;
+pub(crate) use exchange::*;
+pub(crate) use process::*;
+
+use serde::{Deserialize, Serialize};
+
+/// The `Upgrade` token of the routes whose body is a raw stream in both directions.
+pub(crate) const STREAM_PROTOCOL: &str = "pilot-stream";
+
+/// A line of an answer that tells how things go before it tells how they ended: newline
+/// separated JSON, asked for with `Accept: application/x-ndjson`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Line<P, T> {
+    /// `{"progress":...}`
+    Progress {
+        /// How far it is.
+        progress: P,
+    },
+    /// The envelope, last.
+    End(crate::error::Envelope<T>),
+}
+
+/// The media type of such an answer.
+pub(crate) const LINES: &str = "application/x-ndjson";
+
+/// An empty object, for requests and answers that say nothing more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}

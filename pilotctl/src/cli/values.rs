@@ -1,0 +1,309 @@
+//! What stands behind a flag: parsed once, printed back the same way.
+
+use pilot_core::addr::Address;
+use pilot_core::drive::{REGISTRY_PORT, RegistryLocation};
+use pilot_core::name::{Hostname, Tag};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// `192.0.2.1:9000`, `[::1]:9000` or `host.example:9000`. A name is looked up each time it is
+/// needed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HostPort {
+    /// An IP address without brackets, or a DNS name.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl HostPort {
+    /// The same host at another port.
+    pub(crate) fn with_port(&self, port: u16) -> Self {
+        HostPort { host: self.host.clone(), port }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            // Keeps a scope id (`fe80::1%2`), which an IpAddr alone would lose.
+            let host = match address {
+                SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+                    format!("{}%{}", v6.ip(), v6.scope_id())
+                }
+                _ => address.ip().to_string(),
+            };
+            return Ok(HostPort { host, port: address.port() });
+        }
+        let form = "must be HOST:PORT, as 192.0.2.1:9000, [::1]:9000 or host.example:9000";
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Err(format!("an IPv6 address with a port needs brackets; it {form}"));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(form)?;
+        let port = port.parse().map_err(|_| format!("{port:?} is not a port; it {form}"))?;
+        let is_name = |host: &str| {
+            let label = |l: &str| {
+                let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+                (1..=63).contains(&l.len()) && l.bytes().all(ok)
+            };
+            host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
+        };
+        let number = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        if !is_name(host) || number && host.parse::<IpAddr>().is_err() {
+            return Err(format!("{host:?} is not a host; it {form}"));
+        }
+        Ok(HostPort { host: host.to_owned(), port })
+    }
+}
+
+/// The registry's Ed25519 key, in base32 without padding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RegistryKey(pub(crate) [u8; 32]);
+
+impl fmt::Display for RegistryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = data_encoding::BASE32_NOPAD.encode(&self.0);
+        f.write_str(&text.to_ascii_lowercase())
+    }
+}
+
+impl fmt::Debug for RegistryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for RegistryKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let upper = text.trim_end_matches('=').to_ascii_uppercase();
+        let bytes = data_encoding::BASE32_NOPAD
+            .decode(upper.as_bytes())
+            .ok()
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        bytes.map(RegistryKey).ok_or_else(|| {
+            "a registry key is 52 characters of base32; `pilotctl rendezvous status` shows it"
+                .to_owned()
+        })
+    }
+}
+
+/// `HOST:PORT` or `HOST:PORT#KEY`; port 9000 if none is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Registry {
+    pub(crate) at: HostPort,
+    pub(crate) key: Option<RegistryKey>,
+}
+
+impl fmt::Display for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            Some(key) => write!(f, "{}#{key}", self.at),
+            None => write!(f, "{}", self.at),
+        }
+    }
+}
+
+impl FromStr for Registry {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let RegistryLocation { at, key } = text.parse().map_err(|e| format!("{e}"))?;
+        let port = at.port.unwrap_or(REGISTRY_PORT);
+        let key = key.map(|key| RegistryKey(key.0));
+        Ok(Registry { at: HostPort { host: at.host, port }, key })
+    }
+}
+
+/// A length of time: `500ms`, `10s`, `2m`, `1h`; a bare number counts seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let seconds = match unit {
+            "ms" => 1e-3,
+            "" | "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(format!("{unit:?} is not a unit: use ms, s, m, h or d")),
+        };
+        let value: f64 =
+            number.parse().map_err(|_| "must be a number and a unit, as 10s or 500ms".to_owned())?;
+        // A year is longer than anybody waits, and far from any overflow.
+        let bounded = (value * seconds).min(365.0 * 86_400.0);
+        Ok(Span(Duration::from_secs_f64(bounded)))
+    }
+}
+
+/// Which paths to peers may be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum PathChoice {
+    /// Direct where possible, else the relay.
+    #[default]
+    Auto,
+    /// Never the relay.
+    Direct,
+    /// Nothing but the relay.
+    Relay,
+}
+
+impl fmt::Display for PathChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PathChoice::Auto => "auto",
+            PathChoice::Direct => "direct",
+            PathChoice::Relay => "relay",
+        })
+    }
+}
+
+impl FromStr for PathChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        clap::ValueEnum::from_str(text, false)
+    }
+}
+
+/// Whether strangers may find an agent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Visibility {
+    /// Anybody may resolve and discover this agent.
+    Public,
+    /// Only trusted agents may.
+    Private,
+}
+
+/// An agent, as people name it: an address, or a hostname.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Agent {
+    Address(Address),
+    Hostname(Hostname),
+}
+
+impl fmt::Display for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Agent::Address(address) => address.fmt(f),
+            Agent::Hostname(name) => name.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Agent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // No hostname has a colon, and every address has one.
+        if text.contains(':') {
+            return text.parse().map(Agent::Address).map_err(|e| {
+                format!("{e}; an agent's address looks like 1:0001.0000.0042")
+            });
+        }
+        text.parse().map(Agent::Hostname).map_err(|e| format!("as a hostname: {e}"))
+    }
+}
+
+/// Tags as `set` and `--tag` take them: `a=b,c`. An empty text is no tags.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct TagList(pub(crate) Vec<Tag>);
+
+impl FromStr for TagList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Ok(TagList::default());
+        }
+        let tags = pilot_core::name::parse_tags(text).map_err(|e| e.to_string())?;
+        Ok(TagList(tags.into_iter().collect()))
+    }
+}
+
+macro_rules! serde_as_text {
+    ($($name:ty),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+serde_as_text!(HostPort, RegistryKey, Registry, PathChoice, Agent);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_flags_take_ipv4_ipv6_and_names() {
+        for text in ["192.0.2.1:9000", "[::1]:9000", "host.example:9000", "localhost:0"] {
+            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
+        }
+        assert_eq!("[::1]:9000".parse::<HostPort>().unwrap().host, "::1");
+        for text in ["", "host", "host:", ":1", "::1:x", "a b:1", "1.2.3:1", "h:70000", "::1"] {
+            assert!(text.parse::<HostPort>().is_err(), "{text}");
+        }
+        assert!("fe80::1".parse::<HostPort>().unwrap_err().contains("brackets"));
+    }
+
+    #[test]
+    fn a_registry_may_name_its_key() {
+        let key = RegistryKey([7; 32]);
+        let text = format!("[2001:db8::1]:9000#{key}");
+        let registry: Registry = text.parse().unwrap();
+        assert_eq!(registry.key, Some(key));
+        assert_eq!(registry.to_string(), text);
+        assert_eq!(text.to_uppercase().replace("2001:DB8", "2001:db8").parse(), Ok(registry));
+        assert!("h:1#short".parse::<Registry>().unwrap_err().contains("base32"));
+        let bare: Registry = "registry.example".parse().unwrap();
+        assert_eq!((bare.key, bare.at.port), (None, 9000));
+    }
+
+    #[test]
+    fn spans_have_units() {
+        let ms = |text: &str| text.parse::<Span>().map(|s| s.0.as_millis());
+        assert_eq!(ms("500ms"), Ok(500));
+        assert_eq!(ms("1.5s"), Ok(1500));
+        assert_eq!(ms("10"), Ok(10_000));
+        assert_eq!(ms("2m"), Ok(120_000));
+        assert!(ms("").is_err() && ms("s").is_err() && ms("3 weeks").is_err() && ms("-1s").is_err());
+    }
+
+    #[test]
+    fn agents_are_addresses_or_hostnames() {
+        assert!(matches!("1:0001.0000.0042".parse(), Ok(Agent::Address(_))));
+        assert!(matches!("analysis-gcp".parse(), Ok(Agent::Hostname(_))));
+        assert!("1:00A3.F291.0004".parse::<Agent>().is_err());
+        assert!("under_score".parse::<Agent>().is_err());
+    }
+}

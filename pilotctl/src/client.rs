@@ -1,0 +1,270 @@
+//! The client of the local API: HTTP over the Unix socket of a home.
+
+use crate::api::{LINES, Line, STREAM_PROTOCOL};
+use crate::error::{Code, Envelope, Failure};
+use crate::home::Home;
+use crate::socket;
+use futures_util::TryStreamExt as _;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
+use tokio::io::AsyncRead;
+use tokio::net::UnixStream;
+use tokio_util::io::ReaderStream;
+
+/// The body of a request.
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// Longest answer that is taken into memory.
+const ANSWER_MAX: usize = 64 * 1024 * 1024;
+/// Longest line of an answer in lines.
+const LINE_MAX: usize = 1024 * 1024;
+/// An answer takes no longer than the request's own time plus this.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks one process.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    home: Home,
+    who: &'static str,
+}
+
+impl Client {
+    /// The daemon of a home.
+    pub(crate) fn daemon(home: &Home) -> Self {
+        Client { home: home.clone(), who: "the daemon" }
+    }
+
+    /// The rendezvous server of a home.
+    pub(crate) fn rendezvous(home: &Home) -> Self {
+        Client { home: home.rendezvous(), who: "the rendezvous server" }
+    }
+
+    /// `GET`.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(self.request(Method::GET, path, Vec::new())?, PATIENCE).await
+    }
+
+    /// `POST`, `PUT` or `DELETE` with a JSON body.
+    pub(crate) async fn send<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+    ) -> Result<T, Failure> {
+        self.send_within(method, path, body, None).await
+    }
+
+    /// The same, for a request that itself may take as long as `extra`.
+    pub(crate) async fn send_within<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+        extra: Option<Duration>,
+    ) -> Result<T, Failure> {
+        let request = self.request(method, path, json(body)?)?;
+        self.call(request, PATIENCE + extra.unwrap_or_default()).await
+    }
+
+    /// `POST` of raw bytes, with an answer in lines.
+    pub(crate) async fn upload<P: DeserializeOwned, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        size: u64,
+        bytes: impl AsyncRead + Send + Sync + 'static,
+        progress: impl FnMut(P),
+    ) -> Result<T, Failure> {
+        let frames = ReaderStream::with_capacity(bytes, 256 * 1024).map_ok(Frame::data);
+        let body: Body = BodyExt::boxed(StreamBody::new(frames));
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, "pilot")
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, size)
+            .header(ACCEPT, LINES)
+            .body(body)
+            .map_err(defect)?;
+        self.lines(self.open(request).await?, progress).await
+    }
+
+    /// A route whose body is a raw stream in both directions.
+    pub(crate) async fn upgrade(&self, path: &str) -> Result<Upgraded, Failure> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, "pilot")
+            .header(CONNECTION, "upgrade")
+            .header(UPGRADE, STREAM_PROTOCOL)
+            .body(full(Vec::new()))
+            .map_err(defect)?;
+        let response = self.open(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let answer: Envelope<serde_json::Value> = self.whole(response).await?;
+            return Err(answer.into_result().err().unwrap_or_else(|| defect("no upgrade")));
+        }
+        let headers = response.headers().clone();
+        let stream = hyper::upgrade::on(response).await.map_err(|e| self.lost(e))?;
+        Ok(Upgraded { headers, stream: TokioIo::new(stream) })
+    }
+
+    fn request(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Request<Body>, Failure> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, "pilot");
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request.body(full(body)).map_err(defect)
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        request: Request<Body>,
+        limit: Duration,
+    ) -> Result<T, Failure> {
+        let answer = async {
+            let response = self.open(request).await?;
+            self.whole::<T>(response).await?.into_result()
+        };
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+            let message = format!("{} has not answered for {limit:?}", self.who);
+            Err(Failure::new(Code::Timeout, message).hint("see `pilotctl logs`"))
+        })
+    }
+
+    /// Sends a request on a connection of its own.
+    async fn open(&self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+        let stream = socket::connect(&self.home.socket(), self.who)?;
+        stream.set_nonblocking(true).map_err(|e| Failure::io("use the socket", e))?;
+        let stream = UnixStream::from_std(stream).map_err(|e| Failure::io("use the socket", e))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.lost(e))?;
+        tokio::spawn(connection.with_upgrades());
+        sender.send_request(request).await.map_err(|e| self.lost(e))
+    }
+
+    async fn whole<T: DeserializeOwned>(
+        &self,
+        response: Response<Incoming>,
+    ) -> Result<Envelope<T>, Failure> {
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        let bytes = body.map_err(|e| self.lost(e))?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(|e| {
+            defect(format!("{} answered {status} with something else: {e}", self.who))
+        })
+    }
+
+    async fn lines<P: DeserializeOwned, T: DeserializeOwned>(
+        &self,
+        response: Response<Incoming>,
+        mut progress: impl FnMut(P),
+    ) -> Result<T, Failure> {
+        let mut body = response.into_body();
+        let mut buffer = Vec::new();
+        loop {
+            let frame = body.frame().await;
+            let ended = frame.is_none();
+            if let Some(frame) = frame {
+                let frame = frame.map_err(|e| self.lost(e))?;
+                buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            } else if !buffer.is_empty() {
+                // An error before the first line is one envelope without a line break.
+                buffer.push(b'\n');
+            }
+            while let Some(end) = buffer.iter().position(|&b| b == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                match serde_json::from_slice(&line).map_err(defect)? {
+                    Line::Progress { progress: p } => progress(p),
+                    Line::End(envelope) => return envelope.into_result(),
+                }
+            }
+            if ended || buffer.len() > LINE_MAX {
+                return Err(self.lost("its answer has no end"));
+            }
+        }
+    }
+
+    /// The process went away in the middle.
+    fn lost(&self, error: impl Display) -> Failure {
+        let message = format!("{} ended the conversation: {error}", self.who);
+        Failure::new(Code::Io, message).hint("see `pilotctl logs`, and try again")
+    }
+}
+
+/// A raw stream through the daemon.
+pub(crate) struct Upgraded {
+    /// What the daemon said about it.
+    pub(crate) headers: hyper::HeaderMap,
+    pub(crate) stream: TokioIo<hyper::upgrade::Upgraded>,
+}
+
+fn full(bytes: Vec<u8>) -> Body {
+    Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed()
+}
+
+fn json<B: Serialize>(body: &B) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(body).map_err(defect)
+}
+
+fn defect(error: impl Display) -> Failure {
+    Failure::new(Code::Internal, error.to_string())
+}
+
+/// A path with a query, its values escaped as RFC 3986 wants.
+pub(crate) struct Query {
+    text: String,
+    separator: char,
+}
+
+impl Query {
+    /// Begins with a path.
+    pub(crate) fn new(path: &str) -> Self {
+        Query { text: path.to_owned(), separator: '?' }
+    }
+
+    /// Adds a value, if there is one.
+    pub(crate) fn with(mut self, name: &str, value: Option<impl Display>) -> Self {
+        if let Some(value) = value {
+            self.text.push(self.separator);
+            self.separator = '&';
+            self.text.push_str(name);
+            self.text.push('=');
+            for byte in value.to_string().bytes() {
+                if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
+                    self.text.push(char::from(byte));
+                } else {
+                    let _ = write!(self.text, "%{byte:02X}");
+                }
+            }
+        }
+        self
+    }
+
+    /// The whole.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_escaped() {
+        let query = Query::new("/v1/files")
+            .with("to", Some("1:0001.0000.0042"))
+            .with("network", None::<u16>)
+            .with("name", Some("a b&c=ü.csv"));
+        assert_eq!(query.as_str(), "/v1/files?to=1:0001.0000.0042&name=a%20b%26c%3D%C3%BC.csv");
+    }
+}

@@ -1,0 +1,142 @@
+//! The daemon: one agent, its services and its local API, from the lock on the home to the
+//! last goodbye.
+//!
+//! ```text
+//! lock the home → settings → log → sockets → identity, state → agent → API
+//!      → wait for the address → say that we are ready → serve
+//!      → SIGTERM, SIGINT, `daemon stop`, or fenced → goodbye within 5 s
+//! ```
+
+pub(crate) mod ends;
+mod identity;
+pub(crate) mod node;
+pub(crate) mod offer;
+mod profile;
+mod routes;
+mod start;
+mod state;
+
+pub(crate) use start::{Signals, check_settings, look_up, run};
+
+use crate::api::{self, DaemonStatus};
+use crate::cli::values::PathChoice;
+use crate::config::DaemonSettings;
+use crate::home::Home;
+use ends::Ends;
+use node::Node;
+use offer::Offer;
+use pilot_core::node::Link;
+use profile::Profile;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::watch;
+
+/// What the parts of a daemon share.
+pub(crate) struct Shared {
+    pub(crate) node: Node,
+    pub(crate) offer: Offer,
+    pub(crate) ends: Ends,
+    /// Becomes true when the daemon shall stop.
+    pub(crate) stop: watch::Sender<bool>,
+    profile: Profile,
+    home: Home,
+    settings: DaemonSettings,
+    log: Option<PathBuf>,
+    started: std::time::Instant,
+    /// The registry's key was taken by this process.
+    first_contact: AtomicBool,
+    /// What its owner should know, beyond what can be seen from the agent.
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    /// `GET /v1/status`.
+    fn status(&self) -> DaemonStatus {
+        let info = self.node.agent.info();
+        let online = info.link == Link::Online;
+        let mut warnings = self.warnings.lock().map(|w| w.clone()).unwrap_or_default();
+        if info.address.is_some() && !online {
+            warnings.push(format!(
+                "the registry or beacon at {} does not answer; trying on",
+                self.registry()
+            ));
+        }
+        DaemonStatus {
+            pid: std::process::id(),
+            version: crate::cli::version().to_owned(),
+            home: self.home.path().to_owned(),
+            ready: info.address.is_some(),
+            address: info.address.map(|address| address.to_string()),
+            network_address: self.node.address_in(info.default_network),
+            online,
+            sockets: info.local,
+            observed: info.observed,
+            registry: self.registry(),
+            beacon: self.beacon(),
+            registry_fingerprint: self.registry_fingerprint(),
+            first_contact: self.first_contact.load(Ordering::Relaxed),
+            uptime_s: self.started.elapsed().as_secs(),
+            settings: self.settings.clone(),
+            log: self.log.clone(),
+            warnings,
+        }
+    }
+
+    /// `GET /v1/info`.
+    fn info(&self) -> api::Info {
+        let info = self.node.agent.info();
+        let facts = self.profile.facts();
+        let (identity, fingerprint) = node::key_texts(&info.identity);
+        let drops = self.node.agent.drops();
+        let drops = drops.iter().filter(|(_, count)| *count > 0);
+        let mut networks = facts.networks.clone();
+        networks.insert(0);
+        networks.insert(info.default_network.0);
+        api::Info {
+            address: self.node.address_in(info.default_network),
+            backbone: info.address.map(|address| address.to_string()),
+            network: info.default_network.0,
+            networks: networks.into_iter().collect(),
+            hostname: facts.hostnames.get(&info.default_network.0).cloned(),
+            tags: facts.tags,
+            visibility: Some(facts.visibility.unwrap_or_else(|| "private".to_owned())),
+            identity,
+            fingerprint,
+            online: info.link == Link::Online,
+            sockets: info.local,
+            observed: info.observed,
+            registry: self.registry(),
+            registry_fingerprint: self.registry_fingerprint(),
+            beacon: self.beacon(),
+            path: self.settings.path.unwrap_or(PathChoice::Auto).to_string(),
+            version: crate::cli::version().to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            drops: drops.map(|(reason, count)| (reason.as_str().to_owned(), count)).collect(),
+        }
+    }
+
+    fn registry(&self) -> String {
+        self.settings.registry.as_ref().map(|r| r.at.to_string()).unwrap_or_default()
+    }
+
+    fn beacon(&self) -> String {
+        start::beacon(&self.settings).map(|beacon| beacon.to_string()).unwrap_or_default()
+    }
+
+    /// The given key's, else the pinned one's.
+    fn registry_fingerprint(&self) -> Option<String> {
+        let pinned = || self.profile.facts().registry_key?.parse().ok();
+        let key = start::registry_key(&self.settings).or_else(pinned)?;
+        Some(node::key_texts(&pilot_core::crypto::identity::IdentityKey(key.0)).1)
+    }
+
+    fn warn(&self, warning: String) {
+        tracing::warn!("{warning}");
+        if let Ok(mut warnings) = self.warnings.lock()
+            && !warnings.contains(&warning)
+        {
+            warnings.push(warning);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What this agent offers its peers, over the agent's streams: echo and data exchange. The
+//! work is in `services`; here it meets the agent.
+
+use super::Shared;
+use super::node::{self, Node, Stream};
+use crate::error::{Code, Failure};
+use crate::home::Home;
+use crate::services::accept::{AcceptLimits, accept_all};
+use crate::services::echo::{self, EchoError};
+use crate::services::inbox::{Inbox, InboxLimits};
+use crate::services::received::{Received, ReceivedLimits};
+use crate::services::send::SendError;
+use crate::services::serve::{self, Exchange};
+use crate::services::unfinished::Unfinished;
+use crate::services::{Accept, Connect};
+use pilot_core::addr::{Address, Port, SocketAddress};
+use pilot_core::node::PathKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The stores behind data exchange.
+pub(crate) struct Offer {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) received: Arc<Received>,
+    pub(crate) unfinished: Arc<Unfinished>,
+}
+
+impl Offer {
+    /// Opens the stores of a home.
+    pub(crate) fn open(home: &Home) -> Result<Offer, Failure> {
+        let inbox = Inbox::open(home.inbox(), InboxLimits::default())
+            .map_err(|e| Failure::io(format!("open {}", home.inbox().display()), e))?;
+        let received = Received::open(home.received(), ReceivedLimits::default())
+            .map_err(|e| Failure::io(format!("open {}", home.received().display()), e))?;
+        let unfinished = Unfinished::open(home.unfinished())
+            .map_err(|e| Failure::io(format!("open {}", home.unfinished().display()), e))?;
+        Ok(Offer { inbox: Arc::new(inbox), received, unfinished: Arc::new(unfinished) })
+    }
+
+    /// Serves both ports until the agent shuts down.
+    pub(crate) fn serve(&self, node: &Node) -> Result<(), Failure> {
+        let streams = Listening(node.listen(Port::ECHO)?);
+        tokio::spawn(accept_all(streams, AcceptLimits::default(), |stream, peer| async move {
+            if let Err(error) = echo::serve(stream).await {
+                tracing::debug!(%peer, %error, "an echo stream broke");
+            }
+        }));
+        let exchange = Arc::new(Exchange {
+            inbox: self.inbox.clone(),
+            received: self.received.clone(),
+            // The node has let only trusted peers come this far, and our grants carry both
+            // rights (`wire.md` 12); narrower ones come with commands that give them.
+            permits: Box::new(|_, _| true),
+        });
+        let streams = Listening(node.listen(Port::DATA_EXCHANGE)?);
+        let serve = move |stream, peer| {
+            let exchange = exchange.clone();
+            async move {
+                if let Err(error) = serve::serve(exchange, peer, stream).await {
+                    tracing::info!(%peer, %error, "a data exchange was closed");
+                }
+            }
+        };
+        tokio::spawn(accept_all(streams, AcceptLimits::default(), serve));
+        Ok(())
+    }
+}
+
+struct Listening(node::Listener);
+
+impl Accept for Listening {
+    type Stream = Stream;
+
+    async fn accept(&mut self) -> Option<(Stream, SocketAddress)> {
+        self.0.accept().await.ok()
+    }
+}
+
+/// The agent as the services' way to peers.
+pub(crate) struct Net<'s> {
+    node: &'s Node,
+    /// The client's own limit for opening a stream.
+    limit: Option<Duration>,
+}
+
+impl<'s> Net<'s> {
+    pub(crate) fn new(shared: &'s Shared, limit: Option<Duration>) -> Self {
+        Net { node: &shared.node, limit }
+    }
+}
+
+impl Connect for Net<'_> {
+    type Stream = Stream;
+    type Error = Failure;
+
+    async fn connect(&self, to: Address, port: Port) -> Result<Stream, Failure> {
+        self.node.connect(to, port, self.limit).await
+    }
+
+    fn is_final(error: &Failure) -> bool {
+        // A stream that ended while it was opened (the peer restarts) is worth another one.
+        !matches!(error.code, Code::Ended | Code::Busy | Code::Full)
+    }
+
+    async fn path(&self, peer: Address) -> PathKind {
+        self.node.path(peer)
+    }
+}
+
+/// Why a message or file was not delivered; `is_limited` if the client set the time.
+pub(crate) fn from_send(error: SendError<Failure>, is_limited: bool) -> Failure {
+    use pilot_core::service::exchange::{Failure as NotStored, Refusal};
+    match error {
+        SendError::Connect(failure) => failure,
+        SendError::Broken(e) => match node::from_io(&e) {
+            Some(failure) if failure.code == Code::NotTrusted => failure,
+            _ => Failure::new(Code::Interrupted, format!("the stream broke: {e}")),
+        },
+        SendError::Refused(refusal) => {
+            let code = match refusal {
+                Refusal::NotPermitted => Code::NotPermitted,
+                Refusal::Busy => Code::Busy,
+                Refusal::Full => Code::Full,
+                Refusal::TooLarge => Code::TooLarge,
+                Refusal::BadName => Code::Usage,
+                _ => Code::Rejected,
+            };
+            Failure::new(code, format!("the other side refused: {refusal}"))
+                .hint("its inbox or received folder may be full: ask its owner")
+        }
+        SendError::NotStored(reason) => {
+            let code = match reason {
+                NotStored::Full => Code::Full,
+                NotStored::Superseded => Code::Interrupted,
+                _ => Code::Integrity,
+            };
+            Failure::new(code, format!("the other side has not stored it: {reason}"))
+        }
+        SendError::Protocol(e) => {
+            let message = format!("the other side does not keep to the protocol: {e}");
+            Failure::new(Code::Unsupported, message)
+        }
+        SendError::Source(e) => Failure::io("read the content", e),
+        SendError::Size => {
+            Failure::new(Code::Usage, "the content is not as long as announced")
+                .hint("the file was changed meanwhile: send it again")
+        }
+        SendError::TimedOut if is_limited => {
+            Failure::new(Code::Timeout, "not delivered within the time given")
+        }
+        SendError::TimedOut => Failure::new(Code::NoAnswer, "the other side does not answer"),
+        SendError::Offer(e) => Failure::new(Code::Usage, e.to_string()),
+    }
+}
+
+/// Why an echo failed.
+pub(crate) fn from_echo(error: EchoError<Failure>) -> Failure {
+    match error {
+        EchoError::Connect(failure) => failure,
+        EchoError::Stream(e) => node::from_io(&e)
+            .unwrap_or_else(|| Failure::new(Code::Ended, format!("the stream broke: {e}"))),
+        EchoError::Corrupt => {
+            Failure::new(Code::Integrity, "other bytes came back than were sent")
+                .hint("the other side's echo is broken, or something worse: do not rely on it")
+        }
+    }
+}

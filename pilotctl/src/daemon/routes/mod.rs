@@ -1,0 +1,63 @@
+//! The routes of the daemon's API: each takes apart what came, asks the agent or a service, and
+//! puts the answer into its envelope.
+
+mod agent;
+mod exchange;
+mod stream;
+
+use super::Shared;
+use crate::api;
+use crate::error::Failure;
+use crate::http::{JSON_MAX, answer};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::Response;
+use axum::routing::{delete, get, post, put};
+use std::sync::Arc;
+
+/// What each handler is given.
+type Cx = State<Arc<Shared>>;
+
+/// All routes.
+pub(super) fn routes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/stop", post(stop))
+        .route("/v1/info", get(agent::info))
+        .route("/v1/peers", get(agent::peers))
+        .route("/v1/connections", get(agent::connections))
+        .route("/v1/networks/{network}", put(agent::join).delete(agent::leave))
+        .route("/v1/hostname", put(agent::set_hostname).delete(agent::clear_hostname))
+        .route("/v1/visibility", put(agent::set_visibility))
+        .route("/v1/tags", put(agent::set_tags))
+        .route("/v1/resolve", get(agent::resolve))
+        .route("/v1/discover", get(agent::discover))
+        .route("/v1/trust", get(agent::trusted))
+        .route("/v1/trust/requests", post(agent::request_trust))
+        .route("/v1/trust/pending", get(agent::pending))
+        .route("/v1/trust/approve", post(agent::approve))
+        .route("/v1/trust/refuse", post(agent::refuse))
+        .route("/v1/trust/revoke", post(agent::revoke))
+        .route("/v1/messages", post(exchange::send_message))
+        .route("/v1/inbox", get(exchange::inbox))
+        .route("/v1/inbox/{seq}", delete(exchange::delete_message))
+        .route("/v1/received", get(exchange::received))
+        .route("/v1/echo", post(exchange::echo))
+        .route("/v1/connect", post(stream::connect))
+        .route("/v1/listen", post(stream::listen))
+        .route("/v1/streams/{id}", get(stream::end))
+        .layer(DefaultBodyLimit::max(JSON_MAX))
+        // A file is as long as it is: its bytes pass through.
+        .route("/v1/files", post(exchange::send_file).layer(DefaultBodyLimit::disable()))
+        .with_state(shared)
+}
+
+async fn status(State(shared): Cx) -> Response {
+    answer(Ok(shared.status()))
+}
+
+async fn stop(State(shared): Cx) -> Response {
+    tracing::info!("asked to stop");
+    shared.stop.send_replace(true);
+    answer(Ok::<_, Failure>(api::Nothing {}))
+}

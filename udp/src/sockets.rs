@@ -1,0 +1,188 @@
+//! All sockets of one machine.
+
+use crate::bind::{self, BindError, BindOptions};
+use crate::candidates::{CANDIDATES_MAX, local_candidates};
+use crate::socket::{Bound, typed};
+use pilot_core::drive::{Datagrams, IoError, Received};
+use pilot_core::machine::{SocketId, Transmit};
+use socket2::SockRef;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
+
+/// Most auxiliary sockets: a spray over 256 ports (`nat.md`).
+pub const AUXILIARY_MAX: usize = 256;
+
+/// A socket as a runtime registers it with its event queue.
+pub trait Reactor: Sized {
+    /// Registers a non-blocking socket.
+    fn register(socket: UdpSocket) -> io::Result<Self>;
+
+    /// The socket itself.
+    fn sock_ref(&self) -> SockRef<'_>;
+
+    /// Runs a receive call and, if it would block, waits for readiness from then on. May say
+    /// [`io::ErrorKind::WouldBlock`] without running it, if it knows that nothing is there.
+    fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T>;
+
+    /// The same for a send call.
+    fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T>;
+}
+
+/// Without any event queue: tried whenever it is asked for.
+impl Reactor for UdpSocket {
+    fn register(socket: UdpSocket) -> io::Result<Self> {
+        Ok(socket)
+    }
+
+    fn sock_ref(&self) -> SockRef<'_> {
+        SockRef::from(self)
+    }
+
+    fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        call()
+    }
+
+    fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        call()
+    }
+}
+
+/// The sockets of one machine: the main one, which is one system socket per address family,
+/// and up to [`AUXILIARY_MAX`] auxiliary ones.
+pub struct UdpSockets<S = UdpSocket> {
+    /// The main sockets first, then auxiliary ones in no order.
+    sockets: Vec<Bound<S>>,
+    main: usize,
+    /// Where the next receive call begins, so that no socket starves another.
+    cursor: usize,
+    /// Where the socket is that refused the last packet.
+    blocked: Option<usize>,
+}
+
+impl<S> fmt::Debug for UdpSockets<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.sockets.iter().map(|s| (s.id, s.local))).finish()
+    }
+}
+
+impl<S: Reactor> UdpSockets<S> {
+    /// Binds the main socket.
+    pub fn bind(options: &BindOptions) -> Result<Self, BindError> {
+        let mut sockets = Vec::new();
+        for socket in bind::bind(options)? {
+            let local = socket.local_addr().unwrap_or(([0, 0, 0, 0], options.port).into());
+            let is_dual = options.listen.is_some() && local.ip() == Ipv6Addr::UNSPECIFIED;
+            let bound = Bound::new(SocketId(0), socket, is_dual, Some(options.buffer_bytes))
+                .map_err(|source| BindError::Io { address: local, source })?;
+            sockets.push(bound);
+        }
+        Ok(UdpSockets { main: sockets.len(), sockets, cursor: 0, blocked: None })
+    }
+
+    /// The addresses that the main socket is bound to, the wildcard address among them.
+    pub fn local_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.sockets[..self.main].iter().map(|bound| bound.local)
+    }
+
+    /// Whether the main socket can send to addresses of this family.
+    pub fn reaches(&self, remote: SocketAddr) -> bool {
+        self.sockets[..self.main].iter().any(|bound| bound.reaches(remote))
+    }
+
+    /// The host candidates: addresses of this host with the main socket's port, best first, at
+    /// most [`CANDIDATES_MAX`]. A socket bound to one address has that one alone.
+    pub fn candidates(&self) -> io::Result<Vec<SocketAddr>> {
+        let mut found = Vec::new();
+        let hosts = local_candidates()?;
+        for bound in &self.sockets[..self.main] {
+            let port = bound.local.port();
+            if bound.local.ip().is_unspecified() {
+                let reached = hosts.iter().map(|ip| SocketAddr::new(*ip, port));
+                found.extend(reached.filter(|address| bound.reaches(*address)));
+            } else {
+                found.push(bound.local);
+            }
+        }
+        // Keep the hosts' order over both families.
+        found.sort_by_key(|address| hosts.iter().position(|ip| *ip == address.ip()));
+        found.truncate(CANDIDATES_MAX);
+        Ok(found)
+    }
+
+    /// All registered sockets, main and auxiliary.
+    pub fn reactors(&self) -> impl Iterator<Item = &S> {
+        self.sockets.iter().map(|bound| &bound.reactor)
+    }
+
+    /// The socket that refused the last packet, and that has to become writable.
+    pub fn blocked(&self) -> Option<&S> {
+        self.blocked.and_then(|at| self.sockets.get(at)).map(|bound| &bound.reactor)
+    }
+
+    fn open_auxiliary(&mut self, id: SocketId) -> Result<(), IoError> {
+        if self.sockets.len() - self.main >= AUXILIARY_MAX {
+            return Err(IoError::Full);
+        }
+        if self.sockets.iter().any(|bound| bound.id == id) {
+            return Ok(());
+        }
+        // Like the main socket, but on any port. IPv4 where there is any: auxiliary sockets
+        // are for NATs, and IPv6 has none.
+        let any_v4 = |s: &&Bound<S>| s.local.is_ipv4() || s.is_dual;
+        let model = self.sockets[..self.main].iter().find(any_v4).unwrap_or(&self.sockets[0]);
+        let ip = if model.is_dual { Ipv4Addr::UNSPECIFIED.into() } else { model.local.ip() };
+        let ip: IpAddr = ip;
+        let socket = bind::bind_one(SocketAddr::new(ip, 0), true).map_err(|error| match error {
+            BindError::Io { source, .. } => typed(source),
+            BindError::Denied(_) => IoError::Denied,
+            BindError::Taken(_) => IoError::Full,
+            BindError::NotLocal(_) => IoError::Unreachable,
+        })?;
+        self.sockets.push(Bound::new(id, socket, false, None).map_err(typed)?);
+        Ok(())
+    }
+}
+
+impl<S: Reactor> Datagrams for UdpSockets<S> {
+    fn recv(&mut self, buf: &mut [u8]) -> Result<Received, IoError> {
+        for _ in 0..self.sockets.len() {
+            let at = self.cursor;
+            self.cursor = if at + 1 == self.sockets.len() { 0 } else { at + 1 };
+            match self.sockets[at].recv(buf) {
+                Err(IoError::WouldBlock) => {}
+                result => return result,
+            }
+        }
+        Err(IoError::WouldBlock)
+    }
+
+    fn send(&mut self, transmit: &Transmit, bytes: &[u8]) -> Result<(), IoError> {
+        let Transmit { path, .. } = transmit;
+        let fits = |bound: &Bound<S>| bound.id == path.socket && bound.reaches(path.remote);
+        let at = self.sockets.iter().position(fits).ok_or(IoError::NoSocket)?;
+        let sent = self.sockets[at].send(transmit, bytes);
+        self.blocked = (sent == Err(IoError::WouldBlock)).then_some(at);
+        sent
+    }
+
+    fn max_segments(&self) -> NonZeroUsize {
+        let least = self.sockets[..self.main].iter().map(Bound::max_segments).min();
+        least.and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn open(&mut self, socket: SocketId) -> Result<(), IoError> {
+        self.open_auxiliary(socket)
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        let auxiliary = self.sockets.iter().skip(self.main).position(|bound| bound.id == socket);
+        if let Some(n) = auxiliary {
+            self.sockets.swap_remove(self.main + n);
+            // Places have changed.
+            self.cursor = 0;
+            self.blocked = None;
+        }
+    }
+}
