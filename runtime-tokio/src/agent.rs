@@ -273,7 +273,7 @@ impl Agent {
         network: Option<NetworkId>,
     ) -> Result<AgentInfo, DirectoryError> {
         match self.request(Command::Resolve { target: target.into(), network }).await? {
-            Owned::Agent(agent) => Ok(agent),
+            Owned::Agent(agent) => Ok(*agent),
             _ => Err(RequestError::NotFound.into()),
         }
     }
@@ -389,14 +389,14 @@ impl Drop for Asked<'_> {
 /// An answer, out of the node.
 enum Owned {
     Done,
-    Agent(AgentInfo),
+    Agent(Box<AgentInfo>),
     Page(Vec<AgentInfo>, Option<u64>),
 }
 
 impl Owned {
     fn from_answer(answer: Answer<'_>) -> Self {
         match answer {
-            Answer::Agent(agent) => Owned::Agent(agent),
+            Answer::Agent(agent) => Owned::Agent(Box::new(agent)),
             Answer::Page(page) => {
                 let next = page.next_cursor();
                 Owned::Page(page.collect(), next)

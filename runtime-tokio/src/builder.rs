@@ -3,7 +3,7 @@
 use crate::agent::{Agent, AgentInner};
 use crate::clock::Clock;
 use crate::driver::{Sockets, UdpDriver};
-use crate::error::BindError;
+use crate::error::StartError;
 use crate::household::Household;
 use crate::owner::{AgentNode, AgentOwner};
 use crate::store::{MemoryStore, Store};
@@ -136,9 +136,9 @@ impl Builder {
 
     /// Binds the sockets, reads the stored state and starts the agent's tasks on the current
     /// tokio runtime. Does not wait for the registry; [`Agent::ready`] does.
-    pub async fn bind(mut self) -> Result<Agent, BindError> {
+    pub async fn bind(mut self) -> Result<Agent, StartError> {
         let registry: RegistryLocation =
-            parse(self.registry.as_ref().ok_or(BindError::NoRegistry)?)?;
+            parse(self.registry.as_ref().ok_or(StartError::NoRegistry)?)?;
         let beacon = match &self.beacon {
             Some(text) => parse(text)?,
             None => HostPort { host: registry.at.host.clone(), port: Some(BEACON_PORT) },
@@ -151,12 +151,12 @@ impl Builder {
         }
         self.config.registry_key = registry.key;
         let sockets = Sockets::bind(&self.sockets)?;
-        let (store, facts) = load(self.store).await.map_err(BindError::Store)?;
+        let (store, facts) = load(self.store).await.map_err(StartError::Store)?;
         let seed = match self.seed {
             Some(seed) => seed,
             None => {
                 let mut seed = [0; 32];
-                getrandom::fill(&mut seed).map_err(BindError::Entropy)?;
+                getrandom::fill(&mut seed).map_err(StartError::Entropy)?;
                 seed
             }
         };
@@ -169,6 +169,8 @@ impl Builder {
         for (key, value) in &facts {
             node.load(*key, value)?;
         }
+        // Without a list of interfaces there are no host candidates, and the beacon still
+        // tells peers where it sees us.
         let locals = sockets.candidates().unwrap_or_default();
         // Refused only after a shutdown.
         let _ = node.command(now, Command::NetworkChanged { locals: &locals });
@@ -180,8 +182,8 @@ impl Builder {
     }
 }
 
-fn parse<T: FromStr<Err = LocationError>>(text: &str) -> Result<T, BindError> {
-    text.parse().map_err(|source| BindError::Location { text: text.to_owned(), source })
+fn parse<T: FromStr<Err = LocationError>>(text: &str) -> Result<T, StartError> {
+    text.parse().map_err(|source| StartError::Location { text: text.to_owned(), source })
 }
 
 type Facts = Vec<([u8; 8], Vec<u8>)>;

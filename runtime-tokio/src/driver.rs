@@ -12,7 +12,7 @@ use pilot_udp::{Reactor, SockRef, UdpSockets};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use tokio::io::Interest;
@@ -182,11 +182,6 @@ impl<M: Machine + Send + 'static, O: Owner<M>> UdpDriver<M, O> {
         inner.sockets.iter().flat_map(UdpSockets::local_addresses).collect()
     }
 
-    /// The host candidates, see [`UdpSockets::candidates`]; none after the end.
-    pub fn candidates(&self) -> io::Result<Vec<SocketAddr>> {
-        self.shared.lock().sockets.as_ref().map_or(Ok(Vec::new()), UdpSockets::candidates)
-    }
-
     /// Whether the main socket can send to an address of this family.
     pub fn reaches(&self, remote: SocketAddr) -> bool {
         self.shared.lock().sockets.as_ref().is_some_and(|sockets| sockets.reaches(remote))
@@ -283,8 +278,9 @@ async fn run<M: Machine + Send + 'static, O: Owner<M>>(shared: Arc<Shared<M, O>>
                 },
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        // Not `wake_by_ref`: a task that is always runnable keeps tokio from asking the system
+        // for events, and acknowledgements would be seen only every 61 polls.
+        pin!(tokio::task::yield_now()).poll(cx)
     })
     .await;
     shared.ended.send_replace(true);

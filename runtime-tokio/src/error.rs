@@ -8,7 +8,7 @@ use std::io;
 /// Why an agent could not be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum BindError {
+pub enum StartError {
     /// No registry was named.
     #[error("an agent needs a registry")]
     NoRegistry,

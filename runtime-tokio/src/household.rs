@@ -9,6 +9,7 @@ use crate::store::{Change, Store};
 use pilot_core::drive::{BEACON_PORT, HostPort, REGISTRY_PORT};
 use pilot_core::node::Command;
 use pilot_core::time::Duration;
+use pilot_udp::host_candidates;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
@@ -32,6 +33,8 @@ const CHANGES: usize = 256;
 const VALUE: usize = 4 * 1024;
 /// A commit that failed is tried again after this time, and a name looked up again.
 const RETRY: Duration = Duration::from_secs(1);
+/// The longest distance of two attempts to look the beacon up for the first time.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The clocks are compared this often ...
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 /// ... and the interfaces listed at every so many of these.
@@ -129,10 +132,7 @@ impl Household {
             }
             let carried = tokio::select! {
                 written = writer.write(&output[pending.clone()]), if !pending.is_empty() => {
-                    written.map(|n| {
-                        pending.start += n;
-                        n
-                    })
+                    written.inspect(|n| pending.start += n)
                 }
                 read = reader.read(&mut input) => {
                     if let Ok(n @ 1..) = read {
@@ -199,6 +199,7 @@ impl Household {
     /// Tells the node where the beacon is, at the start and whenever that changes.
     async fn keep_beacon(&self) {
         let mut known = None;
+        let mut pause = RETRY;
         loop {
             match lookup(&self.beacon, BEACON_PORT).await {
                 Ok(addresses) => {
@@ -220,6 +221,9 @@ impl Household {
             sleep(RETRY).await;
             if known.is_some() {
                 self.signals.resolve.notified().await;
+            } else {
+                pause = (pause * 2).min(RETRY_MAX);
+                let _ = timeout(pause, self.signals.resolve.notified()).await;
             }
         }
     }
@@ -240,7 +244,7 @@ impl Household {
                 });
             }
             if n.is_multiple_of(CHECKS_PER_LISTING)
-                && let Ok(found) = self.driver.candidates()
+                && let Ok(found) = host_candidates(&self.driver.local_addresses())
                 && found != locals
             {
                 locals = found;

@@ -78,7 +78,7 @@ pub use clock::Clock;
 pub use datagrams::Datagrams;
 pub use driver::{Access, Owner, Socket, Sockets, UdpDriver};
 pub use error::{
-    BindError, ConnectError, DatagramsError, DirectoryError, ListenError, ReadyError, SendError,
+    ConnectError, DatagramsError, DirectoryError, ListenError, ReadyError, SendError, StartError,
     StreamFailure, TrustError,
 };
 pub use event::AgentEvent;
@@ -94,4 +94,4 @@ pub use pilot_core::node::{
     AgentInfo, Link, PathKind, PathPolicy, PeerInfo, RequestError, StreamEnd, Target,
     TrustRequestInfo,
 };
-pub use pilot_udp::BindOptions;
+pub use pilot_udp::{BindError, BindOptions};

@@ -60,6 +60,8 @@ impl AgentOwner {
             Event::DialRegistry => {
                 self.wishes.dial = true;
                 self.signals.registry.notify_one();
+                // Who looks for the registry anew may find the beacon elsewhere, too.
+                self.signals.resolve.notify_one();
             }
             Event::CloseRegistry => {
                 self.wishes = Wishes { dial: false, close: true };

@@ -2,7 +2,7 @@
 
 use if_addrs::{IfOperStatus, Interface};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Most addresses that [`local_candidates`] returns; the core uses no more.
 pub const CANDIDATES_MAX: usize = 16;
@@ -51,6 +51,24 @@ fn is_up(interface: &Interface) -> bool {
     matches!(interface.oper_status, IfOperStatus::Up | IfOperStatus::Unknown)
 }
 
+/// The host candidates of sockets bound to `bound`: the addresses of this host with their
+/// ports, best first, at most [`CANDIDATES_MAX`]. A socket that is bound to one address has
+/// that one alone; one that is bound to `[::]` has IPv4, too, unless another socket has it.
+pub fn host_candidates(bound: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
+    let hosts = local_candidates()?;
+    let mut found: Vec<SocketAddr> =
+        bound.iter().copied().filter(|address| !address.ip().is_unspecified()).collect();
+    let port_for = |ip: &IpAddr| {
+        let wildcards = || bound.iter().filter(|address| address.ip().is_unspecified());
+        let own = wildcards().find(|address| address.is_ipv4() == ip.is_ipv4());
+        let dual = || wildcards().find(|address| address.is_ipv6() && ip.is_ipv4());
+        own.or_else(dual).map(SocketAddr::port)
+    };
+    found.extend(hosts.iter().filter_map(|ip| Some(SocketAddr::new(*ip, port_for(ip)?))));
+    found.truncate(CANDIDATES_MAX);
+    Ok(found)
+}
+
 /// The addresses of this host's interfaces, best first, each once, at most
 /// [`CANDIDATES_MAX`]. Loopback addresses only if there are no others.
 pub fn local_candidates() -> io::Result<Vec<IpAddr>> {
@@ -96,6 +114,22 @@ mod tests {
         for none in ["0.0.0.0", "::", "fe80::1", "224.0.0.1", "ff02::1", "255.255.255.255"] {
             assert_eq!(rank("eth0", ip(none), true), None, "{none}");
         }
+    }
+
+    #[test]
+    fn candidates_have_the_port_of_their_family() {
+        let hosts = local_candidates().unwrap();
+        let bound: [SocketAddr; 2] =
+            ["0.0.0.0:1000".parse().unwrap(), "[::]:2000".parse().unwrap()];
+        let found = host_candidates(&bound).unwrap();
+        assert_eq!(found.iter().map(SocketAddr::ip).collect::<Vec<_>>(), hosts);
+        assert!(found.iter().all(|c| c.port() == if c.is_ipv4() { 1000 } else { 2000 }));
+        let dual = host_candidates(&bound[1..]).unwrap();
+        assert_eq!(dual.iter().map(SocketAddr::ip).collect::<Vec<_>>(), hosts);
+        assert!(dual.iter().all(|c| c.port() == 2000));
+        let one = ["192.0.2.5:7".parse().unwrap()];
+        assert_eq!(host_candidates(&one).unwrap(), one);
+        assert!(host_candidates(&bound[..1]).unwrap().iter().all(SocketAddr::is_ipv4));
     }
 
     #[test]

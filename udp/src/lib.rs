@@ -7,7 +7,7 @@
 //! ([`Reactor`]): a plain [`std::net::UdpSocket`] is tried whenever it is asked for, and a
 //! runtime's own type spares the system call while it knows that nothing is there.
 //!
-//! [`local_candidates`] lists the addresses at which this host may be reached.
+//! [`host_candidates`] lists the addresses at which this host may be reached.
 #![forbid(unsafe_code)]
 
 mod bind;
@@ -16,6 +16,6 @@ mod socket;
 mod sockets;
 
 pub use bind::{BindError, BindOptions};
-pub use candidates::{CANDIDATES_MAX, local_candidates};
+pub use candidates::{CANDIDATES_MAX, host_candidates, local_candidates};
 pub use socket2::SockRef;
 pub use sockets::{AUXILIARY_MAX, Reactor, UdpSockets};

@@ -9,6 +9,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 /// Local addresses that are remembered as gone.
 const GONE: usize = 4;
+/// Receive errors in a row after which a socket is left alone until it becomes readable anew:
+/// a runtime takes a socket for readable until a call would block, so one that does nothing
+/// but fail would keep its driver spinning.
+const RECEIVE_ERRORS: u32 = 4;
 
 pub(crate) struct Bound<S> {
     pub(crate) id: SocketId,
@@ -23,6 +27,8 @@ pub(crate) struct Bound<S> {
     /// ECN support; so the source is left to the system until something arrives on it again.
     gone: [Option<IpAddr>; GONE],
     next_gone: usize,
+    /// Receive calls in a row that failed otherwise than by blocking.
+    receive_errors: u32,
 }
 
 /// The socket's own hop limits, and whether one of them could not be restored.
@@ -54,8 +60,17 @@ impl<S: Reactor> Bound<S> {
             is_stale: false,
         };
         let reactor = S::register(socket)?;
-        let (gone, next_gone) = ([None; GONE], 0);
-        Ok(Bound { id, reactor, local, is_dual, state, hop_limits, gone, next_gone })
+        Ok(Bound {
+            id,
+            reactor,
+            local,
+            is_dual,
+            state,
+            hop_limits,
+            gone: [None; GONE],
+            next_gone: 0,
+            receive_errors: 0,
+        })
     }
 
     /// Whether it can send to this address.
@@ -70,12 +85,18 @@ impl<S: Reactor> Bound<S> {
     pub(crate) fn recv(&mut self, buf: &mut [u8]) -> Result<Received, IoError> {
         let mut meta = [RecvMeta::default()];
         let sock = self.reactor.sock_ref();
-        self.reactor
-            .try_recv(|| {
-                let mut bufs = [IoSliceMut::new(buf)];
-                self.state.recv(UdpSockRef::from(&*sock), &mut bufs, &mut meta)
-            })
-            .map_err(typed)?;
+        let received = self.reactor.try_recv(|| {
+            if self.receive_errors >= RECEIVE_ERRORS {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let mut bufs = [IoSliceMut::new(buf)];
+            self.state.recv(UdpSockRef::from(&*sock), &mut bufs, &mut meta)
+        });
+        self.receive_errors = match &received {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => self.receive_errors + 1,
+            _ => 0,
+        };
+        received.map_err(typed)?;
         let meta = &meta[0];
         let local = meta.dst_ip.map(|ip| ip.to_canonical()).filter(is_unicast);
         if let Some(local) = local {

@@ -1,7 +1,7 @@
 //! All sockets of one machine.
 
 use crate::bind::{self, BindError, BindOptions};
-use crate::candidates::{CANDIDATES_MAX, local_candidates};
+use crate::candidates::host_candidates;
 use crate::socket::{Bound, typed};
 use pilot_core::drive::{Datagrams, IoError, Received};
 use pilot_core::machine::{SocketId, Transmit};
@@ -91,24 +91,9 @@ impl<S: Reactor> UdpSockets<S> {
         self.sockets[..self.main].iter().any(|bound| bound.reaches(remote))
     }
 
-    /// The host candidates: addresses of this host with the main socket's port, best first, at
-    /// most [`CANDIDATES_MAX`]. A socket bound to one address has that one alone.
+    /// The main socket's host candidates, see [`host_candidates`].
     pub fn candidates(&self) -> io::Result<Vec<SocketAddr>> {
-        let mut found = Vec::new();
-        let hosts = local_candidates()?;
-        for bound in &self.sockets[..self.main] {
-            let port = bound.local.port();
-            if bound.local.ip().is_unspecified() {
-                let reached = hosts.iter().map(|ip| SocketAddr::new(*ip, port));
-                found.extend(reached.filter(|address| bound.reaches(*address)));
-            } else {
-                found.push(bound.local);
-            }
-        }
-        // Keep the hosts' order over both families.
-        found.sort_by_key(|address| hosts.iter().position(|ip| *ip == address.ip()));
-        found.truncate(CANDIDATES_MAX);
-        Ok(found)
+        host_candidates(&self.local_addresses().collect::<Vec<_>>())
     }
 
     /// All registered sockets, main and auxiliary.
@@ -119,6 +104,20 @@ impl<S: Reactor> UdpSockets<S> {
     /// The socket that refused the last packet, and that has to become writable.
     pub fn blocked(&self) -> Option<&S> {
         self.blocked.and_then(|at| self.sockets.get(at)).map(|bound| &bound.reactor)
+    }
+
+    /// Binds a further socket to exactly this address, under an id of its own. Returns the
+    /// address with the port that it got.
+    pub fn bind_as(&mut self, id: SocketId, address: SocketAddr) -> Result<SocketAddr, BindError> {
+        let failed = |source| BindError::Io { address, source };
+        if self.sockets.iter().any(|bound| bound.id == id) {
+            return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        }
+        let socket = bind::bind_one(address, true)?;
+        let bound = Bound::new(id, socket, false, None).map_err(failed)?;
+        let local = bound.local;
+        self.sockets.push(bound);
+        Ok(local)
     }
 
     fn open_auxiliary(&mut self, id: SocketId) -> Result<(), IoError> {

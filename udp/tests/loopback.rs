@@ -147,6 +147,46 @@ fn one_packet_and_only_that_one_has_the_hop_limit() {
     assert_ne!(seen[0], 3);
 }
 
+/// A socket whose receive calls fail after they have run.
+struct Broken(UdpSocket);
+
+impl Reactor for Broken {
+    fn register(socket: UdpSocket) -> io::Result<Self> {
+        Ok(Broken(socket))
+    }
+
+    fn sock_ref(&self) -> SockRef<'_> {
+        SockRef::from(&self.0)
+    }
+
+    fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        call().and(Err(io::ErrorKind::NetworkDown.into()))
+    }
+
+    fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        call()
+    }
+}
+
+/// Otherwise a runtime takes it for readable, and its driver spins.
+#[test]
+fn a_socket_that_only_fails_would_block_now_and_then() {
+    let listen = Some(SocketAddr::new(V4, 0));
+    let mut broken =
+        UdpSockets::<Broken>::bind(&BindOptions { listen, ..Default::default() }).unwrap();
+    let mut peer = bind(V4);
+    for _ in 0..20 {
+        peer.send(&to(address(&broken), 1), b"x").unwrap();
+    }
+    let mut buf = vec![0; RECEIVE_BUFFER];
+    for _ in 0..3 {
+        for _ in 0..4 {
+            assert_eq!(broken.recv(&mut buf), Err(IoError::Unreachable));
+        }
+        assert_eq!(broken.recv(&mut buf), Err(IoError::WouldBlock));
+    }
+}
+
 #[test]
 fn too_large_is_typed() {
     for ip in families() {
@@ -239,6 +279,21 @@ fn auxiliary_sockets_open_receive_send_and_close() {
         a.open(SocketId(n)).unwrap();
     }
     assert_eq!(a.open(SocketId(999)), Err(IoError::Full));
+}
+
+/// A beacon with two addresses and two ports (RFC 5780) has a socket for each of the four.
+#[test]
+fn further_sockets_are_bound_to_given_addresses() {
+    let mut a = bind(V4);
+    let mut peer = bind(V4);
+    let mut buf = vec![0; RECEIVE_BUFFER];
+    let second = a.bind_as(SocketId(1), SocketAddr::new(V4, 0)).unwrap();
+    assert!(matches!(a.bind_as(SocketId(2), second), Err(BindError::Taken(_))));
+    peer.send(&to(second, 2), b"hi").unwrap();
+    let received = recv(&mut a, &mut buf);
+    assert_eq!((received.path.socket, received.path.remote), (SocketId(1), address(&peer)));
+    a.send(&Transmit { path: received.path, ..to(received.path.remote, 2) }, b"ho").unwrap();
+    assert_eq!(recv(&mut peer, &mut buf).path.remote, second);
 }
 
 #[test]

@@ -395,3 +395,141 @@ impl<W: Waken> Hub<W> {
 fn gone<T>() -> Poll<Result<T, StreamError>> {
     Poll::Ready(Err(StreamError::Ended(StreamEnd::Reset)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::NodeId;
+    use crate::node::Link;
+
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    struct Number(u32);
+
+    impl Waken for Number {
+        fn is_same(&self, other: &Self) -> bool {
+            self == other
+        }
+    }
+
+    fn hub() -> Hub<Number> {
+        Hub::new(&Limits::small())
+    }
+
+    fn woken(hub: &mut Hub<Number>) -> Vec<Number> {
+        let mut out = Vec::new();
+        hub.take_woken(&mut out);
+        out
+    }
+
+    fn stream(index: u64) -> StreamId {
+        StreamId(crate::slab::Key::from_bits(index))
+    }
+
+    const HERE: Address = Address::backbone(NodeId(16));
+
+    #[test]
+    fn events_wake_whom_they_concern() {
+        let mut hub = hub();
+        let (a, b) = (stream(0), stream(1));
+        for (id, n) in [(a, 10), (b, 20)] {
+            hub.adopt(id);
+            let _ = hub.pend_stream::<()>(id, Side::Read, &Number(n));
+            let _ = hub.pend_stream::<()>(id, Side::Write, &Number(n + 1));
+        }
+        assert_eq!(hub.handle_event(Event::StreamReadable(a)), None);
+        assert_eq!(woken(&mut hub), [Number(10)]);
+        assert_eq!(hub.handle_event(Event::StreamWritable(b)), None);
+        assert_eq!(woken(&mut hub), [Number(21)]);
+        assert_eq!(hub.handle_event(Event::StreamClosed(b, StreamEnd::Aborted)), None);
+        assert_eq!(woken(&mut hub), [Number(20)]);
+        assert_eq!(hub.handle_event(Event::StreamOpened(a)), None);
+        assert_eq!(woken(&mut hub), [Number(11)]);
+        let offline = Event::LinkChanged(Link::Offline);
+        assert_eq!(hub.handle_event(offline), Some(offline));
+        assert_eq!(hub.streams().collect::<Vec<_>>(), [a, b]);
+    }
+
+    #[test]
+    fn ports_and_requests_are_told_apart() {
+        let mut hub = hub();
+        let waits = [
+            WaitFor::Accept(Port(7)),
+            WaitFor::Accept(Port(8)),
+            WaitFor::Datagram(Port(7)),
+            WaitFor::Request(RequestId(7)),
+        ];
+        let mut tickets = [Ticket::NONE; 4];
+        for (n, what) in waits.into_iter().enumerate() {
+            let pending: Poll<Result<(), ()>> =
+                hub.pend(&mut tickets[n], what, &Number(n as u32), ());
+            assert!(pending.is_pending());
+        }
+        assert_eq!(hub.handle_event(Event::Acceptable(Port(7))), None);
+        assert_eq!(woken(&mut hub), [Number(0)]);
+        assert_eq!(hub.handle_event(Event::Answered(RequestId(7))), None);
+        assert_eq!(woken(&mut hub), [Number(3)]);
+    }
+
+    #[test]
+    fn a_datagram_wakes_its_port_once_and_an_unbound_one_is_counted() {
+        let mut hub = hub();
+        let from = SocketAddress { address: HERE, port: Port(1) };
+        hub.handle_payload(from, Port(5), b"lost");
+        assert_eq!(hub.drops().get(DropReason::NoListener), 1);
+        hub.inboxes.insert(Port(5), Inbox::default());
+        let (mut first, mut second) = (Ticket::NONE, Ticket::NONE);
+        let mut buf = [0; 8];
+        assert!(hub.poll_datagram(Port(5), &mut first, &mut buf, &Number(1)).is_pending());
+        assert!(hub.poll_datagram(Port(5), &mut second, &mut buf, &Number(2)).is_pending());
+        hub.handle_payload(from, Port(5), b"a");
+        assert_eq!(woken(&mut hub), [Number(1), Number(2)]);
+        // The second finds nothing, parks again, and is woken although the inbox was never
+        // empty when the next ones came.
+        let got = hub.poll_datagram(Port(5), &mut first, &mut buf, &Number(1));
+        assert_eq!(got, Poll::Ready(Ok((1, from))));
+        hub.handle_payload(from, Port(5), b"bc");
+        assert!(woken(&mut hub).is_empty());
+        hub.handle_payload(from, Port(5), b"def");
+        assert!(hub.poll_datagram(Port(5), &mut first, &mut buf, &Number(1)).is_ready());
+        let got = hub.poll_datagram(Port(5), &mut second, &mut buf, &Number(2));
+        assert_eq!(got, Poll::Ready(Ok((3, from))));
+        hub.handle_payload(from, Port(5), &[0; 100]);
+        assert!(hub.poll_datagram(Port(5), &mut first, &mut buf, &Number(1)).is_ready());
+        for _ in 0..5000 {
+            hub.handle_payload(from, Port(5), &[0; 1000]);
+        }
+        assert!(hub.drops().get(DropReason::Inbox) > 4000);
+    }
+
+    #[test]
+    fn registration_and_its_refusal_are_seen_by_those_who_wait_and_those_who_ask_later() {
+        let mut hub = hub();
+        let mut ticket = Ticket::NONE;
+        assert!(hub.poll_registered(&mut ticket, &Number(1)).is_pending());
+        assert!(hub.handle_event(Event::Registered(HERE)).is_some());
+        assert_eq!(woken(&mut hub), [Number(1)]);
+        assert_eq!(hub.poll_registered(&mut ticket, &Number(1)), Poll::Ready(Ok(HERE)));
+        assert!(hub.handle_event(Event::Fenced).is_some());
+        let fenced = Poll::Ready(Err(Refusal::Fenced));
+        assert_eq!(hub.poll_registered(&mut ticket, &Number(1)), fenced);
+        hub.close();
+        assert_eq!(hub.poll_registered(&mut ticket, &Number(1)), fenced);
+    }
+
+    #[test]
+    fn closing_wakes_everybody_and_nobody_parks_afterwards() {
+        let mut hub = hub();
+        let id = stream(3);
+        hub.adopt(id);
+        let _ = hub.pend_stream::<()>(id, Side::Read, &Number(1));
+        let mut ticket = Ticket::NONE;
+        assert!(hub.poll_registered(&mut ticket, &Number(2)).is_pending());
+        hub.close();
+        assert_eq!(woken(&mut hub), [Number(1), Number(2)]);
+        let end = StreamError::Ended(StreamEnd::Shutdown);
+        assert_eq!(hub.pend_stream::<()>(id, Side::Read, &Number(1)), Poll::Ready(Err(end)));
+        let refused = Poll::Ready(Err(Refusal::Shutdown));
+        assert_eq!(hub.poll_registered(&mut ticket, &Number(2)), refused);
+        assert!(woken(&mut hub).is_empty());
+    }
+}
