@@ -11,6 +11,7 @@ pub mod addr;
 pub mod crypto;
 pub mod directory;
 pub mod drive;
+pub mod journal;
 pub mod limits;
 pub mod machine;
 pub mod name;

@@ -116,11 +116,34 @@ pub const CHANNEL_IDLE: Duration = s(300);
 pub const BEACON_REKEY: Duration = s(3600);
 /// A beacon session beyond this age is dead.
 pub const BEACON_REJECT: Duration = s(3900);
+/// First back-off of attempts towards the registry; doubles up to [`DIRECTORY_BACKOFF_MAX`].
+pub const DIRECTORY_BACKOFF_MIN: Duration = ms(500);
+/// A registry connection that answers nothing for this long is given up.
+pub const REGISTRY_ANSWER: Duration = s(10);
+/// A request of the owner that found no registry for this long fails.
+pub const REQUEST_GIVE_UP: Duration = s(30);
+/// Requests under way on one registry channel.
+pub const REQUESTS_IN_FLIGHT: usize = 16;
+/// The mailbox keeps a trust request for this long, and an answer is taken as long
+/// (`wire.md` 6.5).
+pub const TRUST_REQUEST_LIFE: Duration = s(7 * 24 * 3600);
+/// When something about trust that the registry refused for now is tried again.
+pub const TRUST_RETRY: Duration = s(60);
+/// A tunnel key is rotated at this age (`wire.md` 2).
+pub const TUNNEL_KEY_LIFE: Duration = s(30 * 24 * 3600);
+/// Wall clocks further apart are told to the owner (`wire.md` 8).
+pub const CLOCK_TOLERANCE: Duration = s(3600);
+/// A `Bind` that found the other end offline is repeated after this time at first ...
+pub const BIND_RETRY_MIN: Duration = s(1);
+/// ... doubling up to this (`wire.md` 7).
+pub const BIND_RETRY_MAX: Duration = s(30);
 
 // ---- streams (wire.md 11) ----
 
 /// Maximum segment lifetime; TIME_WAIT is two of them.
 pub const SEGMENT_LIFETIME: Duration = s(5);
+/// How long a finished stream that the application has released waits for the peer's FIN.
+pub const ORPHAN_LINGER: Duration = s(60);
 /// Lower bound of the retransmission timeout (RFC 6298 says 1 s, Linux has used 200 ms).
 pub const RTO_MIN: Duration = ms(200);
 /// Upper bound of the retransmission timeout (RFC 6298).
@@ -139,8 +162,13 @@ pub const ACK_RANGES: usize = 32;
 pub const ZERO_WINDOW_PROBE_MAX: Duration = s(2);
 /// Bytes of a pool block.
 pub const BLOCK: usize = 16 * 1024;
-/// Blocks that an active stream may always have, for each direction.
-pub const BLOCKS_GUARANTEED: usize = 4;
+/// Blocks that an open stream may always have: 64 KiB (`wire.md` 11). They are reserved when
+/// it opens, and taken only while bytes are in them ...
+pub const BLOCKS_GUARANTEED: usize = BLOCKS_GUARANTEED_RECEIVE + BLOCKS_GUARANTEED_SEND;
+/// ... three to receive, so that the first window is 48 KiB ...
+pub const BLOCKS_GUARANTEED_RECEIVE: usize = 3;
+/// ... and one to send. Both directions grow with what they carry.
+pub const BLOCKS_GUARANTEED_SEND: usize = 1;
 /// Most bytes of a stream's receive window and send ring.
 pub const STREAM_WINDOW_MAX: usize = 16 * 1024 * 1024;
 /// The unit of the window field.

@@ -14,6 +14,10 @@ pub enum Store<'s, T> {
     /// Allocated once, at construction.
     #[cfg(feature = "alloc")]
     Boxed(Box<[T]>),
+    /// Allocated once, at construction, and filled from the front up to the given length as
+    /// places are used: a table that is not used costs no resident memory.
+    #[cfg(feature = "alloc")]
+    Growing(Vec<T>, usize),
 }
 
 impl<T> Store<'_, T> {
@@ -23,6 +27,35 @@ impl<T> Store<'_, T> {
         let mut items = Vec::with_capacity(len);
         items.resize_with(len, make);
         Store::Boxed(items.into_boxed_slice())
+    }
+
+    /// Room for `len` values, none of which exists before [`Store::reach`] makes it.
+    #[cfg(feature = "alloc")]
+    pub fn growing(len: usize) -> Store<'static, T> {
+        Store::Growing(Vec::with_capacity(len), len)
+    }
+
+    /// How many values there are or can be.
+    pub fn capacity(&self) -> usize {
+        match self {
+            #[cfg(feature = "alloc")]
+            Store::Growing(_, capacity) => *capacity,
+            other => other.len(),
+        }
+    }
+
+    /// Makes sure that there is a value at `index`; `false` beyond the capacity. Allocates
+    /// nothing.
+    pub fn reach(&mut self, index: usize, make: impl FnMut() -> T) -> bool {
+        let _ = &make;
+        match self {
+            #[cfg(feature = "alloc")]
+            Store::Growing(items, capacity) if index >= items.len() && index < *capacity => {
+                items.resize_with(index + 1, make);
+                true
+            }
+            other => index < other.len(),
+        }
     }
 }
 
@@ -42,6 +75,8 @@ impl<T> Deref for Store<'_, T> {
             Store::Borrowed(items) => items,
             #[cfg(feature = "alloc")]
             Store::Boxed(items) => items,
+            #[cfg(feature = "alloc")]
+            Store::Growing(items, _) => items,
         }
     }
 }
@@ -52,6 +87,8 @@ impl<T> DerefMut for Store<'_, T> {
             Store::Borrowed(items) => items,
             #[cfg(feature = "alloc")]
             Store::Boxed(items) => items,
+            #[cfg(feature = "alloc")]
+            Store::Growing(items, _) => items,
         }
     }
 }
@@ -143,12 +180,7 @@ impl<'s, T> Slab<'s, T> {
     /// A slab with room for `capacity` entries.
     #[cfg(feature = "alloc")]
     pub fn boxed(capacity: usize) -> Slab<'static, T> {
-        Slab {
-            slots: Store::<Slot<T>>::boxed_with(capacity, Slot::empty),
-            free: NIL,
-            fresh: 0,
-            len: 0,
-        }
+        Slab { slots: Store::<Slot<T>>::growing(capacity), free: NIL, fresh: 0, len: 0 }
     }
 
     /// How many entries there are.
@@ -163,12 +195,12 @@ impl<'s, T> Slab<'s, T> {
 
     /// Whether the next insertion fails.
     pub fn is_full(&self) -> bool {
-        self.len() == self.slots.len()
+        self.len() == self.slots.capacity()
     }
 
     /// The most entries there can be.
     pub fn capacity(&self) -> usize {
-        self.slots.len()
+        self.slots.capacity()
     }
 
     /// Adds an entry; gives it back if the slab is full.
@@ -177,7 +209,7 @@ impl<'s, T> Slab<'s, T> {
             let index = self.free;
             self.free = self.slots[index as usize].next_free;
             index
-        } else if (self.fresh as usize) < self.slots.len() {
+        } else if self.slots.reach(self.fresh as usize, Slot::empty) {
             self.fresh += 1;
             self.fresh - 1
         } else {

@@ -70,10 +70,10 @@ drop_reasons! {
     UnknownControl = "unknown_control",
     /// The queue of outgoing datagrams was full; the oldest went.
     DatagramQueue = "datagram_queue",
-    /// The application reads a datagram port too slowly; the newest went.
-    Inbox = "inbox",
     /// The other end of a relay channel has no session with the beacon.
     Offline = "offline",
+    /// The application reads a datagram port too slowly; the newest went.
+    Inbox = "inbox",
 }
 
 /// A counter per [`DropReason`]; wraps after 2^64.

@@ -22,7 +22,7 @@ const REPORT_MAX: u64 = 1024 * 1024;
 /// How long another process may take to start or to stop before we give up on it.
 const OTHER_MAX: Duration = Duration::from_secs(20);
 /// How many bytes of the log's end an error message shows.
-const LOG_TAIL: u64 = 600;
+const LOG_TAIL: u64 = 300;
 
 /// A kind of process.
 pub(crate) trait Role {
@@ -110,6 +110,7 @@ impl Role for Rendezvous {
         let mut flags = Vec::new();
         push(&mut flags, "--registry-addr", &settings.registry_addr);
         push(&mut flags, "--beacon-addr", &settings.beacon_addr);
+        push(&mut flags, "--beacon-alt-addr", &settings.beacon_alt_addr);
         if let Some(persist) = &settings.persist {
             flags.extend([OsString::from("--persist"), persist.into()]);
         }
@@ -178,10 +179,8 @@ async fn running<R: Role>(home: &Home) -> Result<Option<R::Report>, Failure> {
     };
     tokio::time::timeout(OTHER_MAX, look).await.unwrap_or_else(|_| {
         let message = format!("{} runs here but does not become ready", R::WHO);
-        Err(Failure::new(Code::Timeout, message).hint(format!(
-            "see `pilotctl logs`, or run `pilotctl {} stop`",
-            R::COMMAND
-        )))
+        Err(Failure::new(Code::Timeout, message)
+            .hint(format!("see `pilotctl logs`, or run `pilotctl {} stop`", R::COMMAND)))
     })
 }
 

@@ -35,17 +35,19 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Client {
     home: Home,
     who: &'static str,
+    command: &'static str,
 }
 
 impl Client {
     /// The daemon of a home.
     pub(crate) fn daemon(home: &Home) -> Self {
-        Client { home: home.clone(), who: "the daemon" }
+        Client { home: home.clone(), who: "the daemon", command: "daemon" }
     }
 
     /// The rendezvous server of a home.
     pub(crate) fn rendezvous(home: &Home) -> Self {
-        Client { home: home.rendezvous(), who: "the rendezvous server" }
+        let (who, command) = ("the rendezvous server", "rendezvous");
+        Client { home: home.rendezvous(), who, command }
     }
 
     /// `GET`.
@@ -84,7 +86,7 @@ impl Client {
         progress: impl FnMut(P),
     ) -> Result<T, Failure> {
         let frames = ReaderStream::with_capacity(bytes, 256 * 1024).map_ok(Frame::data);
-        let body: Body = BodyExt::boxed(StreamBody::new(frames));
+        let body: Body = StreamBody::new(frames).boxed();
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)
@@ -142,7 +144,7 @@ impl Client {
 
     /// Sends a request on a connection of its own.
     async fn open(&self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
-        let stream = socket::connect(&self.home.socket(), self.who)?;
+        let stream = socket::connect(&self.home.socket(), self.who, self.command)?;
         stream.set_nonblocking(true).map_err(|e| Failure::io("use the socket", e))?;
         let stream = UnixStream::from_std(stream).map_err(|e| Failure::io("use the socket", e))?;
         let (mut sender, connection) =
@@ -158,9 +160,8 @@ impl Client {
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
         let bytes = body.map_err(|e| self.lost(e))?.to_bytes();
-        serde_json::from_slice(&bytes).map_err(|e| {
-            defect(format!("{} answered {status} with something else: {e}", self.who))
-        })
+        serde_json::from_slice(&bytes)
+            .map_err(|e| defect(format!("{} answered {status} with something else: {e}", self.who)))
     }
 
     async fn lines<P: DeserializeOwned, T: DeserializeOwned>(

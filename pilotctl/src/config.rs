@@ -39,7 +39,8 @@ pub(crate) struct DaemonSettings {
 }
 
 impl Settings for DaemonSettings {
-    const TITLE: &'static str = "Settings of this agent's daemon, saved by `pilotctl daemon start`.";
+    const TITLE: &'static str =
+        "Settings of this agent's daemon, saved by `pilotctl daemon start`.";
 
     fn or(self, other: Self) -> Self {
         // A registry key belongs to its registry: another registry brings its own.
@@ -64,6 +65,8 @@ pub(crate) struct RendezvousSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) beacon_addr: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) beacon_alt_addr: Option<HostPort>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) persist: Option<PathBuf>,
 }
 
@@ -75,6 +78,7 @@ impl Settings for RendezvousSettings {
         RendezvousSettings {
             registry_addr: self.registry_addr.or(other.registry_addr),
             beacon_addr: self.beacon_addr.or(other.beacon_addr),
+            beacon_alt_addr: self.beacon_alt_addr.or(other.beacon_alt_addr),
             persist: self.persist.or(other.persist),
         }
     }

@@ -178,9 +178,9 @@ pub(crate) fn create_private_file(path: &Path, content: &[u8]) -> Result<(), Fai
     let temporary = path.with_extension("new");
     // What a crash left behind was never complete.
     let _ = fs::remove_file(&temporary);
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = open(&temporary, flags, Mode::RUSR | Mode::WUSR).map_err(|e| Failure::io(doing(), e))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd =
+        open(&temporary, flags, Mode::RUSR | Mode::WUSR).map_err(|e| Failure::io(doing(), e))?;
     let mut file = File::from(fd);
     let write = file.write_all(content).and_then(|()| file.sync_all());
     // A hard link, unlike a rename, never replaces what another process has put there.
@@ -194,9 +194,9 @@ pub(crate) fn replace_private_file(path: &Path, content: &[u8]) -> Result<(), Fa
     let doing = || format!("write {}", path.display());
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = open(&temporary, flags, Mode::RUSR | Mode::WUSR).map_err(|e| Failure::io(doing(), e))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd =
+        open(&temporary, flags, Mode::RUSR | Mode::WUSR).map_err(|e| Failure::io(doing(), e))?;
     let mut file = File::from(fd);
     file.write_all(content)
         .and_then(|()| file.sync_all())

@@ -28,8 +28,7 @@ impl RotatedLog {
     pub(crate) fn open(path: &Path, redirects: bool) -> io::Result<Self> {
         let file = open_append(path)?;
         let size = file.metadata()?.len();
-        let log =
-            RotatedLog { path: path.to_owned(), file, size, size_max: BYTES_MAX, redirects };
+        let log = RotatedLog { path: path.to_owned(), file, size, size_max: BYTES_MAX, redirects };
         log.redirect()?;
         Ok(log)
     }

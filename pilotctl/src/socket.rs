@@ -54,13 +54,15 @@ pub(crate) fn bind(path: &Path) -> Result<UnixListener, Failure> {
     Ok(listener)
 }
 
-/// Connects to a process's API; `who` is "the daemon" or "the rendezvous server".
-pub(crate) fn connect(path: &Path, who: &str) -> Result<UnixStream, Failure> {
+/// Connects to a process's API; `who` is "the daemon" or "the rendezvous server", and
+/// `command` the group of commands that start it.
+pub(crate) fn connect(path: &Path, who: &str, command: &str) -> Result<UnixStream, Failure> {
     use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
     let connected = shorten(path).and_then(|short| UnixStream::connect(&short.path));
     connected.map_err(|e| match e.kind() {
         NotFound | ConnectionRefused => {
             Failure::new(Code::NotRunning, format!("{who} is not running"))
+                .hint(format!("run `pilotctl {command} start`"))
         }
         PermissionDenied => {
             let message = format!("{who} at {} belongs to another user", path.display());
@@ -82,14 +84,14 @@ mod tests {
         fs::create_dir(&deep).unwrap();
         for parent in [dir.path(), &deep] {
             let path = parent.join("pilot.sock");
-            assert_eq!(connect(&path, "the daemon").unwrap_err().code, Code::NotRunning);
+            assert_eq!(connect(&path, "the daemon", "daemon").unwrap_err().code, Code::NotRunning);
             drop(bind(&path).unwrap());
-            assert_eq!(connect(&path, "the daemon").unwrap_err().code, Code::NotRunning);
+            assert_eq!(connect(&path, "the daemon", "daemon").unwrap_err().code, Code::NotRunning);
             let listener = bind(&path).unwrap();
             let mode = fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
             listener.set_nonblocking(false).unwrap();
-            connect(&path, "the daemon").unwrap().write_all(b"hi").unwrap();
+            connect(&path, "the daemon", "daemon").unwrap().write_all(b"hi").unwrap();
             let mut got = String::new();
             listener.accept().unwrap().0.read_to_string(&mut got).unwrap();
             assert_eq!(got, "hi");

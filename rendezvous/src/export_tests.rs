@@ -59,7 +59,9 @@ fn rows() -> Vec<Row> {
 
 fn fill(registry: Registry, rows: &[Row]) -> Store {
     let (tell, told) = mpsc::channel();
-    let deliver = move |id, stored| drop(tell.send((id, stored)));
+    let deliver = move |id, stored| {
+        let _ = tell.send((id, stored));
+    };
     let store = Store::start(registry.store, Box::new(deliver)).unwrap();
     assert!(store.submit(Commit { id: 1, changes: rows.iter().map(Row::change).collect() }));
     assert_eq!(told.recv().unwrap(), (1, true));

@@ -231,10 +231,12 @@ impl Opened {
     }
 }
 
+type OpenTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
+
 /// The tables of one write transaction, each opened once.
 pub(crate) struct Tables<'t> {
     txn: &'t WriteTransaction,
-    open: Vec<(Table, redb::Table<'t, &'static [u8], &'static [u8]>)>,
+    open: Vec<(Table, OpenTable<'t>)>,
 }
 
 impl<'t> Tables<'t> {

@@ -1,17 +1,13 @@
 //! The store against crashes, a second opener, other schemas and a failing disk.
 
 use crate::commit::Store;
-use crate::store::{
-    self, META, Opened, Opener, SCHEMA, Schema, StoreError, definition, open_backend, open_file,
-};
+use crate::store::{self, META, Opened, Opener, SCHEMA, Schema, StoreError, definition, open_file};
+use crate::test_disk::{Disk, Fault};
 use pilot_core::rendezvous::{Change, Commit, Table};
-use redb::backends::FileBackend;
-use redb::{BackendError, StorageBackend};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
-use std::ops::Bound;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -31,7 +27,9 @@ fn opened(path: &Path, opener: Opener) -> Opened {
 
 fn start(path: &Path, opener: Opener) -> (Store, mpsc::Receiver<Outcome>) {
     let (tell, told) = mpsc::channel();
-    let deliver = move |id, stored| drop(tell.send((id, stored)));
+    let deliver = move |id, stored| {
+        let _ = tell.send((id, stored));
+    };
     (Store::start(opened(path, opener), Box::new(deliver)).unwrap(), told)
 }
 
@@ -247,89 +245,6 @@ fn an_older_schema_is_migrated_after_a_copy() {
     write_schema(&copy, 0);
     let refused = Opened::open(&copy, NEWER, opener()).err().unwrap();
     assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
-}
-
-/// A disk that runs full, or whose sync fails although the data arrived.
-#[derive(Debug)]
-struct Disk {
-    file: FileBackend,
-    fault: Arc<Fault>,
-}
-
-#[derive(Debug, Default)]
-struct Fault {
-    full: AtomicBool,
-    /// This sync, counted from now, reports an error (after doing its work).
-    sync: AtomicU32,
-    /// Opening fails.
-    gone: AtomicBool,
-}
-
-impl Disk {
-    fn opener(fault: &Arc<Fault>) -> Opener {
-        let fault = fault.clone();
-        Arc::new(move |path| {
-            if fault.gone.load(Ordering::SeqCst) {
-                return Err(StoreError::io(path, io::Error::other("gone")));
-            }
-            let file = FileBackend::new(store::private_file(path)?).unwrap();
-            open_backend(path, Disk { file, fault: fault.clone() })
-        })
-    }
-
-    fn room(&self) -> io::Result<()> {
-        match self.fault.full.load(Ordering::SeqCst) {
-            true => Err(io::Error::from(io::ErrorKind::StorageFull)),
-            false => Ok(()),
-        }
-    }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.room()?;
-        self.file.set_len(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()?;
-        let left = self.fault.sync.load(Ordering::SeqCst);
-        self.fault.sync.store(left.saturating_sub(1), Ordering::SeqCst);
-        match left {
-            1 => Err(io::Error::other("the controller lost its mind")),
-            _ => Ok(()),
-        }
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.room()?;
-        self.file.write(offset, data)
-    }
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-    fn try_lock_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(a, b)
-    }
-    fn try_lock_shared_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(a, b)
-    }
-    fn lock_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_range(a, b)
-    }
-    fn lock_shared_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(a, b)
-    }
-    fn unlock_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(a, b)
-    }
-    fn query_lock_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(a, b)
-    }
 }
 
 #[test]

@@ -2,34 +2,10 @@
 
 use crate::addr::{Address, NetworkId, Port, SocketAddress};
 use crate::name::{Hostname, Justification, Tags};
-use crate::slab::Key;
+use crate::directory::{RequestId, Target};
+use crate::stream::StreamId;
 use crate::time::UnixTime;
 use core::net::SocketAddr;
-
-/// A stream of this node. Stays valid until the stream is released; afterwards it finds
-/// nothing.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct StreamId(pub(crate) Key);
-
-impl StreamId {
-    /// One number for handles that leave the process.
-    pub const fn to_bits(self) -> u64 {
-        self.0.to_bits()
-    }
-}
-
-/// A question to the registry whose answer comes as [`super::Event::Answered`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct RequestId(pub u32);
-
-/// An agent, named one way or the other.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Target {
-    /// By its address.
-    Address(Address),
-    /// By its hostname in a network.
-    Hostname(Hostname),
-}
 
 impl From<Address> for Target {
     fn from(address: Address) -> Self {

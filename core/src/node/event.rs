@@ -1,9 +1,13 @@
 //! What a node tells its owner: edges, coalesced on the object they concern.
 
-use super::command::{RequestId, StreamId};
+use super::{Link, Node};
 use crate::addr::{Address, Port};
-use crate::crypto::identity::IdentityKey;
+use crate::crypto::IdentityKey;
+use crate::directory::{DirectoryEvent, RequestId};
 use crate::machine::SocketId;
+use crate::path::PeerIndex;
+use crate::stream::{self, ResetCode, StreamId, TransportEvent};
+use crate::trust::TrustEvent;
 
 /// Why a stream ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -36,24 +40,19 @@ pub enum StreamEnd {
     /// Trust was revoked, by them or by us.
     #[error("trust was revoked")]
     Revoked,
-    /// The peer, or this node, shut down.
+    /// The peer shut down.
+    #[error("the peer shut down")]
+    Gone,
+    /// This node was shut down.
     #[error("shut down")]
     Shutdown,
 }
 
-/// How the link to the registry and beacon stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Link {
-    /// Registered, and the beacon answers.
-    Online,
-    /// One of them does not.
-    Offline,
-}
-
 /// How packets to a peer travel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PathKind {
     /// No session.
+    #[default]
     None,
     /// By the beacon's relay.
     Relayed,
@@ -86,6 +85,8 @@ pub enum Event {
         /// What it shows.
         shown: IdentityKey,
     },
+    /// The registry's key is neither given nor pinned, and first use is forbidden.
+    RegistryUnknown(IdentityKey),
     /// The registry gave or confirmed our address.
     Registered(Address),
     /// The link to the rendezvous server changed.
@@ -116,4 +117,85 @@ pub enum Event {
     TrustRefused(Address),
     /// A peer has ended trust in us.
     TrustRevoked(Address),
+}
+
+impl From<stream::StreamEnd> for StreamEnd {
+    fn from(end: stream::StreamEnd) -> Self {
+        match end {
+            stream::StreamEnd::Finished => StreamEnd::Closed,
+            stream::StreamEnd::Reset(ResetCode::Closed) => StreamEnd::Refused,
+            stream::StreamEnd::Reset(ResetCode::NotPermitted) => StreamEnd::NotPermitted,
+            stream::StreamEnd::Reset(ResetCode::Busy) => StreamEnd::Busy,
+            stream::StreamEnd::Reset(_) => StreamEnd::Aborted,
+            stream::StreamEnd::Aborted => StreamEnd::Reset,
+            stream::StreamEnd::PeerRestarted => StreamEnd::PeerRestarted,
+            stream::StreamEnd::Unreachable => StreamEnd::Unreachable,
+            stream::StreamEnd::Removed => StreamEnd::Revoked,
+            stream::StreamEnd::Gone => StreamEnd::Gone,
+        }
+    }
+}
+
+impl Node<'_> {
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        let now = self.now;
+        // Each event of the directory is acted upon before the owner sees it.
+        while let Some(event) = self.directory.poll_event() {
+            self.directory_event(now, &event);
+            self.process(now);
+            if let Some(event) = told(event) {
+                return Some(event);
+            }
+        }
+        if self.untold_paths {
+            for index in 0..self.links.len() {
+                let peer = PeerIndex(index as u32);
+                let untold = self.link_mut(peer).is_some_and(|l| core::mem::take(&mut l.untold));
+                if untold && let Some(known) = self.directory.trust().peer(peer) {
+                    return Some(Event::PathChanged(known.address, self.path_kind(peer)));
+                }
+            }
+            self.untold_paths = false;
+        }
+        loop {
+            match self.transport.poll_event()? {
+                TransportEvent::Opened(id) => return Some(Event::StreamOpened(id)),
+                TransportEvent::Acceptable(port) => return Some(Event::Acceptable(port)),
+                TransportEvent::Readable(id) => return Some(Event::StreamReadable(id)),
+                TransportEvent::Writable(id) | TransportEvent::Finished(id) => {
+                    return Some(Event::StreamWritable(id));
+                }
+                TransportEvent::Closed(id, end) => return Some(Event::StreamClosed(id, end.into())),
+                // Those about peers were taken by `process`.
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What the owner is told of an event of the directory.
+fn told(event: DirectoryEvent) -> Option<Event> {
+    Some(match event {
+        DirectoryEvent::Dial => Event::DialRegistry,
+        DirectoryEvent::Close => Event::CloseRegistry,
+        DirectoryEvent::Bytes => Event::RegistryBytes,
+        DirectoryEvent::Store => Event::Store,
+        DirectoryEvent::RegistryPinned(key) => Event::RegistryPinned(key),
+        DirectoryEvent::RegistryKeyChanged { pinned, shown } => {
+            Event::RegistryKeyChanged { pinned, shown }
+        }
+        DirectoryEvent::RegistryUnknown(key) => Event::RegistryUnknown(key),
+        DirectoryEvent::Registered(address) => Event::Registered(address),
+        DirectoryEvent::LinkChanged(link) => Event::LinkChanged(link),
+        DirectoryEvent::ClockSkew(seconds) => Event::ClockSkew(seconds),
+        DirectoryEvent::Fenced => Event::Fenced,
+        DirectoryEvent::Answered(id) => Event::Answered(id),
+        DirectoryEvent::Trust(TrustEvent::Requested(from)) => Event::TrustRequested(from),
+        DirectoryEvent::Trust(TrustEvent::Granted(by)) => Event::TrustGranted(by),
+        DirectoryEvent::Trust(TrustEvent::Refused(by)) => Event::TrustRefused(by),
+        DirectoryEvent::Trust(TrustEvent::Removed { address, by_us: false, .. }) => {
+            Event::TrustRevoked(address)
+        }
+        _ => return None,
+    })
 }

@@ -1,18 +1,60 @@
 //! One agent: composes tunnel, transport, directory and trust.
+//!
+//! The parts decide for themselves: [`crate::session::Tunnel`] about handshakes, sessions and
+//! keys, [`crate::stream::Transport`] about streams, datagrams, acknowledgement and congestion,
+//! [`crate::directory::Directory`] about registry, beacon and trust. The node owns what lies
+//! between them: the table of peers (one [`crate::path::PeerIndex`] names a peer in all of them), the paths
+//! to each peer (`link.rs`), and the one way in and out.
+//!
+//! | part says | node does |
+//! |---|---|
+//! | directory: trusted | adds the peer to tunnel and transport |
+//! | owner: connect | a stream at once; without a session, INIT by every known route, and registry and beacon are asked for more |
+//! | directory: channel up, endpoints known | a running INIT goes there too; with a session: path challenge |
+//! | tunnel: session up by a route | proves that path, challenges the others |
+//! | challenge answered | proves that path; data moves to the best one |
+//! | transport: path suspect | data moves, an INIT goes out by all routes |
+//! | peer: goodbye (F7) | its streams end; revoked: trust ends |
+//! | directory: no longer trusted | the peer is removed everywhere, its keys are zeroed |
 
 mod command;
+mod egress;
+mod endpoints;
 mod event;
+mod info;
+mod ingress;
+mod link;
+mod reach;
+mod requests;
+mod storage;
+mod stream;
 
-pub use command::{Command, CommandError, PathPolicy, Reply, RequestId, StreamId, Target};
-pub use event::{Event, Link, PathKind, StreamEnd};
+pub use crate::directory::{
+    AgentInfo, Answer, LinkState as Link, Page, RequestError, RequestId, Target,
+};
+pub use crate::journal::{LoadError, StoreChange};
+pub use crate::stream::StreamId;
+pub use command::{Command, CommandError, PathPolicy, Reply};
+pub use event::{Event, PathKind, StreamEnd};
+pub use info::{PeerInfo, StreamInfo, TrustRequestInfo};
+pub use storage::Storage;
+pub use stream::{Stream, StreamError};
 
-use crate::addr::{Address, NetworkId, Port, SocketAddress};
-use crate::crypto::aead::AeadProvider;
-use crate::crypto::identity::{Identity, IdentityKey};
+use crate::addr::Address;
+use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};
+use crate::directory::{self, Directory};
 use crate::limits::Limits;
+use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
+use crate::rng::Rng;
+use crate::session::payload::Caps;
+use crate::session::{Tunnel, TunnelConfig};
+use crate::slab::Store;
 use crate::stats::Drops;
-use crate::time::{Duration, Instant, UnixTime};
+use crate::stream::Transport;
+use crate::time::{Instant, UnixTime, WallClock};
+use crate::timer::Deadlines;
 use core::net::SocketAddr;
+use core::num::NonZeroUsize;
 
 /// What a node is told at construction besides its stored state.
 #[derive(Clone, Debug, Default)]
@@ -31,77 +73,37 @@ pub struct Config {
     pub takeover: bool,
 }
 
-/// One durable fact: a key and, unless it was deleted, a value in the buffer of `poll_store`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StoreChange {
-    /// 8 bytes, unique per fact.
-    pub key: [u8; 8],
-    /// Bytes of the buffer; `None` deletes the key.
-    pub len: Option<usize>,
-    /// Report this with `handle_stored` once it is on disk.
-    pub sequence: u64,
+/// One agent as a pure state machine; see [`Machine`] for its datagrams, timers and events.
+pub struct Node<'s> {
+    config: Config,
+    directory: Directory<'s>,
+    tunnel: Tunnel<'s>,
+    transport: Transport<'s>,
+    links: Store<'s, storage::LinkSlot>,
+    deadlines: Deadlines<'s>,
+    locals: endpoints::Locals,
+    flight: egress::Flight,
+    rng: Rng,
+    drops: Drops,
+    aead: &'static dyn AeadProvider,
+    wall: WallClock,
+    /// Peers whose frames came in the present receive batch.
+    batch: ingress::Batch,
+    /// Some link's path kind changed and was not told.
+    untold_paths: bool,
+    /// The latest time that we were told.
+    now: Instant,
 }
 
-/// How a read or write of a stream went otherwise than well.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StreamError {
-    /// Nothing to read, or no room to write, now.
-    #[error("would block")]
-    WouldBlock,
-    /// The sending side was finished.
-    #[error("finished")]
-    Finished,
-    /// The stream is over.
-    #[error("{0}")]
-    Ended(StreamEnd),
-}
-
-/// A stream, borrowed for a moment.
-pub struct Stream<'n>(core::marker::PhantomData<&'n mut ()>);
-
-impl Stream<'_> {
-    /// Moves received bytes into `buf`; 0 is the end of the stream (or an empty `buf`).
-    pub fn read(&mut self, now: Instant, buf: &mut [u8]) -> Result<usize, StreamError> {
-        unimplemented!()
-    }
-    /// Accepts bytes into the bounded send ring; acknowledged is an event.
-    pub fn write(&mut self, now: Instant, bytes: &[u8]) -> Result<usize, StreamError> {
-        unimplemented!()
-    }
-    /// No more bytes will be written; FIN follows the last one.
-    pub fn finish(&mut self, now: Instant) -> Result<(), StreamError> {
-        unimplemented!()
-    }
-    /// Ends both directions at once.
-    pub fn reset(&mut self, now: Instant) {
-        unimplemented!()
-    }
-    /// Whether everything written, and FIN if finished, was acknowledged.
-    pub fn is_acknowledged(&self) -> bool {
-        unimplemented!()
-    }
-    /// Whether the opening handshake is over.
-    pub fn is_open(&self) -> bool {
-        unimplemented!()
-    }
-    /// Why it ended, if it has.
-    pub fn end(&self) -> Option<StreamEnd> {
-        unimplemented!()
-    }
-    /// The peer's address and port, and our port.
-    pub fn addresses(&self) -> (SocketAddress, Port) {
-        unimplemented!()
+impl core::fmt::Debug for Node<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Node").field("address", &self.address()).finish_non_exhaustive()
     }
 }
-
-/// One agent as a pure state machine; see [`crate::machine::Machine`] for its datagrams,
-/// timers and events.
-pub struct Node<'s>(core::marker::PhantomData<&'s mut ()>);
 
 #[cfg(feature = "alloc")]
 impl Node<'static> {
-    /// A node with boxed storage.
+    /// A node with boxed storage. Load its stored facts ([`Node::load`]), then [`Node::start`].
     pub fn boxed(
         config: Config,
         identity: Identity,
@@ -110,240 +112,205 @@ impl Node<'static> {
         now: Instant,
         unix: UnixTime,
     ) -> Self {
-        unimplemented!()
+        let storage = Storage::boxed(&config.limits);
+        Node::new(config, identity, aead, seed, now, unix, storage)
     }
-}
-
-/// A trusted agent, as `trust list` and `peers` show it.
-#[derive(Clone, Debug)]
-pub struct PeerInfo {
-    /// Backbone address.
-    pub address: Address,
-    /// Its identity.
-    pub identity: IdentityKey,
-    /// Its hostname, where the registry told us.
-    pub hostname: Option<crate::name::Hostname>,
-    /// How packets travel.
-    pub path: PathKind,
-    /// Where they go, if direct.
-    pub endpoint: Option<SocketAddr>,
-    /// Smoothed round-trip time, if measured.
-    pub rtt: Option<Duration>,
-    /// Whether it has granted us access (we have granted it ours in any case).
-    pub grants_us: bool,
-}
-
-/// A trust request that waits for our decision.
-#[derive(Clone, Debug)]
-pub struct TrustRequestInfo {
-    /// Who asks.
-    pub from: Address,
-    /// Its identity.
-    pub identity: IdentityKey,
-    /// Hostile text, cleaned.
-    pub justification: crate::name::Justification,
-    /// When it was signed, by the sender's clock.
-    pub issued: UnixTime,
 }
 
 impl<'s> Node<'s> {
-    /// Loads one stored fact; before the first other call.
-    pub fn load(&mut self, key: [u8; 8], value: &[u8]) -> Result<(), LoadError> {
-        unimplemented!()
+    /// A node over the caller's storage. Load its stored facts, then [`Node::start`].
+    pub fn new(
+        config: Config,
+        identity: Identity,
+        aead: &'static dyn AeadProvider,
+        seed: [u8; 32],
+        now: Instant,
+        unix: UnixTime,
+        storage: Storage<'s>,
+    ) -> Self {
+        let mut rng = Rng::new(seed);
+        let wall = WallClock::new(now, unix);
+        let tunnel = TunnelConfig {
+            address: Address::UNSPECIFIED,
+            identity: identity.public(),
+            registry: IdentityKey::ZERO,
+            record: None,
+            // Replaced by the stored or first drawn one when the registry knows us.
+            secret: TunnelSecret::from_secret(rng.bytes()),
+            previous_secret: None,
+            boot_id: [0; 8],
+            max_datagram: crate::limits::DATAGRAM_MAX,
+            caps: Caps::of(aead),
+            wall,
+        };
+        let directory_config = directory::Config {
+            registry_key: config.registry_key,
+            forbid_first_use: config.forbid_first_use,
+            takeover: config.takeover,
+        };
+        let mut fork = |label| rng.fork(label);
+        let (for_directory, for_tunnel) = (fork("directory"), fork("tunnel"));
+        let for_transport = fork("transport");
+        let limits = &config.limits;
+        Node {
+            tunnel: Tunnel::new(now, tunnel, limits, aead, for_tunnel, storage.tunnel),
+            transport: Transport::new(limits, for_transport, storage.transport),
+            directory: Directory::new(
+                directory_config,
+                identity,
+                aead,
+                for_directory,
+                now,
+                unix,
+                storage.directory,
+            ),
+            links: storage.links,
+            deadlines: storage.deadlines,
+            locals: endpoints::Locals::default(),
+            flight: egress::Flight::default(),
+            rng,
+            drops: Drops::new(),
+            aead,
+            wall,
+            batch: ingress::Batch::default(),
+            untold_paths: false,
+            now,
+            config,
+        }
     }
+
+    /// Loads one stored fact; before [`Node::start`].
+    pub fn load(&mut self, key: [u8; 8], value: &[u8]) -> Result<(), LoadError> {
+        self.directory.load(key, value)
+    }
+
+    /// Everything stored is loaded: begins to connect.
+    pub fn start(&mut self, now: Instant) {
+        let now = self.see(now);
+        self.directory.start(now);
+        if let Some(endpoint) = self.config.endpoint {
+            // Told to the beacon even if no interface has it.
+            self.tell_candidates(now, Some(endpoint));
+        }
+        self.identify();
+        self.process(now);
+    }
+
     /// The next change of durable state, its value in `out` (2 KiB suffice).
     pub fn poll_store(&mut self, out: &mut [u8]) -> Option<StoreChange> {
-        unimplemented!()
+        self.directory.poll_store(out)
     }
+
     /// All changes up to `sequence` are on disk; what waited for them goes out.
     pub fn handle_stored(&mut self, now: Instant, sequence: u64) {
-        unimplemented!()
+        let now = self.see(now);
+        self.directory.handle_stored(now, sequence);
+        self.process(now);
     }
+
     /// Carries out a request of the owner.
     pub fn command(&mut self, now: Instant, command: Command<'_>) -> Result<Reply, CommandError> {
-        unimplemented!()
+        let now = self.see(now);
+        let result = self.execute(now, command);
+        self.process(now);
+        result
     }
-    /// The stream, for reading, writing and closing.
-    pub fn stream(&mut self, id: StreamId) -> Option<Stream<'_>> {
-        unimplemented!()
-    }
-    /// Forgets a stream: its handle was dropped. Unfinished directions are finished (what was
-    /// written still goes out), unread bytes are discarded.
-    pub fn release(&mut self, now: Instant, id: StreamId) {
-        unimplemented!()
-    }
-    /// The next stream of a listener.
-    pub fn accept(&mut self, port: Port) -> Option<StreamId> {
-        unimplemented!()
-    }
+
     /// The answer to a request, once [`Event::Answered`] told so; `None` before.
     pub fn answer(&mut self, id: RequestId) -> Option<Result<Answer<'_>, RequestError>> {
-        unimplemented!()
+        self.directory.answer(id)
     }
+
     /// Frees the place of a request, answered or not.
     pub fn forget(&mut self, id: RequestId) {
-        unimplemented!()
+        self.directory.forget(id);
     }
+
     /// The registry connection is up.
     pub fn handle_registry_open(&mut self, now: Instant) {
-        unimplemented!()
+        let now = self.see(now);
+        self.directory.handle_open(now);
     }
+
     /// Bytes from the registry connection.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
-        unimplemented!()
+        let now = self.see(now);
+        self.directory.handle_bytes(now, bytes);
+        self.process(now);
     }
+
     /// Bytes for the registry connection; 0 when there are none.
     pub fn poll_bytes(&mut self, now: Instant, out: &mut [u8]) -> usize {
-        unimplemented!()
+        let now = self.see(now);
+        self.directory.poll_bytes(now, out)
     }
+
     /// The registry connection was closed, or could not be opened.
     pub fn handle_registry_close(&mut self, now: Instant) {
-        unimplemented!()
+        let now = self.see(now);
+        self.directory.handle_close(now);
+        self.process(now);
     }
-    /// Our backbone address, once known.
-    pub fn address(&self) -> Option<Address> {
-        unimplemented!()
-    }
-    /// The network used by default: the lowest joined non-zero one, else 0.
-    pub fn default_network(&self) -> NetworkId {
-        unimplemented!()
-    }
-    /// Our identity.
-    pub fn identity(&self) -> IdentityKey {
-        unimplemented!()
-    }
-    /// How the link to the rendezvous server stands.
-    pub fn link(&self) -> Link {
-        unimplemented!()
-    }
-    /// The endpoint that the beacon observes of us.
-    pub fn observed(&self) -> Option<SocketAddr> {
-        unimplemented!()
-    }
-    /// Trusted agents, in table order.
-    pub fn peers(&self) -> impl Iterator<Item = PeerInfo> + '_ {
-        core::iter::empty()
-    }
-    /// Trust requests that wait for us.
-    pub fn trust_requests(&self) -> impl Iterator<Item = TrustRequestInfo> + '_ {
-        core::iter::empty()
-    }
-    /// Agents that we have asked and that have not answered.
-    pub fn trust_outgoing(&self) -> impl Iterator<Item = Address> + '_ {
-        core::iter::empty()
-    }
-    /// Drop counters.
-    pub fn drops(&self) -> Drops {
-        unimplemented!()
+
+    /// An older `now` counts as the latest one seen (contract rule 1).
+    fn see(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
     }
 }
 
-/// Why stored state was not accepted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// The key or value is not one of ours, or damaged.
-    #[error("stored state does not decode")]
-    Malformed,
-    /// More than the limits allow.
-    #[error("stored state exceeds the limits")]
-    Full,
-}
-
-/// Why a request to the registry failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RequestError {
-    /// Unknown, or private and not ours to see.
-    #[error("not found")]
-    NotFound,
-    /// The name is taken.
-    #[error("taken by another agent")]
-    Conflict,
-    /// Too many requests; try again after this many milliseconds.
-    #[error("rate limited for {0} ms")]
-    RateLimited(u32),
-    /// A limit of the registry is reached.
-    #[error("full")]
-    Full,
-    /// The registry does not do that.
-    #[error("unsupported")]
-    Unsupported,
-    /// The registry could not be asked.
-    #[error("the registry does not answer")]
-    Unreachable,
-    /// Any other refusal, with the registry's error code (`wire.md` 6.1).
-    #[error("refused by the registry with code {0}")]
-    Refused(u16),
-}
-
-/// What the registry answered; owned types of `name` and `addr` inside.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Answer<'a> {
-    /// Done.
-    Done,
-    /// An agent.
-    Agent(AgentInfo),
-    /// A page of agents, and the cursor of the next page if there is one.
-    Page(Page<'a>),
-}
-
-/// A public agent, or one that has granted us access.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AgentInfo {
-    /// Its address in the network that was asked for.
-    pub address: Address,
-    /// Its hostname there.
-    pub hostname: Option<crate::name::Hostname>,
-    /// Its tags.
-    pub tags: crate::name::Tags,
-}
-
-/// A page of [`AgentInfo`]s, decoded one by one.
-#[derive(Clone, Debug)]
-pub struct Page<'a>(core::marker::PhantomData<&'a ()>);
-
-impl Page<'_> {
-    /// The cursor of the next page, if there is one.
-    pub fn next_cursor(&self) -> Option<u64> {
-        unimplemented!()
-    }
-}
-
-impl Iterator for Page<'_> {
-    type Item = AgentInfo;
-    fn next(&mut self) -> Option<AgentInfo> {
-        unimplemented!()
-    }
-}
-
-impl crate::machine::Machine for Node<'_> {
+impl Machine for Node<'_> {
     type Event = Event;
+
     fn handle_datagram<'b>(
         &mut self,
         now: Instant,
-        path: crate::machine::Path,
-        ecn: crate::machine::Ecn,
+        path: Path,
+        _ecn: Ecn,
         datagram: &'b mut [u8],
-    ) -> crate::machine::Ingress<'b> {
-        unimplemented!()
+    ) -> Ingress<'b> {
+        let now = self.see(now);
+        let ingress = self.ingress(now, path, datagram);
+        self.process(now);
+        ingress
     }
+
+    fn handle_batch_end(&mut self, now: Instant) {
+        let now = self.see(now);
+        self.batch_end(now);
+        self.process(now);
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
-        unimplemented!()
+        let now = self.see(now);
+        self.directory.handle_timeout(now);
+        self.tunnel.handle_timeout(now);
+        self.transport.handle_timeout(now);
+        self.process(now);
     }
+
     fn poll_transmit(
         &mut self,
         now: Instant,
         out: &mut [u8],
-        max_segments: core::num::NonZeroUsize,
-    ) -> Option<crate::machine::Transmit> {
-        unimplemented!()
+        max_segments: NonZeroUsize,
+    ) -> Option<Transmit> {
+        let now = self.see(now);
+        let transmit = self.egress(now, out, max_segments);
+        self.process(now);
+        transmit
     }
-    fn poll_timeout(&self) -> Option<crate::machine::Timeout> {
-        unimplemented!()
+
+    fn poll_timeout(&self) -> Option<Timeout> {
+        let output = (!self.flight.is_empty() || self.untold_paths)
+            .then_some(Timeout { at: self.now, reason: Reason::Output });
+        let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
+        let parts =
+            [self.directory.poll_timeout(), self.tunnel.poll_timeout(), self.transport.poll_timeout()];
+        parts.into_iter().chain([output, paths]).flatten().min_by_key(|timeout| timeout.at)
     }
+
     fn poll_event(&mut self) -> Option<Event> {
-        unimplemented!()
+        self.next_event()
     }
 }

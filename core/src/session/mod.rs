@@ -8,3 +8,6 @@ pub mod index;
 pub mod keys;
 pub mod payload;
 pub mod slots;
+pub mod tunnel;
+
+pub use tunnel::{Tunnel, TunnelConfig, TunnelEvent, TunnelIn, TunnelStorage};

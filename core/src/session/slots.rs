@@ -124,6 +124,11 @@ impl<S: Copy + PartialEq> Slots<S> {
         self.confirmed_seq
     }
 
+    /// Slots of a peer that we had before, with the generation reached then.
+    pub fn resumed(generation: u32) -> Self {
+        Slots { generation, ..Slots::default() }
+    }
+
     /// The generation of our next attempt: 1 + the highest of a session that both ends have.
     pub fn next_generation(&self) -> u32 {
         self.generation.saturating_add(1)

@@ -7,6 +7,7 @@ pub mod control;
 pub mod frame;
 #[cfg(test)]
 mod frozen;
+pub mod header;
 pub mod registry;
 pub mod stun;
 

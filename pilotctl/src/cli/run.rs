@@ -34,6 +34,10 @@ pub(crate) struct RendezvousStart {
     /// Where the beacon listens (UDP), default 0.0.0.0:9001.
     #[arg(long, value_name = "HOST:PORT", env = "PILOT_BEACON_ADDR")]
     pub(crate) beacon_addr: Option<HostPort>,
+    /// A second address and port of this host for the beacon, by which agents learn how their
+    /// NAT behaves (RFC 5780); neither beacon address may be a wildcard then.
+    #[arg(long, value_name = "HOST:PORT", env = "PILOT_BEACON_ALT_ADDR")]
+    pub(crate) beacon_alt_addr: Option<HostPort>,
     /// The export beside which store and key lie.
     #[arg(long, value_name = "FILE.json", env = "PILOT_PERSIST")]
     pub(crate) persist: Option<PathBuf>,
@@ -53,6 +57,7 @@ impl RendezvousStart {
         RendezvousSettings {
             registry_addr: self.registry_addr.clone(),
             beacon_addr: self.beacon_addr.clone(),
+            beacon_alt_addr: self.beacon_alt_addr.clone(),
             persist: self.persist.clone(),
         }
     }

@@ -1,7 +1,7 @@
 //! What stands behind a flag: parsed once, printed back the same way.
 
 use pilot_core::addr::Address;
-use pilot_core::drive::{REGISTRY_PORT, RegistryLocation};
+use pilot_core::drive::REGISTRY_PORT;
 use pilot_core::name::{Hostname, Tag};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -123,10 +123,16 @@ impl FromStr for Registry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let RegistryLocation { at, key } = text.parse().map_err(|e| format!("{e}"))?;
-        let port = at.port.unwrap_or(REGISTRY_PORT);
-        let key = key.map(|key| RegistryKey(key.0));
-        Ok(Registry { at: HostPort { host: at.host, port }, key })
+        let (at, key) = match text.split_once('#') {
+            Some((at, key)) => (at, Some(key.parse()?)),
+            None => (text, None),
+        };
+        let at = match at.parse::<Ipv6Addr>() {
+            Ok(v6) => HostPort { host: v6.to_string(), port: REGISTRY_PORT },
+            Err(_) if at.contains(':') => at.parse()?,
+            Err(_) => format!("{at}:{REGISTRY_PORT}").parse()?,
+        };
+        Ok(Registry { at, key })
     }
 }
 
@@ -148,8 +154,9 @@ impl FromStr for Span {
             "d" => 86_400.0,
             _ => return Err(format!("{unit:?} is not a unit: use ms, s, m, h or d")),
         };
-        let value: f64 =
-            number.parse().map_err(|_| "must be a number and a unit, as 10s or 500ms".to_owned())?;
+        let value: f64 = number
+            .parse()
+            .map_err(|_| "must be a number and a unit, as 10s or 500ms".to_owned())?;
         // A year is longer than anybody waits, and far from any overflow.
         let bounded = (value * seconds).min(365.0 * 86_400.0);
         Ok(Span(Duration::from_secs_f64(bounded)))
@@ -217,9 +224,10 @@ impl FromStr for Agent {
     fn from_str(text: &str) -> Result<Self, String> {
         // No hostname has a colon, and every address has one.
         if text.contains(':') {
-            return text.parse().map(Agent::Address).map_err(|e| {
-                format!("{e}; an agent's address looks like 1:0001.0000.0042")
-            });
+            return text
+                .parse()
+                .map(Agent::Address)
+                .map_err(|e| format!("{e}; an agent's address looks like 1:0001.0000.0042"));
         }
         text.parse().map(Agent::Hostname).map_err(|e| format!("as a hostname: {e}"))
     }
@@ -287,6 +295,8 @@ mod tests {
         assert!("h:1#short".parse::<Registry>().unwrap_err().contains("base32"));
         let bare: Registry = "registry.example".parse().unwrap();
         assert_eq!((bare.key, bare.at.port), (None, 9000));
+        assert_eq!("::1".parse::<Registry>().unwrap().to_string(), "[::1]:9000");
+        assert!("::1:9000x".parse::<Registry>().is_err());
     }
 
     #[test]
@@ -296,7 +306,9 @@ mod tests {
         assert_eq!(ms("1.5s"), Ok(1500));
         assert_eq!(ms("10"), Ok(10_000));
         assert_eq!(ms("2m"), Ok(120_000));
-        assert!(ms("").is_err() && ms("s").is_err() && ms("3 weeks").is_err() && ms("-1s").is_err());
+        assert!(
+            ms("").is_err() && ms("s").is_err() && ms("3 weeks").is_err() && ms("-1s").is_err()
+        );
     }
 
     #[test]

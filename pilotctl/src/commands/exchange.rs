@@ -197,7 +197,11 @@ pub(super) async fn received(cx: &Context) -> Result<(), Failure> {
             return "no files".to_owned();
         }
         let line = |f: &api::ReceivedFile| {
-            let note = if f.note.is_empty() { String::new() } else { format!(", says {}", quoted(&f.note)) };
+            let note = if f.note.is_empty() {
+                String::new()
+            } else {
+                format!(", says {}", quoted(&f.note))
+            };
             let gone = if f.there { "" } else { " (moved or deleted)" };
             format!(
                 "{} {} {} {} in {}{gone}{note}",

@@ -57,16 +57,14 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::SetTags(args) => names::set_tags(cx, TagsSet { tags: joined(args.tags) }).await,
         Command::Resolve(args) => names::resolve(cx, args).await,
         Command::Discover(args) => names::discover(cx, args).await,
-        Command::Trust(args) => {
-            match args.command.unwrap_or(TrustCommand::List(TrustList {})) {
-                TrustCommand::Request(args) => trust::request(cx, args).await,
-                TrustCommand::Pending(_) => trust::pending(cx).await,
-                TrustCommand::Approve(args) => trust::approve(cx, args).await,
-                TrustCommand::Refuse(args) => trust::refuse(cx, args).await,
-                TrustCommand::Revoke(args) => trust::revoke(cx, args).await,
-                TrustCommand::List(_) => trust::list(cx).await,
-            }
-        }
+        Command::Trust(args) => match args.command.unwrap_or(TrustCommand::List(TrustList {})) {
+            TrustCommand::Request(args) => trust::request(cx, args).await,
+            TrustCommand::Pending(_) => trust::pending(cx).await,
+            TrustCommand::Approve(args) => trust::approve(cx, args).await,
+            TrustCommand::Refuse(args) => trust::refuse(cx, args).await,
+            TrustCommand::Revoke(args) => trust::revoke(cx, args).await,
+            TrustCommand::List(_) => trust::list(cx).await,
+        },
         Command::Handshake(agent::Handshake { address, justification }) => {
             trust::request(cx, agent::TrustRequest { address, justification, wait: None }).await
         }

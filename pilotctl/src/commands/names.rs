@@ -43,8 +43,7 @@ pub(super) async fn set_hostname(cx: &Context, args: SetHostname) -> Result<(), 
 
 pub(super) async fn clear_hostname(cx: &Context, args: ClearHostname) -> Result<(), Failure> {
     let query = Query::new("/v1/hostname").with("network", args.at.network);
-    let profile: Profile =
-        cx.client().send(Method::DELETE, query.as_str(), &Nothing {}).await?;
+    let profile: Profile = cx.client().send(Method::DELETE, query.as_str(), &Nothing {}).await?;
     cx.out.show(&profile, |_| "this agent has no hostname any more".to_owned());
     Ok(())
 }
@@ -68,9 +67,8 @@ pub(super) async fn set_tags(cx: &Context, args: TagsSet) -> Result<(), Failure>
 }
 
 pub(super) async fn resolve(cx: &Context, args: Resolve) -> Result<(), Failure> {
-    let query = Query::new("/v1/resolve")
-        .with("agent", Some(&args.agent))
-        .with("network", args.at.network);
+    let query =
+        Query::new("/v1/resolve").with("agent", Some(&args.agent)).with("network", args.at.network);
     let agent: AgentEntry = cx.client().get(query.as_str()).await?;
     // Alone on its line, for `$(pilotctl resolve NAME)`.
     cx.out.show(&agent, |a| a.address.clone());

@@ -174,25 +174,14 @@ pub(super) async fn rendezvous_status(cx: &Context) -> Result<(), Failure> {
 }
 
 pub(super) async fn rendezvous_stop(cx: &Context) -> Result<(), Failure> {
-    stop(&Client::rendezvous(&cx.home), &cx.home.rendezvous(), Rendezvous::WHO)
-        .await
-        .map_err(not_running_rendezvous)?;
+    stop(&Client::rendezvous(&cx.home), &cx.home.rendezvous(), Rendezvous::WHO).await?;
     cx.out.show(&Stopped { stopped: true }, |_| "rendezvous stopped".to_owned());
     Ok(())
 }
 
-fn not_running_rendezvous(failure: Failure) -> Failure {
-    match failure.code {
-        Code::NotRunning => failure.hint("run `pilotctl rendezvous start`"),
-        _ => failure,
-    }
-}
-
 pub(super) async fn rendezvous_export(cx: &Context) -> Result<(), Failure> {
-    let exported: Exported = Client::rendezvous(&cx.home)
-        .send(Method::POST, "/v1/export", &Nothing {})
-        .await
-        .map_err(not_running_rendezvous)?;
+    let exported: Exported =
+        Client::rendezvous(&cx.home).send(Method::POST, "/v1/export", &Nothing {}).await?;
     cx.out.show(&exported, |e| e.file.display().to_string());
     Ok(())
 }
@@ -303,7 +292,13 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
                 .hint("run `pilotctl daemon stop` first"));
         };
         let mut doomed = vec![home.state(), home.socket(), home.config(), home.fenced()];
-        doomed.extend([home.inbox(), home.received(), home.unfinished(), home.profile(), home.log()]);
+        doomed.extend([
+            home.inbox(),
+            home.received(),
+            home.unfinished(),
+            home.profile(),
+            home.log(),
+        ]);
         doomed.extend((1..=9).map(|i| rotated(&home.log(), i)));
         if !args.keep_identity {
             doomed.push(home.identity());
@@ -321,7 +316,9 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
     }
     cx.out.show(&Deleted { deleted }, |d| match (d.deleted.is_empty(), args.keep_identity) {
         (true, _) => "there was nothing to delete".to_owned(),
-        (false, true) => "deleted all but the identity: the next start gets the same address back".to_owned(),
+        (false, true) => {
+            "deleted all but the identity: the next start gets the same address back".to_owned()
+        }
         (false, false) => "deleted: the next start makes a new agent".to_owned(),
     });
     Ok(())

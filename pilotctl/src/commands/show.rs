@@ -89,11 +89,7 @@ pub(super) async fn connections(cx: &Context) -> Result<(), Failure> {
             return "no open streams".to_owned();
         }
         let row = |c: &crate::api::Connection| {
-            vec![
-                format!("{}:{}", c.peer, c.peer_port),
-                c.local_port.to_string(),
-                c.state.clone(),
-            ]
+            vec![format!("{}:{}", c.peer, c.peer_port), c.local_port.to_string(), c.state.clone()]
         };
         let rows: Vec<_> = open.connections.iter().map(row).collect();
         table(&["PEER", "LOCAL PORT", "STATE"], &rows)

@@ -22,11 +22,13 @@ pub(super) async fn request(cx: &Context, args: TrustRequest) -> Result<(), Fail
         wait_ms: wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
     };
     let path = "/v1/trust/requests";
-    let state: TrustState =
-        cx.client().send_within(Method::POST, path, &body, wait).await?;
+    let state: TrustState = cx.client().send_within(Method::POST, path, &body, wait).await?;
     cx.out.show(&state, |s| match s.state.as_str() {
         "approved" => format!("approved: {} and this agent trust each other", s.address),
-        "pending" => format!("pending: {} has been asked; `pilotctl trust list` shows when it has answered", s.address),
+        "pending" => format!(
+            "pending: {} has been asked; `pilotctl trust list` shows when it has answered",
+            s.address
+        ),
         other => format!("{other}: {}", s.address),
     });
     Ok(())

@@ -31,8 +31,7 @@ impl Ends {
         let (end, ended) = watch::channel(None);
         // Open ones are bounded by the node's streams; only ended ones pile up.
         let is_ended = |(_, ended): &(&u64, &watch::Receiver<End>)| ended.borrow().is_some();
-        let old: Vec<u64> =
-            table.streams.iter().filter(is_ended).map(|(id, _)| *id).collect();
+        let old: Vec<u64> = table.streams.iter().filter(is_ended).map(|(id, _)| *id).collect();
         for id in old.iter().take(old.len().saturating_sub(ENDED_MAX)) {
             table.streams.remove(id);
         }

@@ -105,9 +105,10 @@ impl Node {
             Named::Address(address) => Ok(*address),
             Named::Hostname(_) => {
                 let found = self.resolve(agent, network).await?;
-                found.address.parse().map_err(|e| {
-                    Failure::new(Code::Internal, format!("{}: {e}", found.address))
-                })
+                found
+                    .address
+                    .parse()
+                    .map_err(|e| Failure::new(Code::Internal, format!("{}: {e}", found.address)))
             }
         }
     }
@@ -223,7 +224,7 @@ impl Node {
             fingerprint: Fingerprint::of_pair(&own, &p.identity).to_string(),
             path: crate::services::path_word(p.path).to_owned(),
             endpoint: p.endpoint,
-            rtt_us: p.rtt.map(|rtt| rtt.as_nanos() / 1_000),
+            rtt_us: p.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             mutual: p.grants_us,
         };
         peers.iter().map(peer).collect()
@@ -288,9 +289,7 @@ impl Node {
 }
 
 /// Asks the registry, and waits so long as makes sense.
-async fn asked<T>(
-    question: impl Future<Output = Result<T, DirectoryError>>,
-) -> Result<T, Failure> {
+async fn asked<T>(question: impl Future<Output = Result<T, DirectoryError>>) -> Result<T, Failure> {
     match tokio::time::timeout(REQUEST_TIME, question).await {
         Ok(answer) => answer.map_err(from_directory),
         Err(_) => {

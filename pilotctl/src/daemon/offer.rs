@@ -141,10 +141,8 @@ pub(crate) fn from_send(error: SendError<Failure>, is_limited: bool) -> Failure 
             Failure::new(Code::Unsupported, message)
         }
         SendError::Source(e) => Failure::io("read the content", e),
-        SendError::Size => {
-            Failure::new(Code::Usage, "the content is not as long as announced")
-                .hint("the file was changed meanwhile: send it again")
-        }
+        SendError::Size => Failure::new(Code::Usage, "the content is not as long as announced")
+            .hint("the file was changed meanwhile: send it again"),
         SendError::TimedOut if is_limited => {
             Failure::new(Code::Timeout, "not delivered within the time given")
         }
@@ -159,9 +157,7 @@ pub(crate) fn from_echo(error: EchoError<Failure>) -> Failure {
         EchoError::Connect(failure) => failure,
         EchoError::Stream(e) => node::from_io(&e)
             .unwrap_or_else(|| Failure::new(Code::Ended, format!("the stream broke: {e}"))),
-        EchoError::Corrupt => {
-            Failure::new(Code::Integrity, "other bytes came back than were sent")
-                .hint("the other side's echo is broken, or something worse: do not rely on it")
-        }
+        EchoError::Corrupt => Failure::new(Code::Integrity, "other bytes came back than were sent")
+            .hint("the other side's echo is broken, or something worse: do not rely on it"),
     }
 }

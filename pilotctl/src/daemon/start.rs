@@ -14,7 +14,7 @@ use crate::error::{Code, Failure};
 use crate::home::Home;
 use crate::{http, socket};
 use pilot_core::node::{Link, PathPolicy};
-use pilot_tokio::{Agent, AgentEvent, BindError, ReadyError};
+use pilot_tokio::{Agent, AgentEvent, BindError, ReadyError, StartError};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sd_notify::NotifyState;
 use std::net::SocketAddr;
@@ -190,7 +190,7 @@ async fn build(
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.endpoint(look_up("--endpoint", endpoint).await?);
     }
-    let agent = builder.bind().await.map_err(from_bind)?;
+    let agent = builder.bind().await.map_err(from_start)?;
     Ok(Arc::new(Shared {
         node: Node { agent },
         offer,
@@ -220,19 +220,20 @@ pub(crate) async fn look_up(flag: &str, at: &HostPort) -> Result<SocketAddr, Fai
     })
 }
 
-fn from_bind(error: BindError) -> Failure {
+fn from_start(error: StartError) -> Failure {
     match error {
-        BindError::Socket(pilot_udp::BindError::Taken(at)) => {
+        StartError::Socket(BindError::Taken(at)) => {
             Failure::new(Code::Conflict, format!("UDP {at} is in use by another program"))
                 .hint("choose another with --listen, or stop that program")
         }
-        BindError::Socket(e) => Failure::new(Code::Io, e.to_string())
-            .hint("choose another address with --listen"),
-        BindError::Location { .. } | BindError::NoRegistry => {
+        StartError::Socket(e) => {
+            Failure::new(Code::Io, e.to_string()).hint("choose another address with --listen")
+        }
+        StartError::Location { .. } | StartError::NoRegistry => {
             Failure::new(Code::Usage, error.to_string())
         }
-        BindError::Load(e) => Failure::new(Code::State, format!("state.redb: {e}")),
-        BindError::Store(e) => Failure::new(Code::State, format!("state.redb: {e}")),
+        StartError::Load(e) => Failure::new(Code::State, format!("state.redb: {e}")),
+        StartError::Store(e) => Failure::new(Code::State, format!("state.redb: {e}")),
         e => Failure::new(Code::Internal, e.to_string()),
     }
 }
@@ -254,7 +255,10 @@ async fn get_ready(
         Ok(Err(e)) => return Err(Failure::new(Code::Internal, e.to_string())),
         Err(_) if !known => {
             let registry = shared.registry();
-            let message = format!("the registry at {registry} has not registered this agent within {} s", time.as_secs());
+            let message = format!(
+                "the registry at {registry} has not registered this agent within {} s",
+                time.as_secs()
+            );
             return Err(Failure::new(Code::RegistryUnreachable, message));
         }
         // Its address is for life: others reach it by what they know, and it tries on.
@@ -273,13 +277,9 @@ async fn get_ready(
     shared.offer.serve(&shared.node)
 }
 
-fn key_changed(
-    pinned: &pilot_tokio::IdentityKey,
-    shown: &pilot_tokio::IdentityKey,
-) -> Failure {
+fn key_changed(pinned: &pilot_tokio::IdentityKey, shown: &pilot_tokio::IdentityKey) -> Failure {
     let (pinned, shown) = (key_texts(pinned).1, key_texts(shown).1);
-    let message =
-        format!("the registry's key has changed: pinned is {pinned}, it shows {shown}");
+    let message = format!("the registry's key has changed: pinned is {pinned}, it shows {shown}");
     Failure::new(Code::RegistryKey, message)
 }
 

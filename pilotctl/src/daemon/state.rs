@@ -2,6 +2,7 @@
 //! is on disk when it returns.
 
 use crate::error::{Code, Failure};
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use std::path::{Path, PathBuf};
 
@@ -34,7 +35,9 @@ impl State {
             .mode(0o600)
             .open(path)
             .map_err(|e| Failure::io(format!("open {}", path.display()), e))?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create_file(file);
+        let database = FileBackend::new(file).and_then(|file| {
+            Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)
+        });
         let database = database.map_err(|e| match e {
             DatabaseError::DatabaseAlreadyOpen => {
                 let message = format!("{} is open in another process", path.display());

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use pilot_core::drive::KeyText;
-use pilot_rendezvous::{Server, ServerConfig, StartError};
+use pilot_rendezvous::{AlternateBeacon, Server, ServerConfig, StartError};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
@@ -122,8 +122,7 @@ async fn start(
     home: &Home,
     settings: &RendezvousSettings,
 ) -> Result<Server, Failure> {
-    let persist =
-        settings.persist.clone().unwrap_or_else(|| home.path().join("registry.json"));
+    let persist = settings.persist.clone().unwrap_or_else(|| home.path().join("registry.json"));
     let mut config = ServerConfig::new(persist);
     config.new_key = args.new_key;
     if let Some(at) = &settings.registry_addr {
@@ -131,6 +130,10 @@ async fn start(
     }
     if let Some(at) = &settings.beacon_addr {
         config.beacon_addr = look_up("--beacon-addr", at).await?;
+    }
+    if let Some(at) = &settings.beacon_alt_addr {
+        let listen = look_up("--beacon-alt-addr", at).await?;
+        config.beacon_alt = Some(AlternateBeacon { listen, advertised: None });
     }
     Server::start(config).await.map_err(from_start)
 }
@@ -145,8 +148,13 @@ fn from_start(error: StartError) -> Failure {
             Failure::new(Code::Conflict, message)
                 .hint("choose another --registry-addr, or stop the program that has it")
         }
-        StartError::Beacon(pilot_udp::BindError::Taken(_)) => Failure::new(Code::Conflict, message)
-            .hint("choose another --beacon-addr, or stop the program that has it"),
+        StartError::Beacon(pilot_tokio::BindError::Taken(_)) => {
+            Failure::new(Code::Conflict, message)
+                .hint("choose another --beacon-addr, or stop the program that has it")
+        }
+        StartError::Alternate { .. } => Failure::new(Code::Usage, message).hint(
+            "give both beacon flags an address of this host, of one family, each its own port",
+        ),
         StartError::Registry { .. } | StartError::Beacon(_) => {
             Failure::new(Code::Io, message).hint("choose another address")
         }

@@ -7,7 +7,7 @@ use pilot_core::machine::{Ecn, Ingress, Machine, Path, Timeout, Transmit};
 use pilot_core::rendezvous::{ConnId, Event, Rendezvous};
 use pilot_core::time::Instant;
 use pilot_tokio::{Owner, Sockets};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,7 +104,7 @@ impl Line {
 /// The open connections; tells their tasks what the machine wants of them.
 #[derive(Debug, Default)]
 pub(crate) struct Switchboard {
-    lines: HashMap<ConnId, Arc<Line>>,
+    lines: BTreeMap<ConnId, Arc<Line>>,
     next: u64,
 }
 

@@ -9,14 +9,15 @@ use crate::export::ExportError;
 use crate::files::Files;
 use crate::key;
 use crate::open::{self, OpenError, Registry};
-use crate::store::{Opened, StoreError, open_file};
+use crate::store::{Opened, Opener, StoreError, open_file};
 use engine::{Engine, Switchboard};
 use exporter::Exporter;
-use pilot_core::crypto::identity::{Fingerprint, IdentityKey};
 use pilot_core::crypto::aead::RUST_CRYPTO;
+use pilot_core::crypto::identity::{Fingerprint, IdentityKey};
 use pilot_core::drive::{Clock as _, IoStats};
+use pilot_core::machine::SocketId;
 use pilot_core::rendezvous::{
-    Change, Rendezvous, RendezvousConfig, RendezvousLimits, RendezvousStats, RowError,
+    Alternate, Change, Rendezvous, RendezvousConfig, RendezvousLimits, RendezvousStats, RowError,
 };
 use pilot_core::stats::Drops;
 use pilot_core::time::Duration;
@@ -41,6 +42,16 @@ const LINGER: Duration = Duration::from_millis(200);
 /// Bytes of the beacon's socket buffers: a relay's bursts.
 const SOCKET_BUFFER: usize = 8 << 20;
 
+/// The beacon's second address and second port; all four combinations are bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AlternateBeacon {
+    /// Another address of this host than the beacon's, which must not be a wildcard either,
+    /// and another port; 0 is any port.
+    pub listen: SocketAddr,
+    /// How agents see that address, where it is translated (as clouds do).
+    pub advertised: Option<IpAddr>,
+}
+
 /// What an operator decides.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -49,6 +60,9 @@ pub struct ServerConfig {
     pub registry_addr: SocketAddr,
     /// Where the beacon listens (UDP), likewise.
     pub beacon_addr: SocketAddr,
+    /// A second address and port of this host for the beacon (`--beacon-alt-addr`), by which
+    /// agents can tell what kind of NAT they are behind (RFC 5780).
+    pub beacon_alt: Option<AlternateBeacon>,
     /// Where agents reach the beacon, best first; at most 4 are told to them. Empty: the
     /// beacon's own address or, if that is a wildcard, the addresses of this host.
     pub advertised: Vec<SocketAddr>,
@@ -68,6 +82,7 @@ impl ServerConfig {
         ServerConfig {
             registry_addr: SocketAddr::from(([0, 0, 0, 0], 9000)),
             beacon_addr: SocketAddr::from(([0, 0, 0, 0], 9001)),
+            beacon_alt: None,
             advertised: Vec::new(),
             persist: persist.into(),
             limits: RendezvousLimits::server(),
@@ -103,6 +118,17 @@ pub enum StartError {
     /// The beacon's address.
     #[error("the beacon cannot be bound: {0}")]
     Beacon(#[from] BindError),
+    /// Two beacon addresses that are not two.
+    #[error(
+        "a beacon with two addresses needs two different ones of one family and two ports, \
+         not {main} and {alternate}"
+    )]
+    Alternate {
+        /// The beacon's address.
+        main: SocketAddr,
+        /// The second one.
+        alternate: SocketAddr,
+    },
     /// An advertised address that nobody can send to.
     #[error("agents cannot be told to send to {0}: it needs an address and a port")]
     Advertised(SocketAddr),
@@ -175,19 +201,25 @@ impl Server {
     /// Opens the registry, binds the sockets and serves. Must be called within a tokio
     /// runtime. A registry of a million agents takes seconds to load.
     pub async fn start(config: ServerConfig) -> Result<Server, StartError> {
+        Server::start_on(config, Arc::new(open_file)).await
+    }
+
+    /// The same on a disk of the caller's choice.
+    pub(crate) async fn start_on(
+        config: ServerConfig,
+        opener: Opener,
+    ) -> Result<Server, StartError> {
         let clock = Clock::start();
         let files = Files::beside(&config.persist);
         // First of all: who has the store open has the ports, too, and is the better reason.
         let registry = {
             let (files, new_key) = (files.clone(), config.new_key);
-            blocking(move || open::open(&files, new_key, clock.unix(), Arc::new(open_file)))
-                .await?
+            blocking(move || open::open(&files, new_key, clock.unix(), opener)).await?
         };
-        let listener = registry::listen(config.registry_addr).map_err(|source| {
-            StartError::Registry { address: config.registry_addr, source }
-        })?;
+        let listener = registry::listen(config.registry_addr)
+            .map_err(|source| StartError::Registry { address: config.registry_addr, source })?;
         let registry_addr = listener.local_addr().map_err(StartError::System)?;
-        let sockets = Sockets::bind(&BindOptions {
+        let mut sockets = Sockets::bind(&BindOptions {
             listen: Some(config.beacon_addr),
             is_port_fixed: true,
             buffer_bytes: SOCKET_BUFFER,
@@ -195,12 +227,16 @@ impl Server {
         })?;
         let beacon = sockets.local_addresses().next().unwrap_or(config.beacon_addr);
         let advertised = advertised(&config.advertised, beacon, &sockets)?;
+        let alternate = match config.beacon_alt {
+            Some(alternate) => Some(bind_alternate(&mut sockets, beacon, &advertised, alternate)?),
+            None => None,
+        };
 
         let machine = RendezvousConfig {
             limits: config.limits.clone(),
             beacon: advertised.iter().copied().collect(),
             beacon_serial: registry.keys.serial,
-            alternate: None,
+            alternate,
         };
         let (rendezvous, opened) = blocking(move || load(machine, registry, clock)).await?;
         let key = rendezvous.identity();
@@ -370,6 +406,40 @@ fn assemble(
             Err(error.into())
         }
     }
+}
+
+/// Binds the other three corners of RFC 5780: second port, second address, both.
+fn bind_alternate(
+    sockets: &mut Sockets,
+    main: SocketAddr,
+    advertised: &[SocketAddr],
+    alternate: AlternateBeacon,
+) -> Result<Alternate, StartError> {
+    let AlternateBeacon { listen, advertised: seen } = alternate;
+    let is_wild = main.ip().is_unspecified() || listen.ip().is_unspecified();
+    if is_wild
+        || main.is_ipv4() != listen.is_ipv4()
+        || main.ip() == listen.ip()
+        || main.port() == listen.port()
+    {
+        return Err(StartError::Alternate { main, alternate: listen });
+    }
+    let mut bind = |id, ip, port| -> Result<SocketAddr, StartError> {
+        let bound = sockets.bind_as(SocketId(id), SocketAddr::new(ip, port));
+        Ok(bound?)
+    };
+    let port = bind(1, main.ip(), listen.port())?.port();
+    bind(2, listen.ip(), main.port())?;
+    bind(3, listen.ip(), port)?;
+    let family = |at: &&SocketAddr| at.is_ipv4() == main.is_ipv4();
+    let main = advertised.iter().find(family).copied().unwrap_or(main);
+    let second = seen.unwrap_or(listen.ip());
+    Ok(Alternate {
+        main: (SocketId(0), main),
+        port: (SocketId(1), SocketAddr::new(main.ip(), port)),
+        ip: (SocketId(2), SocketAddr::new(second, main.port())),
+        both: (SocketId(3), SocketAddr::new(second, port)),
+    })
 }
 
 /// What agents are told: what the operator says, else where the beacon can be reached by what

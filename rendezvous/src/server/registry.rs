@@ -182,9 +182,10 @@ impl Connection<'_> {
             }
             self.rest = Vec::new();
             let conn = self.conn;
-            let n = self.shared.driver.peek(|access| {
-                access.machine.rendezvous.poll_bytes(access.now, conn, &mut bytes)
-            });
+            let n = self
+                .shared
+                .driver
+                .peek(|access| access.machine.rendezvous.poll_bytes(access.now, conn, &mut bytes));
             if n == 0 {
                 return Ok(());
             }

@@ -3,10 +3,10 @@
 use super::relay::Repeat;
 use super::{Beacon, OFFLINE, SILENT, Share};
 use crate::addr::NodeId;
-use crate::limits::{BEACON_REPEAT, BEACON_WORDS, PENDING_TTL};
+use crate::limits::{BEACON_REPEAT, PENDING_TTL};
 use crate::machine::Path;
 use crate::rendezvous::registry::Directory;
-use crate::session::keys::{Session, Unexpanded};
+use crate::session::keys::SmallSession;
 use crate::time::{Duration, Instant};
 use crate::wire::control::{self, Endpoint, FromBeacon};
 use alloc::boxed::Box;
@@ -21,12 +21,6 @@ const CHALLENGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest distance of `Waiting`: a keepalive's.
 const WAITING_MAX: Duration = crate::limits::NAT_KEEPALIVE;
 
-/// A session and its replay window.
-pub(super) struct Link {
-    pub(super) session: Session<Unexpanded>,
-    pub(super) words: [u64; BEACON_WORDS],
-}
-
 /// Which of an agent's sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum LinkKind {
@@ -36,7 +30,7 @@ pub(super) enum LinkKind {
 
 /// A session that has not said `Hello` yet.
 pub(super) struct Pending {
-    pub(super) link: Link,
+    pub(super) link: SmallSession,
     pub(super) at: Instant,
     pub(super) path: Path,
     pub(super) hs_seq: u64,
@@ -63,7 +57,7 @@ pub(super) struct Notice {
 
 pub(super) struct Agent {
     pub(super) node: NodeId,
-    pub(super) current: Option<Box<Link>>,
+    pub(super) current: Option<Box<SmallSession>>,
     pub(super) pending: Option<Box<Pending>>,
     /// Highest handshake number that a confirmed session had.
     pub(super) confirmed_seq: u64,
@@ -112,12 +106,12 @@ impl Agent {
     }
 
     pub(super) fn is_online(&self, now: Instant) -> bool {
-        self.current.as_ref().is_some_and(|link| link.session.is_alive(now))
+        self.current.as_ref().is_some_and(|link| link.session().is_alive(now))
             && now.since(self.heard) < OFFLINE
     }
 
     /// A session and the path that its handshake or a validation has proven.
-    pub(super) fn link(&mut self, kind: LinkKind) -> Option<(Path, &mut Link)> {
+    pub(super) fn link(&mut self, kind: LinkKind) -> Option<(Path, &mut SmallSession)> {
         match kind {
             LinkKind::Current => self.current.as_deref_mut().map(|link| (self.path, link)),
             LinkKind::Pending => {
@@ -152,7 +146,7 @@ impl Agent {
 
     fn deadline(&self) -> Instant {
         let pending = self.pending.as_ref().map(|pending| pending.at + PENDING_TTL);
-        let session = self.current.as_ref().map(|link| link.session.expires());
+        let session = self.current.as_ref().map(|link| link.session().expires());
         let validation = self.validation.as_ref().map(|v| match v.sent {
             0 => v.started,
             n => v.started + CHALLENGE_REPEAT.get(n - 1).copied().unwrap_or(CHALLENGE_FAIL),
@@ -193,7 +187,7 @@ impl Beacon {
             self.drop_pending(slot);
         }
         let Some(agent) = self.agents.get_mut(slot) else { return };
-        let over = agent.current.as_ref().is_none_or(|link| !link.session.is_alive(now));
+        let over = agent.current.as_ref().is_none_or(|link| !link.session().is_alive(now));
         if agent.heard + SILENT <= now || (over && agent.pending.is_none()) {
             self.remove_agent(slot);
             return;
@@ -271,7 +265,7 @@ impl Beacon {
     pub(super) fn drop_pending(&mut self, slot: u32) {
         let pending = self.agents.get_mut(slot).and_then(|agent| agent.pending.take());
         if let Some(pending) = pending {
-            self.by_index.remove(&pending.link.session.local_index());
+            self.by_index.remove(&pending.link.session().local_index());
             self.answered.remove(&pending.hash);
         }
     }
@@ -280,7 +274,7 @@ impl Beacon {
         self.drop_pending(slot);
         let Some(agent) = self.agents.remove(slot) else { return };
         if let Some(link) = &agent.current {
-            self.by_index.remove(&link.session.local_index());
+            self.by_index.remove(&link.session().local_index());
         }
         if let Some(at) = agent.timer {
             self.timers.remove(&(at, slot));

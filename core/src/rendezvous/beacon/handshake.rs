@@ -2,11 +2,11 @@
 //! registered records.
 
 use super::Beacon;
-use super::agent::{Agent, Link, Pending};
+use super::agent::{Agent, Pending};
 use crate::addr::Address;
 use crate::crypto::{TunnelSecret, kdf};
 use crate::limits::{
-    BEACON_REJECT, BEACON_WORDS, DATAGRAM_DEFAULT, PENDING_FRESH, RESP_RESENDS, STALE_INTERVAL,
+    BEACON_REJECT, DATAGRAM_DEFAULT, PENDING_FRESH, RESP_RESENDS, STALE_INTERVAL,
 };
 use crate::machine::{Ecn, Path};
 use crate::path::Route;
@@ -16,7 +16,7 @@ use crate::session::gate::Verdict;
 use crate::session::handshake::{
     COOKIE, INDEX_BIT, RESP_MAX, Received, STALE, check_envelope, write_cookie,
 };
-use crate::session::keys::{Session, Unexpanded};
+use crate::session::keys::SmallSession;
 use crate::session::payload::{Caps, RespPayload};
 use crate::stats::DropReason;
 use crate::time::Instant;
@@ -124,14 +124,11 @@ impl Beacon {
         let (len, keys) = received
             .write_resp(ephemeral, index, suite, &payload, &mut out)
             .map_err(|_| DropReason::Handshake)?;
-        let mut words = [0; BEACON_WORDS];
-        let expires = now + BEACON_REJECT;
-        let session =
-            Session::new(Unexpanded::new(keys), index, remote_index, expires, &mut words);
+        let link = SmallSession::new(keys, index, remote_index, now + BEACON_REJECT);
         self.drop_pending(slot);
         let agent = self.agents.get_mut(slot).ok_or(DropReason::Full)?;
         agent.pending = Some(alloc::boxed::Box::new(Pending {
-            link: Link { session, words },
+            link,
             at: now,
             path,
             hs_seq,

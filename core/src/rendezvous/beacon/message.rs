@@ -30,10 +30,10 @@ impl Beacon {
         let slot = *self.by_index.get(&index).ok_or(DropReason::UnknownIndex)?;
         let agent = self.agents.get_mut(slot).ok_or(DropReason::UnknownIndex)?;
         let current =
-            agent.current.as_ref().is_some_and(|link| link.session.local_index() == index);
+            agent.current.as_ref().is_some_and(|link| link.session().local_index() == index);
         let kind = if current { LinkKind::Current } else { LinkKind::Pending };
         let (proven, link) = agent.link(kind).ok_or(DropReason::UnknownIndex)?;
-        let opened = link.session.open(now, self.aead, &mut link.words, datagram)?;
+        let opened = link.open(now, self.aead, datagram)?;
         agent.heard = agent.heard.max(now);
         match &mut agent.pending {
             Some(pending) if kind == LinkKind::Pending => {
@@ -202,7 +202,7 @@ impl Beacon {
             agent.fenced = false;
             let old = agent.current.replace(alloc::boxed::Box::new(pending.link));
             if let Some(old) = old {
-                self.by_index.remove(&old.session.local_index());
+                self.by_index.remove(&old.session().local_index());
             }
             self.channels.set_agent(agent.node, Some(slot));
         }

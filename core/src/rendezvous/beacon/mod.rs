@@ -312,7 +312,7 @@ impl Beacon {
         let Some(agent) = self.agents.get_mut(slot) else { return };
         let Some((path, link)) = agent.link(link) else { return };
         frame[crate::limits::FRAME_HEADER..][..content.len()].copy_from_slice(content);
-        if let Some(sealed) = link.session.seal(now, self.aead, &mut frame, content.len()) {
+        if let Some(sealed) = link.seal(now, self.aead, &mut frame, content.len()) {
             // No room is as good as lost on the way; every request is repeated.
             self.queue.push(to.unwrap_or(path), Ecn::NotEct, &frame[..sealed.len]);
         }

@@ -1,9 +1,7 @@
 //! Names, discovery and trust.
 
 use super::Cx;
-use crate::api::{
-    self, DecideTrust, Discovered, Profile, RequestTrust, SetTags, TrustState,
-};
+use crate::api::{self, DecideTrust, Discovered, Profile, RequestTrust, SetTags, TrustState};
 use crate::cli::values::{Agent, TagList, Visibility};
 use crate::error::{Code, Failure};
 use crate::http::{answer, body, parse, query};
@@ -260,4 +258,3 @@ pub(super) async fn revoke(State(shared): Cx, bytes: Bytes) -> Response {
         .await,
     )
 }
-

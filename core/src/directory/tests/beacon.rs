@@ -1,0 +1,1 @@
+//! The beacon session and relay channels.

@@ -1,0 +1,384 @@
+//! The paths to one peer: which there are, which are proven, which one carries data.
+//!
+//! A path is *proven* by a round trip on it: a handshake message answered on it, or our path
+//! challenge (F2) answered by its response (F3) from it (`wire.md` 5.5, 5.8). Receipt of a packet
+//! alone proves nothing. Data goes by the best proven path: a direct one that is not suspect and
+//! has the lowest round-trip time, else the relay channel, else whatever is left.
+//!
+//! | state | on | becomes |
+//! |---|---|---|
+//! | unknown route | authenticated newest frame from it, or it is a candidate | challenged: F2 at 0, 0.3, 0.9 s |
+//! | challenged | F3 from it | proven |
+//! | challenged | 3 s | forgotten |
+//! | proven | transport reports it suspect | suspect: data moves to another path |
+//! | suspect | any acknowledgement on it | proven |
+//! | suspect, direct | 15 s | removed |
+
+use super::PathKind;
+use crate::limits::PATH_REMOVE;
+use crate::path::{ChannelId, PATHS, PathId, Route};
+use crate::time::{Duration, Instant};
+use crate::wire::control::CloseCode;
+use heapless::{Deque, Vec};
+
+/// When a challenge is sent again, after the first time (`wire.md` 5.5).
+const CHALLENGE_REPEAT: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(900)];
+/// When an unanswered challenge is forgotten.
+const CHALLENGE_FAIL: Duration = Duration::from_secs(3);
+/// Most challenges under way: the candidates of `wire.md` 5.8 and one roamed-to route.
+const CHALLENGES: usize = 9;
+/// Most answers (F1, F3) that wait to be sent; further challenges and pings are not answered.
+const ANSWERS: usize = 8;
+
+/// A proven path.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PathState {
+    pub(super) route: Route,
+    pub(super) suspect_since: Option<Instant>,
+}
+
+/// A challenge on its way.
+#[derive(Clone, Copy, Debug)]
+struct Challenge {
+    route: Route,
+    data: [u8; 8],
+    started: Instant,
+    sent: u8,
+}
+
+impl Challenge {
+    fn next_at(&self) -> Instant {
+        match self.sent {
+            0 => self.started,
+            n => match CHALLENGE_REPEAT.get(usize::from(n) - 1) {
+                Some(&after) => self.started + after,
+                None => self.started + CHALLENGE_FAIL,
+            },
+        }
+    }
+}
+
+/// A control frame to send to the peer on one route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Control {
+    /// F1 with the ping's bytes.
+    Pong([u8; 8]),
+    /// F2 with random bytes.
+    Challenge([u8; 8]),
+    /// F3 with the challenge's bytes.
+    Response([u8; 8]),
+    /// The empty frame: keeps a NAT mapping or relay channel alive.
+    Keepalive,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    paths: [Option<PathState>; PATHS],
+    active: Option<PathId>,
+    challenges: Vec<Challenge, CHALLENGES>,
+    answers: Deque<(Route, Control), ANSWERS>,
+    /// The last direct path that worked; survives sessions.
+    pub(super) last_good: Option<Route>,
+    /// The peer's own limit of UDP payload bytes.
+    pub(super) max_datagram: u16,
+    /// Indices, sent and received, of the sessions that the tunnel last told of.
+    pub(super) sessions: Vec<(u32, u32), 5>,
+    /// When our record is to be sent in the session.
+    pub(super) record_due: Option<Instant>,
+    /// Our goodbye, about to be sent.
+    pub(super) goodbye: Option<CloseCode>,
+    /// The earliest next challenge of a route that nobody announced.
+    pub(super) roam_at: Option<Instant>,
+    /// The earliest next INIT that a suspect path causes.
+    pub(super) init_at: Option<Instant>,
+    /// Upkeep while streams are open.
+    pub(super) upkeep: Upkeep,
+    /// The kind of path that the owner was told of.
+    pub(super) told: PathKind,
+    /// `told` has changed since the owner was told.
+    pub(super) untold: bool,
+}
+
+/// Timers that run while a peer has open streams and a session.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    /// The next empty frame on the path in use.
+    pub(super) keep_at: Option<Instant>,
+    /// The next empty frame on the relay channel.
+    pub(super) relay_keep_at: Option<Instant>,
+    /// The next search for a direct path, and the wait after it.
+    pub(super) upgrade: Option<(Instant, Duration)>,
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Link { max_datagram: crate::limits::DATAGRAM_MAX, ..Link::default() }
+    }
+
+    pub(super) fn path_of(&self, route: Route) -> Option<PathId> {
+        let at = self.paths.iter().position(|p| p.is_some_and(|p| same(p.route, route)))?;
+        Some(PathId(at as u8))
+    }
+
+    pub(super) fn route(&self, path: PathId) -> Option<Route> {
+        Some(self.paths[usize::from(path.0)]?.route)
+    }
+
+    pub(super) fn active(&self) -> Option<PathId> {
+        self.active
+    }
+
+    pub(super) fn active_route(&self) -> Option<Route> {
+        self.route(self.active?)
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self.active_route(), Some(Route::Direct(_)))
+    }
+
+    /// The proven paths.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (PathId, PathState)> + '_ {
+        let numbered = self.paths.iter().enumerate();
+        numbered.filter_map(|(i, p)| p.map(|p| (PathId(i as u8), p)))
+    }
+
+    /// Adds a proven route. If all places are taken, the one that has been suspect for longest,
+    /// or else the first that carries no data, goes; it is named in the second place.
+    pub(super) fn prove(&mut self, route: Route) -> (PathId, Option<PathId>) {
+        if let Some(known) = self.path_of(route) {
+            // The local address may have become known since.
+            if let Some(path) = &mut self.paths[usize::from(known.0)] {
+                path.route = route;
+                path.suspect_since = None;
+            }
+            return (known, None);
+        }
+        if matches!(route, Route::Direct(_)) {
+            self.last_good = Some(route);
+        }
+        let new = Some(PathState { route, suspect_since: None });
+        if let Some(free) = self.paths.iter().position(Option::is_none) {
+            self.paths[free] = new;
+            return (PathId(free as u8), None);
+        }
+        let spare = (0..PATHS).filter(|&i| self.active != Some(PathId(i as u8)));
+        let victim = spare
+            .min_by_key(|&i| {
+                let suspect = self.paths[i].and_then(|p| p.suspect_since);
+                suspect.unwrap_or(Instant::NEVER)
+            })
+            .unwrap_or(0);
+        self.paths[victim] = new;
+        (PathId(victim as u8), Some(PathId(victim as u8)))
+    }
+
+    pub(super) fn remove(&mut self, path: PathId) {
+        self.paths[usize::from(path.0)] = None;
+        if self.active == Some(path) {
+            self.active = None;
+        }
+    }
+
+    /// Forgets the paths over a relay channel that is gone.
+    pub(super) fn remove_channel(&mut self, channel: ChannelId) -> Option<PathId> {
+        let path = self.path_of(Route::Relay(channel))?;
+        self.remove(path);
+        Some(path)
+    }
+
+    /// Forgets all paths, challenges and answers; `last_good` stays.
+    pub(super) fn clear(&mut self) {
+        self.paths = [None; PATHS];
+        self.active = None;
+        self.challenges.clear();
+        self.answers.clear();
+        self.sessions.clear();
+        self.record_due = None;
+        self.upkeep = Upkeep::default();
+    }
+
+    pub(super) fn set_suspect(&mut self, path: PathId, since: Option<Instant>) {
+        if let Some(state) = &mut self.paths[usize::from(path.0)] {
+            state.suspect_since = since;
+        }
+    }
+
+    /// Chooses the path for data; `rtt` tells a path's round-trip time. Gives the choice if it
+    /// has changed.
+    pub(super) fn choose(&mut self, rtt: impl Fn(PathId) -> Option<Duration>) -> Option<PathId> {
+        let rank = |(id, p): &(PathId, PathState)| {
+            let relayed = matches!(p.route, Route::Relay(_));
+            let class = match (p.suspect_since.is_some(), relayed) {
+                (false, false) => 0,
+                (_, true) => 1,
+                (true, false) => 2,
+            };
+            // A direct path keeps its place unless another is a quarter faster (hysteresis).
+            let rtt = rtt(*id).unwrap_or(Duration::from_secs(1));
+            let rtt = if self.active == Some(*id) { rtt * 3 / 4 } else { rtt };
+            (class, rtt)
+        };
+        let best = self.paths().min_by_key(rank).map(|(id, _)| id)?;
+        if self.active == Some(best) {
+            return None;
+        }
+        self.active = Some(best);
+        Some(best)
+    }
+
+    /// Starts a challenge of `route`, unless one is under way there. Nothing happens when too
+    /// many are.
+    pub(super) fn challenge(&mut self, now: Instant, route: Route, data: [u8; 8]) {
+        if !self.is_challenged(route) {
+            // A full list means a peer that moves faster than 3 s allow: the next frame retries.
+            let _ = self.challenges.push(Challenge { route, data, started: now, sent: 0 });
+        }
+    }
+
+    pub(super) fn is_challenged(&self, route: Route) -> bool {
+        self.challenges.iter().any(|c| same(c.route, route))
+    }
+
+    /// An F3 arrived: the route it proves, which must be the one that was challenged.
+    pub(super) fn respond(&mut self, route: Route, data: [u8; 8]) -> bool {
+        let answered = |c: &Challenge| c.data == data && c.sent > 0 && same(c.route, route);
+        let Some(at) = self.challenges.iter().position(answered) else { return false };
+        self.challenges.swap_remove(at);
+        true
+    }
+
+    /// Queues an answer; dropped when too many wait (the peer asks again).
+    pub(super) fn answer(&mut self, route: Route, control: Control) -> bool {
+        self.answers.push_back((route, control)).is_ok()
+    }
+
+    /// The next control frame to send.
+    pub(super) fn poll_control(&mut self, now: Instant) -> Option<(Route, Control)> {
+        if let Some(answer) = self.answers.pop_front() {
+            return Some(answer);
+        }
+        let due = |c: &&mut Challenge| {
+            usize::from(c.sent) <= CHALLENGE_REPEAT.len() && c.next_at() <= now
+        };
+        let challenge = self.challenges.iter_mut().find(due)?;
+        challenge.sent += 1;
+        Some((challenge.route, Control::Challenge(challenge.data)))
+    }
+
+    /// Whether `poll_control` has something at `now`.
+    pub(super) fn has_control(&self, now: Instant) -> bool {
+        !self.answers.is_empty() || self.challenges.iter().any(|c| c.next_at() <= now)
+    }
+
+    /// Forgets failed challenges and names a direct path that has been suspect for too long.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<PathId> {
+        self.challenges.retain(|c| now < c.started + CHALLENGE_FAIL);
+        let dead = |(_, p): &(PathId, PathState)| {
+            matches!(p.route, Route::Direct(_))
+                && p.suspect_since.is_some_and(|since| now >= since + PATH_REMOVE)
+        };
+        let (path, _) = self.paths().find(dead)?;
+        self.remove(path);
+        Some(path)
+    }
+
+    /// The next moment at which `poll_control` or `expire` has something to do.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        let challenges = self.challenges.iter().map(Challenge::next_at);
+        let answers = self.answers.front().map(|_| Instant::START);
+        let dead = self.paths().filter(|(_, p)| matches!(p.route, Route::Direct(_)));
+        let dead = dead.filter_map(|(_, p)| p.suspect_since.map(|since| since + PATH_REMOVE));
+        let upkeep = &self.upkeep;
+        let own = [upkeep.keep_at, upkeep.relay_keep_at, upkeep.upgrade.map(|u| u.0)];
+        let own = own.into_iter().flatten().chain(self.record_due);
+        challenges.chain(answers).chain(dead).chain(own).min()
+    }
+}
+
+/// Whether two routes are one path: the local address may be unknown on one of them.
+pub(super) fn same(a: Route, b: Route) -> bool {
+    match (a, b) {
+        (Route::Relay(a), Route::Relay(b)) => a == b,
+        (Route::Direct(a), Route::Direct(b)) => a.socket == b.socket && a.remote == b.remote,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Path;
+
+    fn direct(port: u16) -> Route {
+        Route::Direct(Path::to(core::net::SocketAddr::from(([203, 0, 113, 1], port))))
+    }
+
+    fn ms(n: u64) -> Instant {
+        Instant::from_nanos(1 + n * 1_000_000)
+    }
+
+    #[test]
+    fn a_direct_path_is_preferred_until_it_is_suspect() {
+        let mut link = Link::default();
+        let (relay, _) = link.prove(Route::Relay(ChannelId(7)));
+        assert_eq!(link.choose(|_| None), Some(relay));
+        let (straight, _) = link.prove(direct(1));
+        assert_eq!(link.choose(|_| None), Some(straight));
+        assert_eq!(link.choose(|_| None), None);
+        link.set_suspect(straight, Some(ms(0)));
+        assert_eq!(link.choose(|_| None), Some(relay));
+        assert_eq!(link.expire(ms(14_999)), None);
+        assert_eq!(link.next_at(), Some(ms(15_000)));
+        assert_eq!(link.expire(ms(15_000)), Some(straight));
+        assert_eq!(link.last_good, Some(direct(1)));
+    }
+
+    #[test]
+    fn only_the_challenged_route_proves_itself() {
+        let mut link = Link::default();
+        link.challenge(ms(0), direct(1), [1; 8]);
+        link.challenge(ms(0), direct(1), [2; 8]);
+        assert!(!link.respond(direct(1), [1; 8]), "it was never sent");
+        assert_eq!(link.poll_control(ms(0)), Some((direct(1), Control::Challenge([1; 8]))));
+        assert_eq!(link.poll_control(ms(0)), None);
+        assert_eq!(link.next_at(), Some(ms(300)));
+        assert!(!link.respond(direct(2), [1; 8]), "from elsewhere");
+        assert!(!link.respond(direct(1), [2; 8]), "other bytes");
+        assert!(link.respond(direct(1), [1; 8]));
+        assert!(!link.respond(direct(1), [1; 8]), "once only");
+    }
+
+    #[test]
+    fn a_challenge_is_sent_three_times_and_forgotten() {
+        let mut link = Link::default();
+        link.challenge(ms(0), direct(1), [1; 8]);
+        let mut sent = 0;
+        while let Some(at) = link.next_at() {
+            if at == ms(3000) {
+                link.expire(at);
+                continue;
+            }
+            assert!(link.poll_control(at.max(ms(0))).is_some());
+            sent += 1;
+        }
+        assert_eq!(sent, 3);
+    }
+
+    #[test]
+    fn a_full_table_drops_what_carries_nothing() {
+        let mut link = Link::default();
+        for port in 1..=PATHS as u16 {
+            link.prove(direct(port));
+        }
+        let active = link.choose(|id| Some(Duration::from_millis(10 - u64::from(id.0)))).unwrap();
+        link.set_suspect(PathId(1), Some(ms(5)));
+        let (new, gone) = link.prove(direct(99));
+        assert_eq!((new, gone), (PathId(1), Some(PathId(1))));
+        assert_ne!(active, PathId(1));
+        for n in 0..20 {
+            link.answer(direct(n), Control::Pong([0; 8]));
+        }
+        assert!(!link.answer(direct(1), Control::Keepalive), "the queue is bounded");
+    }
+}

@@ -1,0 +1,540 @@
+//! Reaching peers: sessions are started, paths proven, kept alive and given up here.
+
+use super::link::{Control, Link};
+use super::{Node, PathPolicy};
+use crate::addr::Address;
+use crate::crypto::{IdentityKey, TunnelSecret};
+use crate::directory::DirectoryEvent;
+use crate::limits::{
+    DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_HEADER, RELAY_KEEPALIVE, SUSPECT_INIT,
+};
+use crate::machine::Path;
+use crate::session::TunnelConfig;
+use crate::session::payload::Caps;
+use crate::trust::TrustEvent;
+use crate::path::{PathId, PeerIndex, Route};
+use crate::session::tunnel::{PeerKeys, Policy, SessionUp, TunnelEvent};
+use super::egress::RECORD;
+use crate::stream::{StreamEnd, TransportEvent};
+use crate::time::{Duration, Instant};
+use crate::wire::control::CloseCode;
+use crate::wire::header::Header;
+use heapless::Vec;
+
+pub(super) type Routes = Vec<Route, FIRST_FLIGHT>;
+
+/// While a peer with open streams is only relayed, its endpoints are challenged again after this
+/// time, doubling up to [`RETRY_MAX`]: never stuck on the relay, never a flood.
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// At most one challenge a second of a route that nobody announced (`wire.md` 5.5).
+const ROAM_DISTANCE: Duration = Duration::from_secs(1);
+
+impl<'s> Node<'s> {
+    pub(super) fn link_of(&self, peer: PeerIndex) -> Option<&Link> {
+        self.links.get(peer.index())?.0.as_ref()
+    }
+
+    pub(super) fn link_mut(&mut self, peer: PeerIndex) -> Option<&mut Link> {
+        self.links.get_mut(peer.index())?.0.as_mut()
+    }
+
+    /// The number of the path that `route` is; the active one for a route not proven yet.
+    pub(super) fn path_for(&self, peer: PeerIndex, route: Route) -> PathId {
+        let link = self.link_of(peer);
+        link.and_then(|l| l.path_of(route).or(l.active())).unwrap_or(PathId(0))
+    }
+
+    /// Sets the peer's deadline from its link's state.
+    pub(super) fn schedule(&mut self, peer: PeerIndex) {
+        let at = self.link_of(peer).and_then(Link::next_at);
+        self.deadlines.set(peer.index(), at);
+    }
+
+    /// Makes sure that a session exists or is being made, by every route there is.
+    pub(super) fn reach(&mut self, now: Instant, peer: PeerIndex) {
+        let early = self.transport.unanswered_syn(peer);
+        let early = early.and_then(|stream| self.transport.syn_for_early(stream));
+        self.tunnel.initiate(now, peer, early);
+        self.seek_routes(now, peer);
+    }
+
+    /// Asks registry and beacon how the peer can be reached.
+    fn seek_routes(&mut self, now: Instant, peer: PeerIndex) {
+        if self.config.path_policy != PathPolicy::Direct {
+            // A full table of channels: the direct paths are left, and the next attempt.
+            let _ = self.directory.bind(now, peer);
+        }
+        if self.config.path_policy != PathPolicy::Relay {
+            self.directory.resolve_peer(now, peer);
+        }
+    }
+
+    /// Destinations of an INIT: the relay channel, the last good path, the known endpoints
+    /// (`wire.md` 4.9). Taken from the end, so the relay is last in the list.
+    pub(super) fn first_flight(&self, peer: PeerIndex) -> Routes {
+        let mut routes = Routes::new();
+        let mut add = |route: Route| {
+            if !routes.iter().any(|&r| super::link::same(r, route)) {
+                // Four are enough; the list is in order of promise.
+                let _ = routes.push(route);
+            }
+        };
+        if self.config.path_policy != PathPolicy::Direct
+            && let Some(channel) = self.directory.channel(peer)
+        {
+            add(Route::Relay(channel.id));
+        }
+        if self.config.path_policy != PathPolicy::Relay {
+            if let Some(route) = self.link_of(peer).and_then(|l| l.last_good) {
+                add(route);
+            }
+            for route in self.candidates(peer) {
+                add(route);
+            }
+        }
+        routes
+    }
+
+    /// The peer's endpoints that are worth a packet.
+    fn candidates(&self, peer: PeerIndex) -> Vec<Route, 10> {
+        let mut found = Vec::new();
+        if self.config.path_policy == PathPolicy::Relay {
+            return found;
+        }
+        let beacon = self.directory.beacon_address();
+        let observed = self.directory.channel(peer).map(|c| c.observed);
+        let known = self.directory.trust().peer(peer);
+        let told = known.iter().flat_map(|p| p.endpoints()).map(|e| e.address);
+        for address in observed.into_iter().chain(told) {
+            let route = Route::Direct(Path::to(address));
+            if self.locals.is_worth_trying(address, beacon) && !found.contains(&route) {
+                let _ = found.push(route);
+            }
+        }
+        found
+    }
+
+    /// Challenges a route that is not proven.
+    pub(super) fn challenge(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+        let allowed = match route {
+            Route::Direct(_) => self.config.path_policy != PathPolicy::Relay,
+            Route::Relay(_) => self.config.path_policy != PathPolicy::Direct,
+        };
+        let data = self.rng.bytes();
+        let Some(link) = self.link_mut(peer) else { return };
+        if allowed && link.path_of(route).is_none() {
+            link.challenge(now, route, data);
+            self.schedule(peer);
+        }
+    }
+
+    fn challenge_all(&mut self, now: Instant, peer: PeerIndex) {
+        if !self.tunnel.has_session(peer) {
+            return;
+        }
+        for route in self.candidates(peer) {
+            self.challenge(now, peer, route);
+        }
+        if let Some(channel) = self.directory.channel(peer).map(|c| c.id) {
+            self.challenge(now, peer, Route::Relay(channel));
+        }
+    }
+
+    /// An authenticated frame arrived by `route`.
+    pub(super) fn heard(&mut self, now: Instant, peer: PeerIndex, route: Route, newest: bool) {
+        let Some(link) = self.link_mut(peer) else { return };
+        if !newest || link.path_of(route).is_some() || link.is_challenged(route) {
+            return;
+        }
+        // The peer seems to have moved: data stays where it is until the new route answers.
+        if link.roam_at.is_none_or(|at| at <= now) {
+            link.roam_at = Some(now + ROAM_DISTANCE);
+            self.challenge(now, peer, route);
+        }
+    }
+
+    /// A round trip on `route` succeeded.
+    pub(super) fn prove(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+        let Some(link) = self.link_mut(peer) else { return };
+        let known = link.path_of(route).is_some();
+        let (path, replaced) = link.prove(route);
+        if let Some(old) = replaced {
+            self.transport.remove_path(now, peer, old);
+        }
+        if !known || replaced.is_some() {
+            let size = self.datagram(peer, route);
+            self.transport.add_path(now, peer, path, size);
+        }
+        self.choose(now, peer);
+        self.schedule(peer);
+    }
+
+    /// UDP payload bytes of our packets on this route, relay header not counted.
+    fn datagram(&self, peer: PeerIndex, route: Route) -> u16 {
+        let theirs = self.link_of(peer).map_or(DATAGRAM_MAX, |l| l.max_datagram);
+        let size = self.config.limits.datagram.min(theirs);
+        match route {
+            Route::Direct(_) => size,
+            Route::Relay(_) => size - RELAY_HEADER as u16,
+        }
+    }
+
+    /// Chooses the path for data anew and tells the owner if its kind changed.
+    fn choose(&mut self, now: Instant, peer: PeerIndex) {
+        let slot = self.links.get_mut(peer.index());
+        let Some(link) = slot.and_then(|slot| slot.0.as_mut()) else { return };
+        let transport = &self.transport;
+        let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
+        self.transport.set_active_path(now, peer, path);
+        self.tell_path(peer);
+    }
+
+    fn tell_path(&mut self, peer: PeerIndex) {
+        let kind = self.path_kind(peer);
+        if let Some(link) = self.link_mut(peer)
+            && link.told != kind
+        {
+            link.told = kind;
+            link.untold = true;
+            self.untold_paths = true;
+        }
+    }
+
+    fn remove_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
+        if let Some(link) = self.link_mut(peer) {
+            link.remove(path);
+        }
+        self.transport.remove_path(now, peer, path);
+        self.choose(now, peer);
+        self.tell_path(peer);
+    }
+
+    /// The peer's own timers: failed challenges, dead paths, keepalives, upgrades.
+    pub(super) fn peer_timeout(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(link) = self.link_mut(peer) else {
+            self.deadlines.set(peer.index(), None);
+            return;
+        };
+        if let Some(dead) = link.expire(now) {
+            self.transport.remove_path(now, peer, dead);
+            self.choose(now, peer);
+            self.tell_path(peer);
+        }
+        self.keep_alive(now, peer);
+        self.schedule(peer);
+    }
+
+    fn keep_alive(&mut self, now: Instant, peer: PeerIndex) {
+        let busy = self.transport.open_streams(peer) > 0 && self.tunnel.has_session(peer);
+        self.tunnel.set_busy(now, peer, self.transport.open_streams(peer) > 0);
+        let jitter = self.rng.below(NAT_KEEPALIVE.as_millis() as u64 / 5);
+        let next = NAT_KEEPALIVE * 9 / 10 + Duration::from_millis(jitter);
+        let channel = self.directory.channel(peer).map(|c| Route::Relay(c.id));
+        let Some(link) = self.link_mut(peer) else { return };
+        if !busy {
+            link.upkeep.keep_at = None;
+            link.upkeep.relay_keep_at = None;
+            link.upkeep.upgrade = None;
+            return;
+        }
+        if link.upkeep.keep_at.is_none_or(|at| at <= now) {
+            if link.upkeep.keep_at.is_some()
+                && let Some(route) = link.active_route()
+            {
+                link.answer(route, Control::Keepalive);
+            }
+            link.upkeep.keep_at = Some(now + next);
+        }
+        if link.upkeep.relay_keep_at.is_none_or(|at| at <= now) {
+            if link.upkeep.relay_keep_at.is_some()
+                && let Some(route) = channel
+            {
+                link.answer(route, Control::Keepalive);
+            }
+            link.upkeep.relay_keep_at = Some(now + RELAY_KEEPALIVE);
+        }
+        if link.is_direct() {
+            link.upkeep.upgrade = None;
+        } else {
+            let due = link.upkeep.upgrade.is_some_and(|(at, _)| at <= now);
+            let wait = match link.upkeep.upgrade {
+                None => RETRY_FIRST,
+                Some((_, wait)) if due => (wait * 2).min(RETRY_MAX),
+                Some((_, wait)) => wait,
+            };
+            if link.upkeep.upgrade.is_none() || due {
+                link.upkeep.upgrade = Some((now + wait, wait));
+            }
+            if due {
+                self.seek_routes(now, peer);
+                self.challenge_all(now, peer);
+            }
+        }
+    }
+
+    /// The peer's streams or session changed: its upkeep timers follow.
+    pub(super) fn upkeep(&mut self, now: Instant, peer: PeerIndex) {
+        self.keep_alive(now, peer);
+        self.schedule(peer);
+    }
+
+    /// Reacts to what the sub-machines report. Runs at the end of every mutation.
+    pub(super) fn process(&mut self, now: Instant) {
+        loop {
+            if let Some(event) = self.tunnel.poll_event() {
+                self.tunnel_event(now, event);
+            } else if let Some(event) = self.transport.poll_peer_event() {
+                self.path_event(now, event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn tunnel_event(&mut self, now: Instant, event: TunnelEvent) {
+        match event {
+            TunnelEvent::NewRecord { peer, record } => {
+                self.directory.handle_record(now, peer, &record);
+            }
+            TunnelEvent::EarlyOffer { peer, ticket, syn } => {
+                self.early_offer(now, peer, ticket, &syn);
+            }
+            TunnelEvent::SessionsChanged { peer } => self.sessions_changed(now, peer),
+            TunnelEvent::Down { peer } => {
+                self.transport.session_down(now, peer);
+                self.forget_paths(now, peer);
+            }
+            TunnelEvent::SessionUp(up) => self.session_up(now, up),
+            TunnelEvent::Confirmed { .. } => {}
+            TunnelEvent::EarlySyn { peer, answered: Some(_), .. } => {
+                self.transport.early_confirmed(now, peer);
+            }
+            TunnelEvent::EarlySyn { peer, syn, .. } => self.early_packet(now, peer, &syn),
+            TunnelEvent::SynAck { peer, syn_ack } => self.early_packet(now, peer, &syn_ack),
+            TunnelEvent::SendRecord { peer } => {
+                if let Some(link) = self.link_mut(peer) {
+                    link.record_due = Some(now);
+                }
+                self.schedule(peer);
+            }
+            // Its key or its endpoints may have changed.
+            TunnelEvent::Unanswered { peer } => self.seek_routes(now, peer),
+            TunnelEvent::GaveUp { peer } => {
+                self.transport.peer_unreachable(now, peer);
+                self.upkeep(now, peer);
+            }
+            // Counted by the tunnel; the attempt goes on.
+            TunnelEvent::SuiteRejected { .. } => {}
+        }
+    }
+
+    fn session_up(&mut self, now: Instant, up: SessionUp) {
+        let peer = up.peer;
+        if let Some(link) = self.link_mut(peer) {
+            link.max_datagram = up.max_datagram;
+        }
+        if up.restarted {
+            self.transport.peer_restarted(now, peer);
+        }
+        self.sessions_changed(now, peer);
+        self.prove(now, peer, up.route);
+        self.transport.session_up(now, peer);
+        self.challenge_all(now, peer);
+        self.upkeep(now, peer);
+    }
+
+    fn path_event(&mut self, now: Instant, event: TransportEvent) {
+        match event {
+            TransportEvent::PathSuspect(peer, path) => {
+                if let Some(link) = self.link_mut(peer) {
+                    link.set_suspect(path, Some(now));
+                }
+                self.directory.keepalive_now(now);
+                self.choose(now, peer);
+                self.transport.mark_suspect(now, peer, path);
+                self.suspect_init(now, peer);
+                self.schedule(peer);
+            }
+            TransportEvent::PathAlive(peer, path) => {
+                if let Some(link) = self.link_mut(peer) {
+                    link.set_suspect(path, None);
+                }
+                self.choose(now, peer);
+                self.schedule(peer);
+            }
+            TransportEvent::ControlLost(peer, RECORD) => {
+                if let Some(link) = self.link_mut(peer) {
+                    link.record_due = Some(now);
+                }
+                self.schedule(peer);
+            }
+            // The confirming ping repeats itself; everything else is the owner's.
+            _ => {}
+        }
+    }
+
+    /// What was sent in sessions that are gone is sent again.
+    fn sessions_changed(&mut self, now: Instant, peer: PeerIndex) {
+        let sessions = self.tunnel.sessions(peer);
+        let Some(link) = self.link_mut(peer) else { return };
+        let before = core::mem::take(&mut link.sessions);
+        link.sessions = sessions.iter().map(|s| (s.sent_index, s.received_index)).collect();
+        let now_there = link.sessions.clone();
+        for (sent, _) in before.iter().filter(|old| !now_there.contains(old)) {
+            self.transport.session_gone(now, peer, *sent);
+        }
+    }
+
+    /// The SYN of an INIT that may be a replay: answered, but surfaced only when confirmed.
+    fn early_offer(&mut self, now: Instant, peer: PeerIndex, ticket: u32, syn: &[u8; 34]) {
+        let Ok((header, _)) = Header::decode(syn) else { return };
+        if !self.is_ours(peer, &header) {
+            return;
+        }
+        let permitted = self.directory.trust().permits(peer, header.destination_port);
+        if let Some(answer) = self.transport.handle_early_syn(now, peer, &header, permitted) {
+            self.tunnel.answer_early(peer, ticket, answer);
+        }
+    }
+
+    /// An inner packet that rode in a handshake which is confirmed now.
+    fn early_packet(&mut self, now: Instant, peer: PeerIndex, packet: &[u8; 34]) {
+        let Ok((header, payload)) = Header::decode(packet) else { return };
+        if self.is_ours(peer, &header) {
+            let permitted = self.directory.trust().permits(peer, header.destination_port);
+            let outcome =
+                self.transport.handle_packet(now, peer, &header, payload, permitted, true);
+            if let Some(reason) = outcome.dropped {
+                self.drops.count(reason);
+            }
+        }
+    }
+
+    /// An INIT at once by all routes, at most one per 5 s: the peer may have restarted.
+    fn suspect_init(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(link) = self.link_mut(peer) else { return };
+        if link.init_at.is_none_or(|at| at <= now) {
+            link.init_at = Some(now + SUSPECT_INIT);
+            self.reach(now, peer);
+        }
+    }
+
+    fn forget_paths(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(link) = self.link_mut(peer) else { return };
+        let paths: Vec<PathId, { crate::path::PATHS }> = link.paths().map(|(id, _)| id).collect();
+        link.clear();
+        for path in paths {
+            self.transport.remove_path(now, peer, path);
+        }
+        self.tell_path(peer);
+        self.schedule(peer);
+    }
+
+    /// The peer said goodbye (F7).
+    pub(super) fn peer_closed(&mut self, now: Instant, peer: PeerIndex, code: CloseCode) {
+        self.end_session(now, peer);
+        match code {
+            CloseCode::Revoked => self.directory.handle_revoked(now, peer),
+            // It will be back, and its streams are lost then; until then nobody answers.
+            CloseCode::Restart | CloseCode::Shutdown | CloseCode::Fenced => {
+                self.transport.end_streams(now, peer, StreamEnd::Gone);
+            }
+        }
+    }
+
+    fn end_session(&mut self, now: Instant, peer: PeerIndex) {
+        self.tunnel.close(now, peer);
+        self.transport.session_down(now, peer);
+        self.forget_paths(now, peer);
+    }
+
+    /// Our own goodbye is out, or had nowhere to go.
+    pub(super) fn gone(&mut self, now: Instant, peer: PeerIndex, code: CloseCode) {
+        self.end_session(now, peer);
+        if code == CloseCode::Revoked
+            && let Some(address) = self.directory.trust().peer(peer).map(|p| p.address)
+        {
+            // It was trusted when the command was accepted; if it is not any more, all is done.
+            let _ = self.directory.revoke_trust(now, address);
+        }
+    }
+
+    /// Reacts to what the directory reports; the owner learns of it in the same step.
+    pub(super) fn directory_event(&mut self, now: Instant, event: &DirectoryEvent) {
+        match *event {
+            DirectoryEvent::Registered(_) => self.identify(),
+            DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
+            DirectoryEvent::ChannelDown { channel, peer } => {
+                let path = self.link_mut(peer).and_then(|l| l.remove_channel(channel));
+                if let Some(path) = path {
+                    self.transport.remove_path(now, peer, path);
+                    self.choose(now, peer);
+                    self.tell_path(peer);
+                }
+            }
+            DirectoryEvent::Trust(event) => match event {
+                TrustEvent::Added(peer) => self.peer_added(now, peer),
+                TrustEvent::Updated(peer) => {
+                    if let Some(record) = self.directory.trust().peer(peer).map(|p| p.record) {
+                        self.tunnel.update_peer_record(now, peer, &record);
+                    }
+                }
+                TrustEvent::Removed { peer, .. } => self.peer_removed(now, peer),
+                TrustEvent::Resolved(peer) => self.routes_found(now, peer),
+                TrustEvent::Requested(_) | TrustEvent::Granted(_) | TrustEvent::Refused(_) => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// A new way to the peer: a running attempt takes it, a session proves it.
+    fn routes_found(&mut self, now: Instant, peer: PeerIndex) {
+        if self.tunnel.is_attempting(peer) {
+            self.tunnel.repeat(peer);
+        }
+        self.challenge_all(now, peer);
+    }
+
+    fn peer_added(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(known) = self.directory.trust().peer(peer) else { return };
+        let Some(own) = self.directory.address() else { return };
+        let keys = PeerKeys {
+            address: known.address,
+            identity: known.identity,
+            tunnel_key: known.record.fields.tunnel,
+            record_serial: known.record.fields.serial,
+            policy: Policy::Peer,
+        };
+        let added = self.tunnel.add_peer(peer, keys);
+        debug_assert!(added.is_ok(), "the trust table hands out each number once: {added:?}");
+        self.transport.add_peer(now, peer, own, keys.address);
+        self.links[peer.index()].0 = Some(Link::new());
+    }
+
+    fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
+        self.transport.remove_peer(now, peer, StreamEnd::Removed);
+        self.tunnel.remove_peer(now, peer);
+        self.links[peer.index()].0 = None;
+        self.deadlines.set(peer.index(), None);
+    }
+
+    /// Tells the tunnel who we are, when we start and when the registry has confirmed or the
+    /// record has changed.
+    pub(super) fn identify(&mut self) {
+        let own = &self.directory;
+        let copy = |secret: &TunnelSecret| TunnelSecret::from_secret(*secret.secret());
+        self.tunnel.configure(TunnelConfig {
+            address: own.address().unwrap_or(Address::UNSPECIFIED),
+            identity: own.identity(),
+            registry: own.registry_key().unwrap_or(IdentityKey::ZERO),
+            record: own.record().copied(),
+            secret: copy(own.tunnel_secret()),
+            previous_secret: own.previous_tunnel_secret().map(copy),
+            boot_id: own.boot_id(),
+            max_datagram: DATAGRAM_MAX,
+            caps: Caps::of(self.aead),
+            wall: self.wall,
+        });
+    }
+}

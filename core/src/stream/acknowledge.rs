@@ -1,0 +1,177 @@
+//! Acknowledgements in, and what arrives being noted for ours.
+
+use super::ack::Acknowledgement;
+use super::entry::event;
+use super::frame::{Content, Marks};
+use super::send::{Control, SendHalf};
+use super::state::{State, Step};
+use super::{StreamEnd, Transport};
+use crate::path::{PATHS, PathId, PeerIndex};
+use crate::slab::Key;
+use crate::stats::DropReason;
+use crate::time::Instant;
+
+impl Transport<'_> {
+    /// A frame was opened under this (our) index and counter and its content accepted.
+    /// `eliciting`: it asks for an acknowledgement; `immediate`: at once.
+    pub fn frame_received(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        path: PathId,
+        index: u32,
+        counter: u64,
+        eliciting: bool,
+        immediate: bool,
+    ) {
+        let now = self.see(now);
+        let Some(record) = self.peers.get_mut(peer) else { return };
+        let rtt = record.path(path).and_then(|path| path.rtt.smoothed()).or(record.rtt());
+        record.space(now, index).on_frame(now, counter, eliciting, immediate, rtt);
+        if eliciting {
+            self.touch(peer);
+        }
+    }
+
+    /// The receive batch that brought this peer's frames has ended.
+    pub fn batch_end(&mut self, now: Instant, peer: PeerIndex) {
+        let now = self.see(now);
+        if let Some(record) = self.peers.get_mut(peer) {
+            for space in &mut record.spaces {
+                space.batch_end(now);
+            }
+            self.touch(peer);
+        }
+    }
+
+    /// Takes an `FD` frame.
+    ///
+    /// # Errors
+    /// [`DropReason::Malformed`] if it is none.
+    pub fn handle_ack(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
+        let now = self.see(now);
+        let ack = Acknowledgement::decode(frame).ok_or(DropReason::Malformed)?;
+        for at in 0..PATHS {
+            self.handle_path_ack(now, peer, at, &ack);
+        }
+        for entry in ack.entries() {
+            let Some(key) = self.find(peer, entry.receiver_port, entry.sender_port) else { continue };
+            let stream = &self.streams[key];
+            let Some(acked) = stream.snd.offset_of_ack(entry.ack) else { continue };
+            let half_open = matches!(stream.state, State::SynSent | State::Closed) || stream.early;
+            if half_open || stream.state == State::SynReceived && entry.ack == stream.snd.isn {
+                continue;
+            }
+            if stream.state == State::SynReceived {
+                self.establish(now, key);
+            }
+            self.handle_stream_ack(now, key, acked, entry.window);
+        }
+        self.feed_starved();
+        self.touch(peer);
+        Ok(())
+    }
+
+    fn handle_path_ack(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        at: usize,
+        ack: &Acknowledgement<'_>,
+    ) {
+        let Some(path) = self.peers.get_mut(peer).and_then(|record| record.paths[at].as_mut()) else {
+            return;
+        };
+        path.note_spurious(ack);
+        let mut taken = path.take_acknowledged(&mut self.frames, ack);
+        if taken.is_empty() {
+            return;
+        }
+        let alive = path.on_acknowledged(now, &self.frames, &taken, ack);
+        let mut lost = path.detect_losses(now, &mut self.frames);
+        if alive {
+            self.peer_event(peer, |record| record.alives |= 1 << at);
+        }
+        // One stream's frames come in runs: what they change is worked out once a run.
+        let mut run: Option<Key> = None;
+        while let Some(record) = taken.pop(&mut self.frames) {
+            let key = match record.content {
+                Content::Stream { key, .. } => Some(key),
+                _ => None,
+            };
+            if run != key
+                && let Some(ended) = run.take()
+            {
+                self.after_ack(now, ended);
+            }
+            self.handle_delivered(now, peer, record.content);
+            run = key;
+        }
+        if let Some(ended) = run {
+            self.after_ack(now, ended);
+        }
+        self.requeue_list(now, peer, &mut lost);
+    }
+
+    fn handle_delivered(&mut self, now: Instant, peer: PeerIndex, content: Content) {
+        match content {
+            Content::Stream { key, offset, len, marks } => {
+                let Some(stream) = self.streams.get_mut(key) else { return };
+                if marks.has(Marks::RST) {
+                    return self.end_stream(now, key, StreamEnd::Aborted);
+                }
+                stream.snd.on_delivered(offset, len, marks);
+                if marks.has(Marks::SYN) {
+                    if stream.state == State::SynReceived {
+                        self.establish(now, key);
+                    } else if stream.state.is_synchronized() {
+                        stream.snd.syn = Control::Acknowledged;
+                    }
+                }
+            }
+            Content::Control(tag) => {
+                self.peer_event(peer, |record| record.control_acknowledged |= 1 << tag);
+            }
+            Content::Reset(_) | Content::Datagram | Content::Padding => {}
+        }
+    }
+
+    /// The peer has everything below `acked` and gave this window.
+    pub(crate) fn handle_stream_ack(&mut self, now: Instant, key: Key, acked: u64, window: u16) {
+        let snd = &mut self.streams[key].snd;
+        let before = (snd.una, snd.edge, snd.fin, snd.nxt);
+        let data = acked.min(snd.end);
+        snd.on_window(data, window);
+        snd.on_cumulative(acked);
+        if before != (snd.una, snd.edge, snd.fin, snd.nxt) {
+            self.after_ack(now, key);
+        }
+    }
+
+    /// Something was acknowledged: room for the writer, the FIN, what goes next.
+    fn after_ack(&mut self, now: Instant, key: Key) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.state == State::Closed {
+            return;
+        }
+        stream.snd.free(&mut self.pool);
+        let window = self.peers.get_mut(stream.peer).and_then(|r| r.active_path().map(|p| p.window()));
+        let blocks = SendHalf::blocks_for(window.unwrap_or(0));
+        if stream.snd.writer_waits && stream.snd.has_room(blocks) {
+            stream.snd.writer_waits = false;
+            self.stream_event(key, event::WRITABLE);
+        }
+        let stream = &mut self.streams[key];
+        if stream.snd.fin == Control::Acknowledged && !stream.told_finished {
+            stream.told_finished = true;
+            self.stream_event(key, event::FINISHED);
+            return self.step(now, key, Step::FinAcknowledged);
+        }
+        self.update_stream(now, key);
+    }
+}

@@ -1,0 +1,205 @@
+//! The record of one peer: paths, what has arrived from it, its streams and queues.
+
+use super::ack::AckSpace;
+use super::datagram::DatagramQueue;
+use super::frame::ResetNotice;
+use super::list::{Link, Linked, List};
+use super::recovery::{PathState, TailProbe};
+use crate::addr::{Address, Port};
+use crate::path::{PATHS, PathId, PeerIndex};
+use crate::slab::{Key, Store};
+use crate::time::{Duration, Instant};
+
+/// Lists through peers.
+pub(crate) const READY: usize = 0;
+pub(crate) const PEER_EVENT: usize = 1;
+/// Waiting for a place in the table of frames.
+pub(crate) const STARVED: usize = 2;
+
+/// Sessions whose arrivals are remembered: current and two previous ones.
+const SPACES: usize = 3;
+/// Resets for unknown streams that wait; a frame that would need one more is not acknowledged.
+pub(crate) const RESETS: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) local: Address,
+    pub(crate) remote: Address,
+    /// There is a session to send in.
+    pub(crate) session: bool,
+    pub(crate) paths: [Option<PathState>; PATHS],
+    pub(crate) active: Option<PathId>,
+    pub(crate) spaces: heapless::Vec<AckSpace, SPACES>,
+    pub(crate) streams: List,
+    pub(crate) send: List,
+    pub(crate) untold: List,
+    pub(crate) resets: heapless::Deque<ResetNotice, RESETS>,
+    pub(crate) datagrams: DatagramQueue,
+    /// Streams went first in the last train, so datagrams do in the next.
+    pub(crate) datagrams_first: bool,
+    /// Stream with which the last train began.
+    pub(crate) served: Option<u32>,
+    /// Stream of the last segment received, so that a train looks it up once.
+    pub(crate) last: Option<(Port, Port, Key)>,
+    pub(crate) suspects: u8,
+    pub(crate) alives: u8,
+    pub(crate) control_acknowledged: u32,
+    pub(crate) control_lost: u32,
+    links: [Link; 3],
+}
+
+impl Peer {
+    pub(crate) fn new(local: Address, remote: Address) -> Self {
+        Peer {
+            local,
+            remote,
+            session: false,
+            paths: [const { None }; PATHS],
+            active: None,
+            spaces: heapless::Vec::new(),
+            streams: List::EMPTY,
+            send: List::EMPTY,
+            untold: List::EMPTY,
+            resets: heapless::Deque::new(),
+            datagrams: DatagramQueue::new(),
+            datagrams_first: false,
+            served: None,
+            last: None,
+            suspects: 0,
+            alives: 0,
+            control_acknowledged: 0,
+            control_lost: 0,
+            links: [Link::NONE; 3],
+        }
+    }
+
+    pub(crate) fn path(&mut self, path: PathId) -> Option<&mut PathState> {
+        self.paths.get_mut(usize::from(path.0))?.as_mut()
+    }
+
+    pub(crate) fn active_path(&mut self) -> Option<&mut PathState> {
+        self.active.and_then(|path| self.path(path))
+    }
+
+    /// The round trip of the active path, or of any other that has a sample.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        let active = self.active.and_then(|path| self.paths[usize::from(path.0)].as_ref());
+        active.into_iter().chain(self.paths.iter().flatten()).find_map(|path| path.rtt.smoothed())
+    }
+
+    /// Retransmission timeout of the active path.
+    pub(crate) fn rto(&self) -> Duration {
+        let active = self.active.and_then(|path| self.paths[usize::from(path.0)].as_ref());
+        active.map_or(crate::limits::RTO_INITIAL, |path| path.rtt.rto_base())
+    }
+
+    /// A path whose tail probe is due.
+    pub(crate) fn probe_path(&self) -> Option<PathId> {
+        let due = |path: &Option<PathState>| {
+            path.as_ref().is_some_and(|path| path.tail_probe == TailProbe::Due)
+        };
+        self.paths.iter().position(due).map(|at| PathId(at as u8))
+    }
+
+    /// When the earliest acknowledgement is due.
+    pub(crate) fn ack_due(&self) -> Option<Instant> {
+        self.spaces.iter().filter_map(AckSpace::due).min()
+    }
+
+    /// The session whose acknowledgement goes next: the one that is due, else the one heard
+    /// last.
+    pub(crate) fn ack_space(&mut self) -> Option<&mut AckSpace> {
+        let due = self.ack_due();
+        let at = match due {
+            Some(_) => self.spaces.iter().position(|space| space.due() == due),
+            None => (0..self.spaces.len()).max_by_key(|&at| self.spaces[at].largest_at()),
+        };
+        self.spaces.get_mut(at?)
+    }
+
+    /// What has arrived under `index`; forgets the session that was silent longest if there is
+    /// no room.
+    pub(crate) fn space(&mut self, now: Instant, index: u32) -> &mut AckSpace {
+        let at = match self.spaces.iter().position(|space| space.index == index) {
+            Some(at) => at,
+            None => {
+                if self.spaces.is_full() {
+                    let oldest = (0..self.spaces.len())
+                        .min_by_key(|&at| self.spaces[at].largest_at())
+                        .unwrap_or(0);
+                    self.spaces.swap_remove(oldest);
+                }
+                let added = self.spaces.push(AckSpace::new(now, index));
+                assert!(added.is_ok(), "room was just made");
+                self.spaces.len() - 1
+            }
+        };
+        &mut self.spaces[at]
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        self.suspects != 0
+            || self.alives != 0
+            || self.control_acknowledged != 0
+            || self.control_lost != 0
+    }
+
+    pub(crate) fn is_in(&self, list: usize) -> bool {
+        self.links[list].is_linked()
+    }
+}
+
+/// Room for one peer. Opaque: a table of these is part of [`super::TransportStorage`].
+#[derive(Debug)]
+pub struct PeerSlot(Option<Peer>);
+
+impl PeerSlot {
+    /// An unused place.
+    pub const fn empty() -> Self {
+        PeerSlot(None)
+    }
+}
+
+/// All peers, by the node's numbers.
+pub(crate) struct PeerTable<'s>(Store<'s, PeerSlot>);
+
+impl<'s> PeerTable<'s> {
+    pub(crate) fn new(mut slots: Store<'s, PeerSlot>) -> Self {
+        for slot in slots.iter_mut() {
+            slot.0 = None;
+        }
+        PeerTable(slots)
+    }
+
+    pub(crate) fn insert(&mut self, peer: PeerIndex, value: Peer) -> bool {
+        let free = self.0.reach(peer.index(), PeerSlot::empty) && self.0[peer.index()].0.is_none();
+        if free {
+            self.0[peer.index()].0 = Some(value);
+        }
+        free
+    }
+
+    pub(crate) fn remove(&mut self, peer: PeerIndex) {
+        if let Some(slot) = self.0.get_mut(peer.index()) {
+            slot.0 = None;
+        }
+    }
+
+    pub(crate) fn get(&self, peer: PeerIndex) -> Option<&Peer> {
+        self.0.get(peer.index())?.0.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, peer: PeerIndex) -> Option<&mut Peer> {
+        self.0.get_mut(peer.index())?.0.as_mut()
+    }
+}
+
+impl Linked for PeerTable<'_> {
+    fn link(&mut self, slot: u32, which: usize) -> &mut Link {
+        &mut self.get_mut(PeerIndex(slot)).expect("only living peers are in lists").links[which]
+    }
+
+    fn link_ref(&self, slot: u32, which: usize) -> &Link {
+        &self.get(PeerIndex(slot)).expect("only living peers are in lists").links[which]
+    }
+}

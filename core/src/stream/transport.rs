@@ -1,0 +1,797 @@
+//! The machine itself: its tables, its peers and their paths, streams coming and going, time.
+
+use super::buffer::Pool;
+use super::entry::{self, ACCEPT, EVENT, OF_PEER, SEND, Stream, UNTOLD, event};
+use super::frame::{Content, FrameList, FrameSlot, FrameTable};
+use super::list::List;
+use super::peer::{PEER_EVENT, Peer, PeerSlot, PeerTable, READY, STARVED};
+use super::recovery::PathState;
+use super::state::{State, Step};
+use super::{StreamEnd, TransportEvent};
+use crate::addr::{Address, Port};
+use crate::limits::{
+    BLOCK, BLOCKS_GUARANTEED_RECEIVE, BLOCKS_GUARANTEED_SEND, Limits, OVERHEAD, SEGMENT_LIFETIME,
+    ZERO_WINDOW_PROBE_MAX,
+};
+use crate::machine::{Reason, Timeout};
+use crate::path::{PATHS, PathId, PeerIndex};
+use crate::port::{OpenPort, PortTable};
+use crate::rng::Rng;
+use crate::slab::{Key, Slab, Store};
+use crate::stats::{DropReason, Drops};
+use crate::time::{Duration, Instant};
+use crate::timer::Deadlines;
+use core::hash::Hasher;
+use siphasher::sip::SipHasher13;
+
+const NIL: u32 = u32::MAX;
+/// Smallest datagram that a path may have: a segment carries at least this much less 62.
+const DATAGRAM_FLOOR: u16 = 256;
+
+/// All memory of a [`Transport`].
+#[derive(Debug)]
+pub struct TransportStorage<'s> {
+    /// The block pool: a multiple of [`BLOCK`] bytes.
+    pub pool: Store<'s, u8>,
+    /// One word for each block.
+    pub pool_links: Store<'s, u32>,
+    /// Frames in flight.
+    pub frames: Store<'s, FrameSlot>,
+    /// Streams.
+    pub streams: Slab<'s, Stream>,
+    /// Hash buckets; as many as streams is a good number.
+    pub buckets: Store<'s, u32>,
+    /// A deadline for each stream.
+    pub stream_timers: Deadlines<'s>,
+    /// Peers.
+    pub peers: Store<'s, PeerSlot>,
+    /// A deadline for each peer.
+    pub peer_timers: Deadlines<'s>,
+    /// Open ports.
+    pub ports: Store<'s, OpenPort>,
+}
+
+impl TransportStorage<'_> {
+    /// Allocated once, for these limits. What is not used is not touched.
+    #[cfg(feature = "alloc")]
+    pub fn boxed(limits: &Limits) -> TransportStorage<'static> {
+        TransportStorage {
+            pool: Store::boxed_zeroed(limits.buffer_bytes),
+            pool_links: Store::<u32>::boxed_with(limits.buffer_bytes / BLOCK, || 0),
+            frames: Store::<FrameSlot>::growing(limits.frames),
+            streams: Slab::<Stream>::boxed(limits.streams),
+            buckets: Store::<u32>::boxed_with(limits.streams.max(1), || NIL),
+            stream_timers: Deadlines::boxed(limits.streams),
+            peers: Store::<PeerSlot>::growing(limits.peers),
+            peer_timers: Deadlines::boxed(limits.peers),
+            ports: Store::<OpenPort>::boxed_with(limits.listeners, OpenPort::empty),
+        }
+    }
+}
+
+/// A frame that was written and not yet reported as sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsent {
+    pub(crate) peer: PeerIndex,
+    /// What to send again should it not leave; an FD: nothing.
+    pub(crate) content: Option<Content>,
+    pub(crate) serial: u32,
+}
+
+/// Streams, datagrams and frame acknowledgement for all peers of a node.
+pub struct Transport<'s> {
+    pub(crate) pool: Pool<'s>,
+    pub(crate) frames: FrameTable<'s>,
+    pub(crate) streams: Slab<'s, Stream>,
+    buckets: Store<'s, u32>,
+    pub(crate) peers: PeerTable<'s>,
+    pub(crate) ports: PortTable<'s>,
+    stream_timers: Deadlines<'s>,
+    peer_timers: Deadlines<'s>,
+    pub(crate) ready: List,
+    starved: List,
+    peer_events: List,
+    pub(crate) stream_events: List,
+    pub(crate) unsent: Option<Unsent>,
+    pub(crate) serial: u32,
+    pub(crate) rng: Rng,
+    hash_key: (u64, u64),
+    pub(crate) now: Instant,
+    pub(crate) drops: Drops,
+}
+
+impl core::fmt::Debug for Transport<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Transport({} streams, {} frames)", self.streams.len(), self.frames.len())
+    }
+}
+
+impl<'s> Transport<'s> {
+    /// A transport without peers.
+    pub fn new(limits: &Limits, mut rng: Rng, mut storage: TransportStorage<'s>) -> Self {
+        storage.buckets.fill(NIL);
+        assert!(!storage.buckets.is_empty(), "at least one hash bucket");
+        Transport {
+            pool: Pool::new(storage.pool, storage.pool_links),
+            frames: FrameTable::new(storage.frames),
+            streams: storage.streams,
+            buckets: storage.buckets,
+            peers: PeerTable::new(storage.peers),
+            ports: PortTable::new(storage.ports, limits.backlog),
+            stream_timers: storage.stream_timers,
+            peer_timers: storage.peer_timers,
+            ready: List::EMPTY,
+            starved: List::EMPTY,
+            peer_events: List::EMPTY,
+            stream_events: List::EMPTY,
+            unsent: None,
+            serial: 0,
+            hash_key: (rng.u64(), rng.u64()),
+            rng,
+            now: Instant::START,
+            drops: Drops::new(),
+        }
+    }
+
+    pub(crate) fn see(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    // ---- peers and paths ----
+
+    /// Adds a peer: our address and its, on the backbone. `false` if the number is in use or
+    /// not below `Limits::peers`.
+    pub fn add_peer(&mut self, now: Instant, peer: PeerIndex, local: Address, remote: Address) -> bool {
+        self.see(now);
+        self.peers.insert(peer, Peer::new(local, remote))
+    }
+
+    /// Forgets a peer; its streams end with `end`.
+    pub fn remove_peer(&mut self, now: Instant, peer: PeerIndex, end: StreamEnd) {
+        let now = self.see(now);
+        self.end_streams_if(now, peer, end, |_| true);
+        let Some(record) = self.peers.get_mut(peer) else { return };
+        for path in record.paths.iter_mut().flatten() {
+            while path.frames.pop(&mut self.frames).is_some() {}
+        }
+        record.datagrams.clear(&mut self.pool);
+        self.ready.remove(&mut self.peers, READY, peer.0);
+        self.starved.remove(&mut self.peers, STARVED, peer.0);
+        self.peer_events.remove(&mut self.peers, PEER_EVENT, peer.0);
+        self.peer_timers.set(peer.index(), None);
+        self.peers.remove(peer);
+        self.unsent = self.unsent.filter(|unsent| unsent.peer != peer);
+        self.feed_starved();
+    }
+
+    /// The peer has a new boot id: its streams are gone. Ours end, except one whose SYN is
+    /// unanswered: that is sent again (`wire.md` 11).
+    pub fn peer_restarted(&mut self, now: Instant, peer: PeerIndex) {
+        let now = self.see(now);
+        self.end_streams_if(now, peer, StreamEnd::PeerRestarted, |s| s.state != State::SynSent);
+        self.for_each_stream(peer, |this, key| {
+            this.streams[key].snd.restart_syn();
+            this.update_stream(now, key);
+        });
+    }
+
+    /// The handshake gave up: streams with unsent or unacknowledged data end, as do queued
+    /// datagrams (`wire.md` 4.9).
+    pub fn peer_unreachable(&mut self, now: Instant, peer: PeerIndex) {
+        let now = self.see(now);
+        self.end_streams_if(now, peer, StreamEnd::Unreachable, Stream::is_unanswered);
+        if let Some(record) = self.peers.get_mut(peer) {
+            record.datagrams.clear(&mut self.pool);
+        }
+    }
+
+    /// There is a session to send in; timers run.
+    pub fn session_up(&mut self, now: Instant, peer: PeerIndex) {
+        let now = self.see(now);
+        let Some(record) = self.peers.get_mut(peer) else { return };
+        if !core::mem::replace(&mut record.session, true) {
+            for path in record.paths.iter_mut().flatten() {
+                path.restart_timers(now);
+            }
+            self.for_each_stream(peer, |this, key| this.update_stream(now, key));
+        }
+        self.touch(peer);
+    }
+
+    /// There is no session any more; timers stand still.
+    pub fn session_down(&mut self, now: Instant, peer: PeerIndex) {
+        self.see(now);
+        if let Some(record) = self.peers.get_mut(peer) {
+            record.session = false;
+            self.touch(peer);
+        }
+    }
+
+    /// A session's index is no more, theirs or ours: what is unacknowledged under it is sent
+    /// again without a congestion signal, what arrived under it is not acknowledged any more.
+    pub fn session_gone(&mut self, now: Instant, peer: PeerIndex, index: u32) {
+        let now = self.see(now);
+        let Some(record) = self.peers.get_mut(peer) else { return };
+        record.spaces.retain(|space| space.index != index);
+        for at in 0..PATHS {
+            let Some(path) = self.peers.get_mut(peer).and_then(|r| r.paths[at].as_mut()) else {
+                continue;
+            };
+            let mut taken = path.take_session(&mut self.frames, index);
+            self.requeue_list(now, peer, &mut taken);
+        }
+        self.feed_starved();
+        self.touch(peer);
+    }
+
+    /// Adds a path whose datagrams carry `datagram` bytes of UDP payload for us, our 62 bytes
+    /// included, the relay's 12 already taken off. The first path becomes the active one.
+    pub fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) {
+        let now = self.see(now);
+        let Some(record) = self.peers.get_mut(peer) else { return };
+        let datagram = datagram.max(DATAGRAM_FLOOR);
+        let Some(place) = record.paths.get_mut(usize::from(path.0)) else { return };
+        match place {
+            Some(known) => known.set_datagram(datagram),
+            None => *place = Some(PathState::new(now, datagram)),
+        }
+        record.active.get_or_insert(path);
+        self.touch(peer);
+    }
+
+    /// The path search has found another size.
+    pub fn set_datagram(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) {
+        self.see(now);
+        if let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) {
+            state.set_datagram(datagram.max(DATAGRAM_FLOOR));
+            self.touch(peer);
+        }
+    }
+
+    /// Forgets a path; what is in flight on it is sent again without a congestion signal.
+    pub fn remove_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
+        let now = self.see(now);
+        let Some(record) = self.peers.get_mut(peer) else { return };
+        let Some(mut state) = record.paths.get_mut(usize::from(path.0)).and_then(Option::take) else {
+            return;
+        };
+        if record.active == Some(path) {
+            let other = record.paths.iter().position(Option::is_some);
+            record.active = other.map(|at| PathId(at as u8));
+        }
+        record.suspects &= !(1 << path.0);
+        record.alives &= !(1 << path.0);
+        self.requeue_list(now, peer, &mut state.frames);
+        self.feed_starved();
+        self.touch(peer);
+    }
+
+    /// New frames go over this path. What is in flight on others stays theirs: nothing is
+    /// marked lost.
+    pub fn set_active_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
+        self.see(now);
+        if let Some(record) = self.peers.get_mut(peer)
+            && record.path(path).is_some()
+        {
+            record.active = Some(path);
+            self.touch(peer);
+        }
+    }
+
+    /// What is in flight on `path` is queued again for the active path, without a congestion
+    /// signal; its late acknowledgement still counts.
+    pub fn mark_suspect(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
+        let now = self.see(now);
+        let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) else {
+            return;
+        };
+        let streams = &mut self.streams;
+        state.requeue_all(&mut self.frames, |table, at| {
+            if let Content::Stream { key, offset, len, marks } = table.get(at).content
+                && let Some(stream) = streams.get_mut(key)
+            {
+                stream.snd.on_lost(offset, len, marks);
+            }
+        });
+        self.for_each_stream(peer, |this, key| this.update_stream(now, key));
+        self.touch(peer);
+    }
+
+    // ---- readiness and time ----
+
+    /// The peer may have something to send or another timer: [`Transport::poll_ready`] sees.
+    pub(crate) fn touch(&mut self, peer: PeerIndex) {
+        if self.peers.get(peer).is_some() {
+            self.ready.push_back(&mut self.peers, READY, peer.0);
+        }
+    }
+
+    /// A peer that has a frame to send now; in turn. `None` when all have been asked.
+    pub fn poll_ready(&mut self, now: Instant) -> Option<PeerIndex> {
+        let now = self.see(now);
+        while let Some(slot) = self.ready.front() {
+            let peer = PeerIndex(slot);
+            if self.settle(now, peer) {
+                self.ready.rotate(&mut self.peers, READY);
+                return Some(peer);
+            }
+        }
+        None
+    }
+
+    /// Works out whether the peer can send now; if not, takes it out of the ready list and
+    /// sets its timer.
+    pub(crate) fn settle(&mut self, now: Instant, peer: PeerIndex) -> bool {
+        let full = self.frames.is_full();
+        let Some(record) = self.peers.get_mut(peer) else { return false };
+        let mut at = None;
+        if record.session && record.active.is_some() {
+            let mut earliest = |other: Option<Instant>| {
+                at = [at, other].into_iter().flatten().min();
+            };
+            let due = record.ack_due();
+            if due.is_some_and(|due| due <= now) {
+                return true;
+            }
+            earliest(due);
+            let waiting = !record.send.is_empty() || !record.datagrams.is_empty();
+            let urgent = !record.resets.is_empty() || record.probe_path().is_some();
+            if full && (waiting || urgent) {
+                self.starved.push_back(&mut self.peers, STARVED, peer.0);
+            } else if urgent {
+                return true;
+            }
+            let Some(record) = self.peers.get_mut(peer) else { return false };
+            if let Some(path) = record.active_path() {
+                if !waiting {
+                    path.set_app_limited();
+                } else if !full {
+                    match path.may_send(now) {
+                        Ok(()) => return true,
+                        Err(paced) => earliest(paced),
+                    }
+                }
+            }
+            for path in record.paths.iter().flatten() {
+                earliest(path.next_timeout());
+            }
+        }
+        self.ready.remove(&mut self.peers, READY, peer.0);
+        self.peer_timers.set(peer.index(), at);
+        false
+    }
+
+    /// The peer gave no frame although it was ready: it waits for its timers and for input.
+    pub(crate) fn unready(&mut self, peer: PeerIndex) {
+        let Some(record) = self.peers.get(peer) else { return };
+        let timers = record.paths.iter().flatten().filter_map(PathState::next_timeout);
+        let later = record.ack_due().filter(|due| *due > self.now);
+        let timers = timers.chain(later).min();
+        self.ready.remove(&mut self.peers, READY, peer.0);
+        self.peer_timers.set(peer.index(), timers);
+    }
+
+    /// The next moment at which something may happen without input.
+    pub fn poll_timeout(&self) -> Option<Timeout> {
+        if !self.ready.is_empty() {
+            return Some(Timeout { at: self.now, reason: Reason::Output });
+        }
+        let peer = self.peer_timers.first().map(|(at, _)| (at, Reason::Recovery));
+        let stream = self.stream_timers.first().map(|(at, _)| (at, Reason::Stream));
+        let (at, reason) = [peer, stream].into_iter().flatten().min_by_key(|(at, _)| *at)?;
+        Some(Timeout { at, reason })
+    }
+
+    /// Lets time pass. Early or twice does nothing; late is safe.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.see(now);
+        while let Some(slot) = self.stream_timers.pop_due(now) {
+            if let Some(key) = self.streams.key_at(slot) {
+                self.handle_stream_timeout(now, key);
+            }
+        }
+        while let Some(slot) = self.peer_timers.pop_due(now) {
+            let peer = PeerIndex(slot as u32);
+            for at in 0..PATHS {
+                let Some(path) = self.peers.get_mut(peer).and_then(|r| r.paths[at].as_mut()) else {
+                    continue;
+                };
+                let mut fired = path.handle_timeout(now, &mut self.frames);
+                if fired.suspect {
+                    self.peer_event(peer, |record| record.suspects |= 1 << at);
+                }
+                self.requeue_list(now, peer, &mut fired.lost);
+            }
+            self.touch(peer);
+        }
+        self.feed_starved();
+    }
+
+    fn handle_stream_timeout(&mut self, now: Instant, key: Key) {
+        let stream = &mut self.streams[key];
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        if due(&mut stream.persist_at) {
+            stream.snd.probe_due = true;
+        }
+        let reopened = due(&mut stream.reopen_at);
+        let lingered = due(&mut stream.linger_at);
+        if reopened {
+            self.repeat_window(now, key);
+        }
+        if lingered && self.streams[key].state == State::FinWait2 {
+            // The application has left and the peer does not finish.
+            return self.abort(now, key, super::ResetCode::Aborted);
+        }
+        if lingered {
+            return self.step(now, key, Step::Expired);
+        }
+        self.update_stream(now, key);
+    }
+
+    /// Peers that waited for a place in the table of frames.
+    pub(crate) fn feed_starved(&mut self) {
+        while !self.starved.is_empty() && !self.frames.is_full() {
+            if let Some(slot) = self.starved.pop_front(&mut self.peers, STARVED) {
+                self.touch(PeerIndex(slot));
+            }
+        }
+    }
+
+    // ---- streams ----
+
+    fn bucket(&self, peer: PeerIndex, local: Port, remote: Port) -> usize {
+        let mut hasher = SipHasher13::new_with_keys(self.hash_key.0, self.hash_key.1);
+        hasher.write_u64(u64::from(peer.0) << 32 | u64::from(local.0) << 16 | u64::from(remote.0));
+        let spread = hasher.finish() >> 32;
+        (spread * self.buckets.len() as u64 >> 32) as usize
+    }
+
+    /// The stream between these ports, unless it is over.
+    pub(crate) fn find(&self, peer: PeerIndex, local: Port, remote: Port) -> Option<Key> {
+        let mut slot = self.buckets[self.bucket(peer, local, remote)];
+        while slot != NIL {
+            let key = self.streams.key_at(slot as usize)?;
+            let stream = &self.streams[key];
+            if stream.peer == peer && stream.local == local && stream.remote == remote {
+                return Some(key);
+            }
+            slot = stream.hash_next;
+        }
+        None
+    }
+
+    /// Adds a stream with its guaranteed blocks; `Err(true)`: the table is full, `Err(false)`:
+    /// the pool is.
+    pub(crate) fn insert_stream(&mut self, mut stream: Stream) -> Result<Key, bool> {
+        if self.streams.is_full() {
+            return Err(true);
+        }
+        let receive = stream.rcv.ring.reserve(&mut self.pool, BLOCKS_GUARANTEED_RECEIVE as u32);
+        let send = stream.snd.ring.reserve(&mut self.pool, BLOCKS_GUARANTEED_SEND as u32);
+        if !receive || !send {
+            stream.rcv.ring.close(&mut self.pool);
+            stream.snd.ring.close(&mut self.pool);
+            return Err(false);
+        }
+        let peer = stream.peer;
+        let bucket = self.bucket(peer, stream.local, stream.remote);
+        stream.hash_next = self.buckets[bucket];
+        let Ok(key) = self.streams.insert(stream) else { return Err(true) };
+        self.buckets[bucket] = key.index() as u32;
+        if let Some(record) = self.peers.get_mut(peer) {
+            record.streams.push_back(&mut self.streams, OF_PEER, key.index() as u32);
+        }
+        Ok(key)
+    }
+
+    fn unhash(&mut self, key: Key) {
+        let stream = &self.streams[key];
+        let (next, wanted) = (stream.hash_next, key.index() as u32);
+        let bucket = self.bucket(stream.peer, stream.local, stream.remote);
+        if self.buckets[bucket] == wanted {
+            self.buckets[bucket] = next;
+            return;
+        }
+        let mut slot = self.buckets[bucket];
+        while slot != NIL {
+            let Some(at) = self.streams.key_at(slot as usize) else { return };
+            if self.streams[at].hash_next == wanted {
+                self.streams[at].hash_next = next;
+                return;
+            }
+            slot = self.streams[at].hash_next;
+        }
+    }
+
+    /// Calls `f` with each stream of a peer; `f` may end it.
+    pub(crate) fn for_each_stream(&mut self, peer: PeerIndex, mut f: impl FnMut(&mut Self, Key)) {
+        let mut at = self.peers.get(peer).and_then(|record| record.streams.front());
+        while let Some(slot) = at {
+            let Some(record) = self.peers.get(peer) else { return };
+            at = record.streams.next(&self.streams, OF_PEER, slot);
+            if let Some(key) = self.streams.key_at(slot as usize) {
+                f(self, key);
+            }
+        }
+    }
+
+    /// Ends all streams with a peer, which has said goodbye.
+    pub fn end_streams(&mut self, now: Instant, peer: PeerIndex, end: StreamEnd) {
+        let now = self.see(now);
+        self.end_streams_if(now, peer, end, |_| true);
+    }
+
+    fn end_streams_if(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        end: StreamEnd,
+        which: impl Fn(&Stream) -> bool,
+    ) {
+        self.for_each_stream(peer, |this, key| {
+            if which(&this.streams[key]) {
+                this.end_stream(now, key, end);
+            }
+        });
+    }
+
+    /// Moves a stream along its table and does what the new state asks for.
+    pub(crate) fn step(&mut self, now: Instant, key: Key, step: Step) {
+        let stream = &mut self.streams[key];
+        let before = stream.state;
+        stream.state = before.after(step);
+        if stream.state == before {
+            return self.update_stream(now, key);
+        }
+        match stream.state {
+            State::TimeWait => {
+                stream.linger_at = Some(now + SEGMENT_LIFETIME * 2);
+                stream.end = Some(StreamEnd::Finished);
+                if stream.released {
+                    stream.rcv.discard(&mut self.pool);
+                    stream.rcv.ring.close(&mut self.pool);
+                }
+                stream.snd.ring.close(&mut self.pool);
+                self.stream_event(key, event::CLOSED);
+                self.update_stream(now, key);
+            }
+            State::FinWait2 if stream.released => {
+                stream.linger_at = Some(now + crate::limits::ORPHAN_LINGER);
+                self.update_stream(now, key);
+            }
+            State::Closed => {
+                let end = stream.end.unwrap_or(StreamEnd::Finished);
+                self.end_stream(now, key, end);
+            }
+            _ => self.update_stream(now, key),
+        }
+    }
+
+    /// The stream is over: nothing is sent or received any more. The application can still
+    /// read what has arrived, until it releases the stream.
+    pub(crate) fn end_stream(&mut self, now: Instant, key: Key, end: StreamEnd) {
+        let slot = key.index() as u32;
+        let told = self.streams[key].end.is_some();
+        self.unhash(key);
+        self.leave_backlog(key);
+        let stream = &mut self.streams[key];
+        let (peer, local) = (stream.peer, stream.local);
+        stream.state = State::Closed;
+        stream.end.get_or_insert(end);
+        (stream.persist_at, stream.reopen_at, stream.linger_at) = (None, None, None);
+        stream.snd.ring.close(&mut self.pool);
+        if stream.released {
+            stream.rcv.discard(&mut self.pool);
+            stream.rcv.ring.close(&mut self.pool);
+        }
+        self.stream_timers.set(key.index(), None);
+        if let Some(record) = self.peers.get_mut(peer) {
+            record.streams.remove(&mut self.streams, OF_PEER, slot);
+            record.send.remove(&mut self.streams, SEND, slot);
+            record.untold.remove(&mut self.streams, UNTOLD, slot);
+            record.last = None;
+        }
+        // Not accepted yet: nobody knows of it.
+        if self.streams[key].links[ACCEPT].is_linked() {
+            if let Some(open) = self.ports.get_mut(local) {
+                open.queue.remove(&mut self.streams, ACCEPT, slot);
+            }
+            self.streams[key].released = true;
+            self.streams[key].rcv.ring.close(&mut self.pool);
+        }
+        if self.streams[key].released {
+            self.stream_events.remove(&mut self.streams, EVENT, slot);
+            self.streams.remove(key);
+        } else if !told {
+            self.stream_event(key, event::CLOSED);
+        }
+        self.see(now);
+        self.touch(peer);
+    }
+
+    pub(crate) fn leave_backlog(&mut self, key: Key) {
+        let stream = &mut self.streams[key];
+        if core::mem::take(&mut stream.in_backlog) {
+            self.ports.leave(stream.local);
+        }
+    }
+
+    /// After any change: whether the stream has something to send, and its timers.
+    pub(crate) fn update_stream(&mut self, now: Instant, key: Key) {
+        let stream = &mut self.streams[key];
+        let Some(record) = self.peers.get_mut(stream.peer) else { return };
+        let peer = stream.peer;
+        let open = stream.state.is_synchronized();
+        let most = record.active_path().map_or(usize::from(DATAGRAM_FLOOR) - OVERHEAD, |p| p.segment());
+        let sends = !stream.early && (stream.state != State::Closed || stream.resetting.is_some());
+        if open && record.session && stream.snd.is_blocked_by_window() {
+            if stream.persist_at.is_none() && !stream.snd.probe_due {
+                let wait = record.rto().saturating_mul(1 << stream.snd.probes.min(8));
+                stream.persist_at = Some(now + wait.min(ZERO_WINDOW_PROBE_MAX));
+            }
+        } else {
+            stream.persist_at = None;
+        }
+        let has_output = sends && stream.snd.next(open, most).is_some();
+        self.stream_timers.set(key.index(), stream.next_timeout());
+        let slot = key.index() as u32;
+        if has_output {
+            record.send.push_back(&mut self.streams, SEND, slot);
+            self.touch(peer);
+        } else {
+            record.send.remove(&mut self.streams, SEND, slot);
+        }
+    }
+
+    /// The stream's acknowledgement number and window go into the next FD; with `at_once` that
+    /// is due now.
+    pub(crate) fn tell(&mut self, now: Instant, key: Key, at_once: bool) {
+        let stream = &mut self.streams[key];
+        let peer = stream.peer;
+        let Some(record) = self.peers.get_mut(peer) else { return };
+        if at_once && record.spaces.is_empty() {
+            // No session to acknowledge: a header carries it.
+            stream.snd.ack_due = true;
+            return self.update_stream(now, key);
+        }
+        record.untold.push_back(&mut self.streams, UNTOLD, key.index() as u32);
+        if at_once {
+            if let Some(space) = record.ack_space() {
+                space.expedite(now);
+            }
+            self.touch(peer);
+        }
+    }
+
+    /// Tells a reopened window at 0, 1 and 3 round trips until data arrives (`wire.md` 11).
+    pub(crate) fn repeat_window(&mut self, now: Instant, key: Key) {
+        let stream = &mut self.streams[key];
+        let rtt = self.peers.get(stream.peer).and_then(Peer::rtt).unwrap_or(Duration::from_millis(100));
+        stream.reopen_at = match stream.reopened {
+            0 => Some(now + rtt),
+            1 => Some(now + rtt * 2),
+            _ => None,
+        };
+        stream.reopened += 1;
+        self.stream_timers.set(key.index(), stream.next_timeout());
+        self.tell(now, key, true);
+    }
+
+    // ---- what was lost, and events ----
+
+    /// Queues again what these frames carried, and forgets the frames.
+    pub(crate) fn requeue_list(&mut self, now: Instant, peer: PeerIndex, list: &mut FrameList) {
+        while let Some(record) = list.pop(&mut self.frames) {
+            if !record.requeued {
+                self.requeue(now, peer, record.content);
+            }
+        }
+    }
+
+    pub(crate) fn requeue(&mut self, now: Instant, peer: PeerIndex, content: Content) {
+        match content {
+            Content::Stream { key, offset, len, marks } => {
+                if let Some(stream) = self.streams.get_mut(key) {
+                    stream.snd.on_lost(offset, len, marks);
+                    if marks.has(super::frame::Marks::RST) && stream.snd.reset_due.is_none() {
+                        stream.snd.reset_due = stream.resetting;
+                    }
+                    self.update_stream(now, key);
+                }
+            }
+            Content::Reset(notice) => {
+                if let Some(record) = self.peers.get_mut(peer) {
+                    // Eight are enough: the peer asks again if this one is lost too.
+                    let _ = record.resets.push_back(notice);
+                }
+            }
+            Content::Control(tag) => {
+                self.peer_event(peer, |record| record.control_lost |= 1 << tag);
+            }
+            Content::Datagram | Content::Padding => {}
+        }
+        self.touch(peer);
+    }
+
+    pub(crate) fn peer_event(&mut self, peer: PeerIndex, set: impl FnOnce(&mut Peer)) {
+        if let Some(record) = self.peers.get_mut(peer) {
+            set(record);
+            self.peer_events.push_back(&mut self.peers, PEER_EVENT, peer.0);
+        }
+    }
+
+    pub(crate) fn stream_event(&mut self, key: Key, bits: u8) {
+        let stream = &mut self.streams[key];
+        if !stream.released {
+            stream.events |= bits;
+            self.stream_events.push_back(&mut self.streams, EVENT, key.index() as u32);
+        }
+    }
+
+    /// The next event. Call until `None`.
+    pub fn poll_event(&mut self) -> Option<TransportEvent> {
+        self.poll_peer_event().or_else(|| self.poll_stream_event()).or_else(|| {
+            self.ports.poll().map(TransportEvent::Acceptable)
+        })
+    }
+
+    /// The next event about a peer's paths and control frames; these come first in
+    /// [`Transport::poll_event`].
+    pub fn poll_peer_event(&mut self) -> Option<TransportEvent> {
+        let slot = self.peer_events.front()?;
+        let peer = PeerIndex(slot);
+        let record = self.peers.get_mut(peer)?;
+        let first = |bits: u32| bits.trailing_zeros() as u8;
+        let event = if record.suspects != 0 {
+            let path = first(record.suspects.into());
+            record.suspects &= record.suspects - 1;
+            TransportEvent::PathSuspect(peer, PathId(path))
+        } else if record.alives != 0 {
+            let path = first(record.alives.into());
+            record.alives &= record.alives - 1;
+            TransportEvent::PathAlive(peer, PathId(path))
+        } else if record.control_acknowledged != 0 {
+            let tag = first(record.control_acknowledged);
+            record.control_acknowledged &= record.control_acknowledged - 1;
+            TransportEvent::ControlAcknowledged(peer, tag)
+        } else {
+            let tag = first(record.control_lost);
+            record.control_lost &= record.control_lost.wrapping_sub(1);
+            TransportEvent::ControlLost(peer, tag)
+        };
+        if !record.has_events() {
+            self.peer_events.remove(&mut self.peers, PEER_EVENT, slot);
+        }
+        Some(event)
+    }
+
+    fn poll_stream_event(&mut self) -> Option<TransportEvent> {
+        let slot = self.stream_events.front()?;
+        let key = self.streams.key_at(slot as usize)?;
+        let stream = &mut self.streams[key];
+        let id = super::StreamId(key);
+        let bit = stream.events & stream.events.wrapping_neg();
+        stream.events &= !bit;
+        let event = match bit {
+            event::OPENED => TransportEvent::Opened(id),
+            event::READABLE => TransportEvent::Readable(id),
+            event::WRITABLE => TransportEvent::Writable(id),
+            event::FINISHED => TransportEvent::Finished(id),
+            _ => TransportEvent::Closed(id, stream.end.unwrap_or(StreamEnd::Finished)),
+        };
+        if stream.events == 0 {
+            self.stream_events.remove(&mut self.streams, entry::EVENT, slot);
+        }
+        Some(event)
+    }
+
+    /// Counters of what this machine itself dropped: datagrams whose queue was full.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    pub(crate) fn count(&mut self, reason: DropReason) {
+        self.drops.count(reason);
+    }
+}

@@ -1,0 +1,789 @@
+//! Who may reach which port: trusted peers, requests in both directions, grants, revocation
+//! (`wire.md` 6.5).
+//!
+//! Trust is a pair of grants. An agent **asks** (a signed request in the registry's mailbox of
+//! the target, with its own grant inside where it knows the target's identity); the other end
+//! **approves** (pins who asked, answers with a grant) or refuses. An answer is believed only
+//! while the request's nonce is live, and a confirmation only from an identity that is trusted
+//! already: nobody is trusted unasked (attacks W-H1, W-H3). Identity and tunnel key come from
+//! the record that the registry attaches, with its Assign over it, never from the message
+//! itself (W-H4); the identity is pinned at that moment, and a registry that later names
+//! another one only *freezes* the peer.
+//!
+//! | Table | State | Input | Next |
+//! |---|---|---|---|
+//! | outgoing | – | `request` | Unresolved |
+//! | | Unresolved | public record | Ready, identity pinned, grant made, sealed |
+//! | | Unresolved | not found | Ready, no identity, no grant, unsealed |
+//! | | Ready | registry took it | Sent |
+//! | | any | answer with the live nonce, grant valid | peer Trusted; gone |
+//! | | any | answer with the live nonce, refusal | Refused, until the event was taken; gone |
+//! | | any | the target asks us | peer Trusted (crossing); gone once we hold a grant |
+//! | | any | 7 days | gone |
+//! | incoming | – | valid request of a stranger | Waiting (the oldest gives way if full) |
+//! | | Waiting | `approve` | peer Trusted, answer due; gone |
+//! | | Waiting | `refuse` | Refused, answer due; gone once the registry took it |
+//! | peer | Trusted | request of the same identity | present grant is answered at once |
+//! | | Trusted | `revoke`, or F7 code 2 | Leaving: Revoke due; gone once answered |
+//!
+//! Everything here is bounded: `Limits::peers` slots for trusted and leaving peers, of which
+//! each outgoing request reserves one, `Limits::trust_requests` requests in each direction.
+//! Each slot is one durable fact ([`crate::journal`]); nothing is sent that a restart would
+//! contradict, because the owner sends [`Job`]s only while the journal is quiet.
+
+mod mailbox;
+mod peer;
+mod request;
+#[cfg(test)]
+mod tests;
+mod work;
+
+pub use peer::{Peer, PeerSlot};
+pub use request::{Incoming, IncomingSlot, Outgoing, OutgoingSlot};
+pub(crate) use work::{Outcome, Ticket};
+
+use crate::addr::{Address, NetworkId, Port};
+use crate::crypto::{Grant, Identity, IdentityKey, Record, Rights, TunnelSecret};
+use crate::journal::{Fact, Journal, LoadError, StoreChange, decode, encode, key};
+use crate::limits::TRUST_REQUEST_LIFE;
+use crate::name::{Hostname, Justification};
+use crate::path::PeerIndex;
+use crate::rng::Rng;
+use crate::slab::Store;
+use crate::stats::{DropReason, Drops};
+use crate::time::{Instant, UnixTime};
+use peer::{Leaving, PeerState};
+use request::{IncomingState, OutgoingState};
+use serde::{Deserialize, Serialize};
+
+/// What the trust table needs to know of its owner to sign, check and open requests.
+pub(crate) struct Context<'c> {
+    pub(crate) identity: &'c Identity,
+    pub(crate) registry: IdentityKey,
+    /// Our backbone address.
+    pub(crate) address: Address,
+    /// Our tunnel secret, and the one before.
+    pub(crate) secrets: (&'c TunnelSecret, Option<&'c TunnelSecret>),
+    /// The grant epoch of our record.
+    pub(crate) epoch: u32,
+    pub(crate) network: NetworkId,
+    pub(crate) now: Instant,
+    pub(crate) unix: UnixTime,
+    pub(crate) rng: &'c mut Rng,
+    pub(crate) journal: &'c mut Journal,
+    pub(crate) drops: &'c mut Drops,
+}
+
+impl Context<'_> {
+    fn me(&self) -> IdentityKey {
+        self.identity.public()
+    }
+
+    fn grant_to(&mut self, grantee: IdentityKey, rights: Rights) -> Grant {
+        let nonce = self.rng.bytes();
+        Grant::sign(
+            self.identity,
+            &self.registry,
+            self.address,
+            grantee,
+            rights,
+            self.epoch,
+            nonce,
+        )
+    }
+}
+
+/// Why a change of trust was not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// No agent can have this address, or it is our own.
+    #[error("not another agent's address")]
+    BadAddress,
+    /// There is no such request or peer.
+    #[error("there is no such request or peer")]
+    NotFound,
+    /// The table of peers or of requests is full.
+    #[error("too many peers or requests")]
+    Full,
+}
+
+/// What changed; edges, one flag per object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TrustEvent {
+    /// A peer is trusted from now on.
+    Added(PeerIndex),
+    /// Its record, grants, name or freeze changed.
+    Updated(PeerIndex),
+    /// It is trusted no more; its number is free for another once this event was taken.
+    Removed {
+        /// Its number so far.
+        peer: PeerIndex,
+        /// Its address.
+        address: Address,
+        /// Its identity.
+        identity: IdentityKey,
+        /// Whether we ended it (else the peer did).
+        by_us: bool,
+    },
+    /// The registry answered a resolution of this peer.
+    Resolved(PeerIndex),
+    /// Somebody asks for trust.
+    Requested(Address),
+    /// Trust is mutual: we hold a grant.
+    Granted(Address),
+    /// A request of ours was refused, or cannot be delivered.
+    Refused(Address),
+}
+
+/// The tables; see the module's documentation.
+pub struct Trust<'s> {
+    peers: Store<'s, PeerSlot>,
+    /// Node number per peer slot, 0 without a trusted peer: a search touches 4 bytes a slot.
+    nodes: Store<'s, u32>,
+    outgoing: Store<'s, OutgoingSlot>,
+    incoming: Store<'s, IncomingSlot>,
+    peers_used: usize,
+    outgoing_used: usize,
+    /// Order of arrival of the next incoming request.
+    arrivals: u32,
+    /// Stamp of the next slot that is filled, so that an answer to an earlier one is known.
+    stamps: u32,
+    /// Flags set over all slots.
+    edges: u32,
+    /// When there may be a job again.
+    due: Instant,
+}
+
+impl<'s> Trust<'s> {
+    /// Empty tables. `nodes` is as long as `peers`.
+    pub fn new(
+        mut peers: Store<'s, PeerSlot>,
+        mut nodes: Store<'s, u32>,
+        mut outgoing: Store<'s, OutgoingSlot>,
+        mut incoming: Store<'s, IncomingSlot>,
+    ) -> Self {
+        assert!(nodes.len() >= peers.len(), "one node number per peer slot");
+        peers.iter_mut().for_each(|slot| *slot = PeerSlot::empty());
+        outgoing.iter_mut().for_each(|slot| *slot = OutgoingSlot::empty());
+        incoming.iter_mut().for_each(|slot| *slot = IncomingSlot::empty());
+        nodes.fill(0);
+        Trust {
+            peers,
+            nodes,
+            outgoing,
+            incoming,
+            peers_used: 0,
+            outgoing_used: 0,
+            arrivals: 0,
+            stamps: 0,
+            edges: 0,
+            due: Instant::NEVER,
+        }
+    }
+
+    // ---- questions ----
+
+    /// A trusted peer.
+    pub fn peer(&self, peer: PeerIndex) -> Option<&Peer> {
+        match &self.peers.get(peer.index())?.state {
+            PeerState::Trusted(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
+    /// The trusted peer of an address of any network. Compares one number per slot.
+    pub fn find(&self, address: Address) -> Option<PeerIndex> {
+        let node = address.node.0;
+        if node == 0 {
+            return None;
+        }
+        self.nodes.iter().position(|&n| n == node).map(|i| PeerIndex(i as u32))
+    }
+
+    /// The trusted peer of a name that the registry told us.
+    pub fn find_hostname(&self, network: NetworkId, name: &Hostname) -> Option<PeerIndex> {
+        self.peers()
+            .find(|(_, p)| p.hostname.as_ref().is_some_and(|(n, h)| *n == network && h == name))
+            .map(|(i, _)| i)
+    }
+
+    /// All trusted peers, in table order.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerIndex, &Peer)> {
+        self.peers.iter().enumerate().filter_map(|(i, slot)| match &slot.state {
+            PeerState::Trusted(peer) => Some((PeerIndex(i as u32), peer)),
+            _ => None,
+        })
+    }
+
+    /// Whether the grant that we gave this peer covers a port of ours (`wire.md` 12).
+    pub fn permits(&self, peer: PeerIndex, port: Port) -> bool {
+        self.peer(peer).is_some_and(|p| p.given.rights.allows(port))
+    }
+
+    /// Trust requests that wait for us.
+    pub fn requests(&self) -> impl Iterator<Item = &Incoming> {
+        self.incoming.iter().filter_map(|slot| match &slot.state {
+            IncomingState::Waiting(request) => Some(request),
+            _ => None,
+        })
+    }
+
+    /// Requests of ours that nobody has answered.
+    pub fn outgoing(&self) -> impl Iterator<Item = &Outgoing> {
+        self.outgoing.iter().filter_map(|slot| slot.live())
+    }
+
+    // ---- commands ----
+
+    /// Asks `to` for trust; asking again sends the request again, under the same nonce.
+    pub(crate) fn request(
+        &mut self,
+        ctx: &mut Context<'_>,
+        to: Address,
+        justification: Justification,
+    ) -> Result<(), TrustError> {
+        let to = to.on_backbone();
+        if !to.node.is_agent() || to == ctx.address {
+            return Err(TrustError::BadAddress);
+        }
+        self.expire(ctx);
+        if let Some(i) = self.find_outgoing(to) {
+            let slot = &mut self.outgoing[i];
+            if let Some(out) = slot.live_mut() {
+                out.justification = justification;
+                out.state = OutgoingState::Unresolved;
+            }
+            slot.hold = Instant::START;
+            slot.fact.touch(ctx.journal);
+            self.look();
+            return Ok(());
+        }
+        // Each request reserves the slot that its answer will fill.
+        let reserved = self.outgoing_used + usize::from(self.find(to).is_none());
+        if self.peers_used + reserved > self.peers.len() {
+            return Err(TrustError::Full);
+        }
+        let free = self.outgoing.iter().position(OutgoingSlot::is_free).ok_or(TrustError::Full)?;
+        let nonce = ctx.rng.bytes();
+        let issued = ctx.unix.as_secs();
+        let pinned = self.find(to).and_then(|p| self.peer(p));
+        let (identity, grant) = (pinned.map(|p| p.identity), pinned.map(|p| p.given));
+        self.stamps = self.stamps.wrapping_add(1);
+        let out = Outgoing {
+            to,
+            nonce,
+            issued,
+            rights: Rights::ALL,
+            justification,
+            identity,
+            grant,
+            state: OutgoingState::Unresolved,
+            record: None,
+        };
+        self.outgoing[free].fill(out, self.stamps, ctx.journal);
+        self.outgoing_used += 1;
+        // Crossing: who asked us before is asked by us now; both want it.
+        if self.find(to).is_none() && self.find_incoming(to).is_some() {
+            self.approve(ctx, to)?;
+        }
+        self.look();
+        Ok(())
+    }
+
+    /// Grants a pending request: the peer is pinned and trusted, the answer is due.
+    pub(crate) fn approve(
+        &mut self,
+        ctx: &mut Context<'_>,
+        from: Address,
+    ) -> Result<PeerIndex, TrustError> {
+        let from = from.on_backbone();
+        let i = self.find_incoming(from).ok_or(TrustError::NotFound)?;
+        let IncomingState::Waiting(request) = &self.incoming[i].state else {
+            return Err(TrustError::NotFound);
+        };
+        let (record, nonce, rights, held) =
+            (request.record, request.nonce, request.rights, request.grant);
+        let peer = self.accept(ctx, &record, nonce, rights, held)?;
+        self.drop_incoming(i, ctx.journal);
+        Ok(peer)
+    }
+
+    /// Refuses a pending request; the answer is due.
+    pub(crate) fn refuse(
+        &mut self,
+        ctx: &mut Context<'_>,
+        from: Address,
+    ) -> Result<(), TrustError> {
+        let from = from.on_backbone();
+        let i = self.find_incoming(from).ok_or(TrustError::NotFound)?;
+        self.clear_edge(|t| &mut t.incoming[i].requested);
+        let slot = &mut self.incoming[i];
+        let IncomingState::Waiting(request) = &slot.state else {
+            return Err(TrustError::NotFound);
+        };
+        slot.state = IncomingState::Refused { to: request.from(), nonce: request.nonce };
+        slot.hold = Instant::START;
+        slot.fact.touch(ctx.journal);
+        self.look();
+        Ok(())
+    }
+
+    /// Ends trust. The node itself sends F7 code 2 and forgets the peer's keys; here the entry
+    /// goes at once, and `Revoke` is repeated until the registry answers it.
+    pub(crate) fn revoke(
+        &mut self,
+        ctx: &mut Context<'_>,
+        peer: PeerIndex,
+        by_us: bool,
+    ) -> Result<(), TrustError> {
+        let Some(entry) = self.peer(peer) else {
+            return Err(TrustError::NotFound);
+        };
+        let leaving = Leaving::new(entry.address, &entry.given, false);
+        // A live nonce would let a late answer undo the revocation.
+        if let Some(i) = self.find_outgoing(entry.address) {
+            self.drop_outgoing(i, ctx.journal);
+        }
+        let slot = &mut self.peers[peer.index()];
+        self.edges -= slot.edges.count_ones();
+        slot.edges = if by_us { peer::REMOVED_BY_US } else { peer::REMOVED_BY_THEM };
+        self.edges += 1;
+        slot.state = PeerState::Leaving(leaving);
+        slot.hold = Instant::START;
+        self.stamps = self.stamps.wrapping_add(1);
+        slot.stamp = self.stamps;
+        slot.fact.touch(ctx.journal);
+        self.nodes[peer.index()] = 0;
+        self.look();
+        Ok(())
+    }
+
+    /// Takes back a request that nobody has answered.
+    pub(crate) fn withdraw_request(
+        &mut self,
+        ctx: &mut Context<'_>,
+        to: Address,
+    ) -> Result<(), TrustError> {
+        let i = self.find_outgoing(to.on_backbone()).ok_or(TrustError::NotFound)?;
+        self.end_outgoing(ctx, i, false);
+        Ok(())
+    }
+
+    /// Wants the registry's present word on a peer.
+    pub(crate) fn resolve(&mut self, peer: PeerIndex) {
+        if let Some(slot) = self.peers.get_mut(peer.index())
+            && let PeerState::Trusted(entry) = &mut slot.state
+        {
+            entry.resolve_due = true;
+            slot.hold = Instant::START;
+            self.look();
+        }
+    }
+
+    /// A record that the peer itself showed (P1, P2 or F8), its signature already checked.
+    pub(crate) fn handle_record(&mut self, journal: &mut Journal, peer: PeerIndex, record: &Record) {
+        let changed = match self.peers.get_mut(peer.index()) {
+            Some(PeerSlot { state: PeerState::Trusted(p), .. }) => p.renew(record),
+            _ => false,
+        };
+        if changed {
+            self.peers[peer.index()].fact.touch(journal);
+            self.raise(peer, peer::UPDATED);
+        }
+    }
+
+    // ---- tables ----
+
+    fn look(&mut self) {
+        self.due = Instant::START;
+    }
+
+    fn raise(&mut self, peer: PeerIndex, flag: u8) {
+        let edges = &mut self.peers[peer.index()].edges;
+        if *edges & flag == 0 {
+            *edges |= flag;
+            self.edges += 1;
+        }
+    }
+
+    fn clear_edge(&mut self, flag: impl FnOnce(&mut Self) -> &mut bool) {
+        if core::mem::take(flag(self)) {
+            self.edges -= 1;
+        }
+    }
+
+    fn find_outgoing(&self, to: Address) -> Option<usize> {
+        self.outgoing.iter().position(|slot| slot.live().is_some_and(|out| out.to == to))
+    }
+
+    fn find_incoming(&self, from: Address) -> Option<usize> {
+        self.incoming.iter().position(
+            |slot| matches!(&slot.state, IncomingState::Waiting(r) if r.from() == from),
+        )
+    }
+
+    fn drop_outgoing(&mut self, i: usize, journal: &mut Journal) {
+        let slot = &mut self.outgoing[i];
+        if slot.live().is_some() {
+            self.outgoing_used -= 1;
+        }
+        slot.clear(journal);
+    }
+
+    fn drop_incoming(&mut self, i: usize, journal: &mut Journal) {
+        self.clear_edge(|t| &mut t.incoming[i].requested);
+        self.incoming[i].clear(journal);
+    }
+
+    /// A free peer slot; those reserved by outgoing requests are taken only with `reserved`.
+    fn free_peer(&self, reserved: bool) -> Option<usize> {
+        let kept = if reserved { 0 } else { self.outgoing_used };
+        if self.peers_used + kept >= self.peers.len() {
+            return None;
+        }
+        self.peers.iter().position(PeerSlot::is_free)
+    }
+
+    /// Pins who sent `record` and answers `nonce` with a grant.
+    fn accept(
+        &mut self,
+        ctx: &mut Context<'_>,
+        record: &Record,
+        nonce: [u8; 16],
+        rights: Rights,
+        held: Option<Grant>,
+    ) -> Result<PeerIndex, TrustError> {
+        let address = record.fields.addr;
+        let out = self.find_outgoing(address);
+        let ours = out.and_then(|i| self.outgoing[i].live()).and_then(|o| o.grant);
+        let given = match ours.filter(|g| g.grantee == record.identity) {
+            Some(given) => given,
+            None => {
+                let rights = Rights::from_bits(rights.bits() & Rights::ALL.bits());
+                ctx.grant_to(record.identity, rights)
+            }
+        };
+        let mut peer = Peer::new(record, given, held);
+        peer.answer_due = Some(nonce);
+        let index = self.insert_peer(ctx, peer, out.is_some())?;
+        // Our own request has its purpose once we hold a grant; without one it stays live.
+        if let Some(i) = out
+            && held.is_some()
+        {
+            self.drop_outgoing(i, ctx.journal);
+        }
+        Ok(index)
+    }
+
+    fn insert_peer(
+        &mut self,
+        ctx: &mut Context<'_>,
+        mut peer: Peer,
+        reserved: bool,
+    ) -> Result<PeerIndex, TrustError> {
+        let i = self.free_peer(reserved).ok_or(TrustError::Full)?;
+        // Its name and endpoints are of use at once.
+        peer.resolve_due = peer.held().is_some();
+        let granted = peer.held().is_some();
+        self.stamps = self.stamps.wrapping_add(1);
+        self.nodes[i] = peer.address.node.0;
+        self.peers_used += 1;
+        let slot = &mut self.peers[i];
+        slot.stamp = self.stamps;
+        slot.hold = Instant::START;
+        slot.state = PeerState::Trusted(peer);
+        slot.fact.touch(ctx.journal);
+        let index = PeerIndex(i as u32);
+        self.raise(index, peer::ADDED);
+        if granted {
+            self.raise(index, peer::GRANTED);
+        }
+        self.look();
+        Ok(index)
+    }
+
+    /// Withdraws a grant that was sent with a request which came to nothing.
+    fn withdraw(&mut self, ctx: &mut Context<'_>, address: Address, grant: &Grant) {
+        let Some(i) = self.free_peer(true) else {
+            return;
+        };
+        self.peers_used += 1;
+        self.stamps = self.stamps.wrapping_add(1);
+        let slot = &mut self.peers[i];
+        slot.stamp = self.stamps;
+        slot.hold = Instant::START;
+        slot.state = PeerState::Leaving(Leaving::new(address, grant, false));
+        slot.fact.touch(ctx.journal);
+        self.look();
+    }
+
+    /// Ends an outgoing request without success.
+    fn end_outgoing(&mut self, ctx: &mut Context<'_>, i: usize, tell: bool) {
+        let Some(out) = self.outgoing[i].live() else {
+            return;
+        };
+        let (to, grant, identity) = (out.to, out.grant, out.identity);
+        self.drop_outgoing(i, ctx.journal);
+        // A grant that a trusted peer has anyway is not withdrawn.
+        let trusted = self.find(to).and_then(|p| self.peer(p)).map(|p| p.identity);
+        if let Some(grant) = grant
+            && (trusted.is_none() || trusted != identity)
+        {
+            self.withdraw(ctx, to, &grant);
+        }
+        if tell {
+            self.outgoing[i].refused = Some(to);
+            self.edges += 1;
+        }
+    }
+
+    /// Requests older than the registry keeps them are over.
+    pub(crate) fn expire(&mut self, ctx: &mut Context<'_>) {
+        for i in 0..self.outgoing.len() {
+            let old = self.outgoing[i].live().is_some_and(|out| {
+                ctx.unix.as_secs() > out.issued.saturating_add(TRUST_REQUEST_LIFE.as_secs())
+            });
+            if old {
+                self.end_outgoing(ctx, i, true);
+            }
+        }
+    }
+
+    /// The grant epoch was raised: everybody gets a new grant, and those who granted us hear
+    /// of it at once. Grants of the old epoch need no `Revoke` any more.
+    pub(crate) fn reissue(&mut self, ctx: &mut Context<'_>) {
+        for slot in self.peers.iter_mut() {
+            if let PeerState::Trusted(peer) = &mut slot.state {
+                peer.given = ctx.grant_to(peer.identity, peer.given.rights);
+                peer.confirm_due = peer.held.is_some();
+                slot.fact.touch(ctx.journal);
+            }
+        }
+        for slot in self.outgoing.iter_mut() {
+            if let Some(out) = slot.live_mut() {
+                out.grant = None;
+                slot.fact.touch(ctx.journal);
+            }
+        }
+        self.look();
+    }
+
+    // ---- events ----
+
+    /// Whether [`Trust::poll_event`] has something.
+    pub fn has_event(&self) -> bool {
+        self.edges > 0
+    }
+
+    /// The next event.
+    pub(crate) fn poll_event(&mut self) -> Option<TrustEvent> {
+        if self.edges == 0 {
+            return None;
+        }
+        for i in 0..self.peers.len() {
+            if self.peers[i].edges != 0 {
+                self.edges -= 1;
+                return Some(self.peer_event(i));
+            }
+        }
+        for slot in self.incoming.iter_mut() {
+            if let IncomingState::Waiting(request) = &slot.state
+                && core::mem::take(&mut slot.requested)
+            {
+                self.edges -= 1;
+                return Some(TrustEvent::Requested(request.from()));
+            }
+        }
+        for slot in self.outgoing.iter_mut() {
+            if let Some(to) = slot.refused.take() {
+                self.edges -= 1;
+                return Some(TrustEvent::Refused(to));
+            }
+        }
+        unreachable!("every counted edge is a flag in a table")
+    }
+
+    fn peer_event(&mut self, i: usize) -> TrustEvent {
+        let slot = &mut self.peers[i];
+        let flag = 1 << slot.edges.trailing_zeros();
+        slot.edges &= !flag;
+        let index = PeerIndex(i as u32);
+        match &slot.state {
+            PeerState::Trusted(peer) => match flag {
+                peer::ADDED => TrustEvent::Added(index),
+                peer::GRANTED => TrustEvent::Granted(peer.address),
+                peer::RESOLVED => TrustEvent::Resolved(index),
+                _ => TrustEvent::Updated(index),
+            },
+            PeerState::Leaving(leaving) => {
+                let (address, identity) = (leaving.address, leaving.grantee);
+                let done = leaving.done;
+                if done {
+                    self.free_leaving(i);
+                }
+                let by_us = flag == peer::REMOVED_BY_US;
+                TrustEvent::Removed { peer: index, address, identity, by_us }
+            }
+            PeerState::Empty => unreachable!("an empty slot has no edges"),
+        }
+    }
+
+    fn free_leaving(&mut self, i: usize) {
+        self.peers[i].state = PeerState::Empty;
+        self.peers_used -= 1;
+    }
+
+    // ---- durable state ----
+
+    /// Takes one stored fact of this table; `None` if the key is not one of its.
+    pub(crate) fn load(
+        &mut self,
+        kind: [u8; 4],
+        number: u32,
+        value: &[u8],
+    ) -> Option<Result<(), LoadError>> {
+        let i = number as usize;
+        Some(match &kind {
+            b"peer" => self.load_peer(i, value),
+            b"asks" => self.load_outgoing(i, value),
+            b"inbx" => self.load_incoming(i, value),
+            _ => return None,
+        })
+    }
+
+    fn load_peer(&mut self, i: usize, value: &[u8]) -> Result<(), LoadError> {
+        let stored: StoredPeer = decode(value)?;
+        let slot = self.peers.get_mut(i).ok_or(LoadError::Full)?;
+        if !slot.is_free() {
+            return Err(LoadError::Malformed);
+        }
+        slot.state = match stored {
+            StoredPeer::Trusted(peer) => {
+                self.nodes[i] = peer.address.node.0;
+                PeerState::Trusted(peer)
+            }
+            StoredPeer::Leaving(leaving) => PeerState::Leaving(leaving),
+        };
+        self.stamps += 1;
+        slot.stamp = self.stamps;
+        self.peers_used += 1;
+        self.look();
+        Ok(())
+    }
+
+    fn load_outgoing(&mut self, i: usize, value: &[u8]) -> Result<(), LoadError> {
+        let out: Outgoing = decode(value)?;
+        let slot = self.outgoing.get_mut(i).ok_or(LoadError::Full)?;
+        if !slot.is_free() {
+            return Err(LoadError::Malformed);
+        }
+        self.stamps += 1;
+        slot.restore(out, self.stamps);
+        self.outgoing_used += 1;
+        self.look();
+        Ok(())
+    }
+
+    fn load_incoming(&mut self, i: usize, value: &[u8]) -> Result<(), LoadError> {
+        let stored: StoredIncoming = decode(value)?;
+        let slot = self.incoming.get_mut(i).ok_or(LoadError::Full)?;
+        if !slot.is_free() {
+            return Err(LoadError::Malformed);
+        }
+        slot.state = match stored {
+            StoredIncoming::Waiting(request) => {
+                self.arrivals = self.arrivals.max(request.order.wrapping_add(1));
+                IncomingState::Waiting(request)
+            }
+            StoredIncoming::Refused { to, nonce } => IncomingState::Refused { to, nonce },
+        };
+        self.stamps += 1;
+        slot.stamp = self.stamps;
+        self.look();
+        Ok(())
+    }
+
+    /// The next changed fact, its value in `out`. Peers go first: a crash between two writes
+    /// may leave a request for what is already done, never a done thing forgotten.
+    pub(crate) fn poll_store(
+        &mut self,
+        journal: &mut Journal,
+        out: &mut [u8],
+    ) -> Option<StoreChange> {
+        if let Some(i) = self.peers.iter().position(|slot| slot.fact.is_dirty()) {
+            let slot = &mut self.peers[i];
+            let len = match &slot.state {
+                PeerState::Empty => None,
+                PeerState::Trusted(peer) => Some(encode(&StoredPeerRef::Trusted(peer), out)),
+                PeerState::Leaving(l) if l.done => None,
+                PeerState::Leaving(leaving) => {
+                    Some(encode(&StoredPeerRef::Leaving(leaving), out))
+                }
+            };
+            return Some(change(b"peer", i, len, &mut slot.fact, journal));
+        }
+        if let Some(i) = self.incoming.iter().position(|slot| slot.fact.is_dirty()) {
+            let slot = &mut self.incoming[i];
+            let len = match &slot.state {
+                IncomingState::Empty => None,
+                IncomingState::Waiting(r) => Some(encode(&StoredIncomingRef::Waiting(r), out)),
+                IncomingState::Refused { to, nonce } => {
+                    Some(encode(&StoredIncomingRef::Refused { to: *to, nonce: *nonce }, out))
+                }
+            };
+            return Some(change(b"inbx", i, len, &mut slot.fact, journal));
+        }
+        let i = self.outgoing.iter().position(|slot| slot.fact.is_dirty())?;
+        let slot = &mut self.outgoing[i];
+        let len = slot.live().map(|request| encode(request, out));
+        Some(change(b"asks", i, len, &mut slot.fact, journal))
+    }
+}
+
+impl core::fmt::Debug for Trust<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Trust({} peers, {} asked)", self.peers_used, self.outgoing_used)
+    }
+}
+
+#[derive(Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack while one fact is loaded")]
+enum StoredPeer {
+    Trusted(Peer),
+    Leaving(Leaving),
+}
+
+#[derive(Serialize)]
+enum StoredPeerRef<'a> {
+    Trusted(&'a Peer),
+    Leaving(&'a Leaving),
+}
+
+#[derive(Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack while one fact is loaded")]
+enum StoredIncoming {
+    Waiting(Incoming),
+    Refused { to: Address, nonce: [u8; 16] },
+}
+
+#[derive(Serialize)]
+enum StoredIncomingRef<'a> {
+    Waiting(&'a Incoming),
+    Refused { to: Address, nonce: [u8; 16] },
+}
+
+fn change(
+    kind: &[u8; 4],
+    i: usize,
+    len: Option<usize>,
+    fact: &mut Fact,
+    journal: &mut Journal,
+) -> StoreChange {
+    StoreChange { key: key(kind, i as u32), len, sequence: fact.hand_out(journal) }
+}
+
+/// Counts what was not believed.
+fn drop_item(ctx: &mut Context<'_>, reason: DropReason) {
+    ctx.drops.count(reason);
+}

@@ -1,0 +1,155 @@
+//! One slot of the peer table: a trusted peer, or one that is leaving.
+
+use crate::addr::{Address, NetworkId};
+use crate::crypto::{Grant, IdentityKey, Record};
+use crate::journal::Fact;
+use crate::name::Hostname;
+use crate::time::Instant;
+use crate::wire::control::Endpoint;
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+/// Most endpoints kept of one peer, those of the first flight (`wire.md` 4.9).
+pub(super) const ENDPOINTS_KEPT: usize = crate::limits::FIRST_FLIGHT;
+
+pub(super) const ADDED: u8 = 1;
+pub(super) const GRANTED: u8 = 1 << 1;
+pub(super) const UPDATED: u8 = 1 << 2;
+pub(super) const RESOLVED: u8 = 1 << 3;
+pub(super) const REMOVED_BY_US: u8 = 1 << 4;
+pub(super) const REMOVED_BY_THEM: u8 = 1 << 5;
+
+/// A trusted agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its backbone address, pinned.
+    pub address: Address,
+    /// Its identity, pinned.
+    pub identity: IdentityKey,
+    /// Its latest record: tunnel key and serial.
+    pub record: Record,
+    /// The grant that we gave.
+    pub given: Grant,
+    /// The grant that it gave us, void or not; see [`Peer::held`].
+    pub(super) held: Option<Grant>,
+    /// Its name, and in which network.
+    pub hostname: Option<(NetworkId, Hostname)>,
+    /// The registry once named another identity for this address: its word on this peer is
+    /// not believed any more, and the pin stays (`wire.md` 6.2).
+    pub frozen: bool,
+    /// A `TrustAnswer` to this nonce is due.
+    pub(super) answer_due: Option<[u8; 16]>,
+    /// A `TrustConfirm` is due.
+    pub(super) confirm_due: bool,
+    #[serde(skip)]
+    pub(super) resolve_due: bool,
+    #[serde(skip)]
+    pub(super) endpoints: Vec<Endpoint, ENDPOINTS_KEPT>,
+}
+
+impl Peer {
+    pub(super) fn new(record: &Record, given: Grant, held: Option<Grant>) -> Self {
+        Peer {
+            address: record.fields.addr,
+            identity: record.identity,
+            record: *record,
+            given,
+            held,
+            hostname: None,
+            frozen: false,
+            answer_due: None,
+            confirm_due: false,
+            resolve_due: false,
+            endpoints: Vec::new(),
+        }
+    }
+
+    /// The grant that it gave us, unless its record has voided it since.
+    pub fn held(&self) -> Option<&Grant> {
+        self.held.as_ref().filter(|g| g.epoch >= self.record.fields.grant_epoch)
+    }
+
+    /// Where the registry last said it is; empty when offline or never asked.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Takes a newer record of the same identity; whether it was newer.
+    pub(super) fn renew(&mut self, record: &Record) -> bool {
+        let newer = record.identity == self.identity
+            && record.fields.addr == self.address
+            && record.fields.serial > self.record.fields.serial;
+        if newer {
+            self.record = *record;
+        }
+        newer
+    }
+
+    /// Takes a grant from it, already checked; whether this is the first valid one.
+    pub(super) fn hold(&mut self, grant: Grant) -> bool {
+        let first = self.held().is_none();
+        self.held = Some(grant);
+        first && self.held().is_some()
+    }
+}
+
+/// A peer that is trusted no more, until the registry has taken the revocation.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Leaving {
+    pub(super) address: Address,
+    pub(super) grantee: IdentityKey,
+    /// First 8 bytes of the grant's hash.
+    pub(super) hash: [u8; 8],
+    /// The grant's epoch; once our record has a higher one, there is nothing to revoke.
+    pub(super) epoch: u32,
+    #[serde(skip)]
+    pub(super) done: bool,
+}
+
+impl Leaving {
+    pub(super) fn new(address: Address, grant: &Grant, done: bool) -> Self {
+        let mut hash = [0; 8];
+        hash.copy_from_slice(&grant.hash()[..8]);
+        Leaving { address, grantee: grant.grantee, hash, epoch: grant.epoch, done }
+    }
+}
+
+#[expect(clippy::large_enum_variant, reason = "the slot is as large as its largest content")]
+pub(super) enum PeerState {
+    Empty,
+    Trusted(Peer),
+    Leaving(Leaving),
+}
+
+/// One place of the peer table.
+pub struct PeerSlot {
+    pub(super) fact: Fact,
+    pub(super) edges: u8,
+    pub(super) stamp: u32,
+    /// No job of this slot before.
+    pub(super) hold: Instant,
+    pub(super) state: PeerState,
+}
+
+impl PeerSlot {
+    /// An empty place, for storage that the caller lends.
+    pub const fn empty() -> Self {
+        PeerSlot {
+            fact: Fact::clean(),
+            edges: 0,
+            stamp: 0,
+            hold: Instant::START,
+            state: PeerState::Empty,
+        }
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self.state, PeerState::Empty)
+    }
+}
+
+impl core::fmt::Debug for PeerSlot {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(if self.is_free() { "PeerSlot(free)" } else { "PeerSlot" })
+    }
+}

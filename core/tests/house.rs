@@ -1,0 +1,121 @@
+//! The house rules of `docs/architecture.md` section 1: who may use whom.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// For each workspace package: the workspace packages that it may depend on.
+const RULES: &[(&str, &[&str])] = &[
+    ("pilot-core", &[]),
+    ("pilot-udp", &["pilot-core"]),
+    ("pilot-tokio", &["pilot-core", "pilot-udp"]),
+    ("pilot-smol", &["pilot-core", "pilot-udp"]),
+    ("pilot-mio", &["pilot-core", "pilot-udp"]),
+    ("pilot-sim", &["pilot-core"]),
+    ("pilot-rendezvous", &["pilot-core", "pilot-tokio"]),
+    (
+        "pilotctl",
+        &[
+            "pilot-core", "pilot-udp", "pilot-tokio", "pilot-smol", "pilot-mio", "pilot-sim",
+            "pilot-rendezvous",
+        ],
+    ),
+];
+
+/// May use everything, and nobody may use them.
+const UNPUBLISHED: &[&str] = &["pilot-conformance", "pilot-bench"];
+
+fn workspace() -> BTreeMap<String, Vec<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+        .output()
+        .expect("cargo metadata runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    let name = |v: &Value| v["name"].as_str().expect("a name").to_string();
+    packages
+        .iter()
+        .map(|package| {
+            let uses = package["dependencies"].as_array().expect("a list of dependencies");
+            // A dependency with a path is one of the workspace.
+            let inner = uses.iter().filter(|d| d["path"].is_string() && d["kind"].is_null());
+            (name(package), inner.map(name).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn packages_use_only_what_the_house_allows() {
+    let packages = workspace();
+    assert!(packages.contains_key("pilot-core"), "{packages:?}");
+    for (package, uses) in &packages {
+        if UNPUBLISHED.contains(&package.as_str()) {
+            continue;
+        }
+        let (_, allowed) = RULES
+            .iter()
+            .find(|(name, _)| name == package)
+            .unwrap_or_else(|| panic!("{package} has no rule in core/tests/house.rs"));
+        for used in uses {
+            assert!(allowed.contains(&used.as_str()), "{package} must not use {used}");
+        }
+    }
+}
+
+/// `core`'s modules in the order of `docs/architecture.md` section 2: each may use only those
+/// above it; `node` and `rendezvous` compose, `drive` drives any machine.
+const LAYERS: &[&str] = &[
+    "time", "rng", "limits", "stats", "slab", "ring", "timer", "addr", "name", "machine", "path",
+    "wire", "crypto", "session", "port", "stream", "trust", "directory", "service",
+];
+
+#[test]
+fn core_modules_use_only_modules_above_them() {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let mut checked = 0;
+    for (rank, layer) in LAYERS.iter().enumerate() {
+        for (file, text) in files_of(source, layer) {
+            // Tests beside the code may build whatever they need.
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for (i, line) in code.lines().enumerate() {
+                if line.trim_start().starts_with("//") {
+                    continue;
+                }
+                for used in line.split("crate::").skip(1) {
+                    let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+                    let Some(used) = used.filter(|u| !u.is_empty()) else { continue };
+                    let known = LAYERS.iter().position(|l| *l == used);
+                    let allowed = known.is_some_and(|at| at <= rank);
+                    assert!(allowed, "{file}:{}: {layer} must not use {used}", i + 1);
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 20, "only {checked} uses were seen: the test looks in the wrong place");
+}
+
+fn files_of(source: &str, layer: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let single = format!("{source}/{layer}.rs");
+    if let Ok(text) = std::fs::read_to_string(&single) {
+        found.push((single, text));
+    }
+    let mut folders = vec![format!("{source}/{layer}")];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry.expect("a readable folder").path();
+            let name = path.to_string_lossy().into_owned();
+            if path.is_dir() && !name.ends_with("/tests") {
+                folders.push(name);
+            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+                found.push((name.clone(), std::fs::read_to_string(&path).expect("readable")));
+            }
+        }
+    }
+    found.sort();
+    found
+}
