@@ -130,9 +130,10 @@ fn every_flipped_bit_of_every_handshake_message_is_rejected() {
     let mut seen = 0;
     for (stale, kind) in [(false, TYPE_INIT), (false, TYPE_RESP), (true, TYPE_STALE)] {
         let mut world = setup(stale);
-        let before = world.captured.len();
+        let (before, start) = (world.captured.len(), world.now);
         while !world.captured[before..].iter().any(|(_, p)| p[0] == kind) {
             world.run(Duration::from_millis(5));
+            assert!(world.now.since(start) < Duration::from_secs(10), "no packet {kind:#x}");
         }
         let (from, packet) =
             world.captured[before..].iter().find(|(_, p)| p[0] == kind).unwrap().clone();
