@@ -95,7 +95,9 @@ impl Household {
             }
             let connection = dial(&self.registry).await;
             if self.driver.peek(|access| mem::take(&mut access.owner.wishes.close)) {
-                continue; // Not wanted any more; the node has forgotten it.
+                // Not wanted any more.
+                self.driver.with(|access| access.machine.handle_registry_close(access.now));
+                continue;
             }
             match connection {
                 Ok(tcp) => {
@@ -125,9 +127,9 @@ impl Household {
                 mem::take(&mut wishes.close) || wishes.dial
             });
             if is_left {
-                // The node has forgotten this connection already: nothing to report.
                 let last = writer.write_all(&output[pending]);
                 let _ = timeout(FLUSH, last).await;
+                self.driver.with(|access| access.machine.handle_registry_close(access.now));
                 return;
             }
             let carried = tokio::select! {

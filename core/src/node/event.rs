@@ -66,7 +66,8 @@ pub enum PathKind {
 pub enum Event {
     /// Connect to the registry (TCP) and report with `handle_registry_open`.
     DialRegistry,
-    /// Close the registry connection.
+    /// Send what `poll_bytes` still has, close the registry connection and report with
+    /// `handle_registry_close`.
     CloseRegistry,
     /// The registry connection has bytes to send: `poll_bytes`.
     RegistryBytes,

@@ -372,8 +372,9 @@ impl<'s> Node<'s> {
         let before = core::mem::take(&mut link.sessions);
         link.sessions = sessions.iter().map(|s| (s.sent_index, s.received_index)).collect();
         let now_there = link.sessions.clone();
-        for (sent, _) in before.iter().filter(|old| !now_there.contains(old)) {
-            self.transport.session_gone(now, peer, *sent);
+        for &(sent, received) in before.iter().filter(|old| !now_there.contains(old)) {
+            self.transport.session_gone(now, peer, sent);
+            self.transport.session_gone(now, peer, received);
         }
     }
 

@@ -135,7 +135,7 @@ impl Transport<'_> {
                 None => Err(ReadError::WouldBlock),
             };
         }
-        let rtt = self.peers.get(stream.peer).and_then(|record| record.rtt());
+        let rtt = self.peers.get(stream.peer).and_then(|record| record.rtt_min());
         let rtt = rtt.unwrap_or(Duration::from_millis(100));
         let (n, opened) = stream.rcv.read(now, &mut self.pool, rtt, out);
         if opened && stream.state.may_receive() {

@@ -35,7 +35,7 @@
 //! | `frame`, `recovery`, `rtt`, `pace`, `congestion` | frames in flight on a path, when they are lost, how many there may be |
 //! | `ack` | what has arrived, the FD frame |
 //! | `peer`, `entry` | the records of a peer and of a stream |
-//! | `transport`, `ingress`, `egress`, `acknowledge`, `application` | the machine: peers and time, packets in, frames out, acknowledgements, the application's calls |
+//! | `transport`, `lifecycle`, `ingress`, `egress`, `acknowledge`, `application` | the machine: peers and time, streams coming and going, packets in, frames out, acknowledgements, the application's calls |
 //!
 //! Every peer with possible output is in one *ready* list; a call that may create output only
 //! puts the peer there, and [`Transport::poll_ready`] works out once what it has and when its
@@ -51,6 +51,7 @@ mod egress;
 mod entry;
 mod frame;
 mod ingress;
+mod lifecycle;
 mod list;
 mod pace;
 mod peer;

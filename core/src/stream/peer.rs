@@ -87,6 +87,16 @@ impl Peer {
         active.into_iter().chain(self.paths.iter().flatten()).find_map(|path| path.rtt.smoothed())
     }
 
+    /// The smallest round trip of the active path, or of any other that has a sample: what
+    /// windows are sized for, as the smoothed one grows with the queues that they fill.
+    pub(crate) fn rtt_min(&self) -> Option<Duration> {
+        let active = self.active.and_then(|path| self.paths[usize::from(path.0)].as_ref());
+        active
+            .into_iter()
+            .chain(self.paths.iter().flatten())
+            .find_map(|path| path.rtt.smoothed().map(|_| path.rtt.min()))
+    }
+
     /// Retransmission timeout of the active path.
     pub(crate) fn rto(&self) -> Duration {
         let active = self.active.and_then(|path| self.paths[usize::from(path.0)].as_ref());
