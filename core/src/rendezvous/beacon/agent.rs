@@ -81,6 +81,9 @@ pub(super) struct Agent {
     pub(super) timer: Option<Instant>,
 }
 
+/// What an agent holds while nothing is going on (`wire.md` 7: at most 512 bytes).
+const _: () = assert!(size_of::<Agent>() + size_of::<SmallSession>() <= 512);
+
 impl Agent {
     pub(super) fn new(now: Instant, node: NodeId, path: Path) -> Self {
         Agent {
