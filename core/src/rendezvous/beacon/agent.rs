@@ -34,7 +34,6 @@ pub(super) struct Pending {
     pub(super) at: Instant,
     pub(super) path: Path,
     pub(super) hs_seq: u64,
-    pub(super) confirmed: bool,
     /// Of the INIT, without mac2.
     pub(super) hash: [u8; 16],
     pub(super) resp: Box<[u8]>,
