@@ -133,6 +133,7 @@ fn every_flipped_bit_of_every_handshake_message_is_rejected() {
         let before = world.captured.len();
         while !world.captured[before..].iter().any(|(_, p)| p[0] == kind) {
             world.run(Duration::from_millis(5));
+            assert!(world.captured.len() < before + 50, "no packet of type {kind:#x}");
         }
         let (from, packet) =
             world.captured[before..].iter().find(|(_, p)| p[0] == kind).unwrap().clone();
