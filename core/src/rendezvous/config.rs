@@ -30,6 +30,8 @@ pub struct RendezvousLimits {
     /// Beacon handshakes a second; a quarter of a second's worth may come at once. An
     /// adapter sets it to what 80 % of its cores carry (`wire.md` 7).
     pub beacon_handshakes_per_second: u32,
+    /// Beacon handshakes a second of one source that has shown a cookie; the burst is 5.
+    pub beacon_handshakes_per_source: u32,
     /// Agents with a beacon session. Full: a new one is not admitted, and counted.
     pub sessions: usize,
     /// Relay channels over all agents. Full: `Bind` answers Quota.
@@ -60,6 +62,7 @@ impl RendezvousLimits {
             stun_per_second: 10,
             channel_handshakes_per_second: 2000,
             beacon_handshakes_per_second: 4000,
+            beacon_handshakes_per_source: 20,
             sessions: 1 << 20,
             channels: 1 << 20,
             channels_per_node: 64,

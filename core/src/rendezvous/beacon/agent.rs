@@ -34,7 +34,6 @@ pub(super) struct Pending {
     pub(super) at: Instant,
     pub(super) path: Path,
     pub(super) hs_seq: u64,
-    pub(super) confirmed: bool,
     /// Of the INIT, without mac2.
     pub(super) hash: [u8; 16],
     pub(super) resp: Box<[u8]>,
@@ -80,6 +79,9 @@ pub(super) struct Agent {
     /// Where it stands among the beacon's timers.
     pub(super) timer: Option<Instant>,
 }
+
+/// What an agent holds while nothing is going on (`wire.md` 7: at most 512 bytes).
+const _: () = assert!(size_of::<Agent>() + size_of::<SmallSession>() <= 512);
 
 impl Agent {
     pub(super) fn new(now: Instant, node: NodeId, path: Path) -> Self {

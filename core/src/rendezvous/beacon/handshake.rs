@@ -130,7 +130,6 @@ impl Beacon {
             at: now,
             path,
             hs_seq,
-            confirmed: false,
             hash,
             resp: out[..len].into(),
             resends: 0,

@@ -35,12 +35,10 @@ impl Beacon {
         let (proven, link) = agent.link(kind).ok_or(DropReason::UnknownIndex)?;
         let opened = link.open(now, self.aead, datagram)?;
         agent.heard = agent.heard.max(now);
-        match &mut agent.pending {
-            Some(pending) if kind == LinkKind::Pending => {
-                pending.confirmed = true;
-                agent.confirmed_seq = agent.confirmed_seq.max(pending.hs_seq);
-            }
-            _ => {}
+        if kind == LinkKind::Pending
+            && let Some(pending) = &agent.pending
+        {
+            agent.confirmed_seq = agent.confirmed_seq.max(pending.hs_seq);
         }
         // A pending session is bound to its INIT's path until it is current.
         if kind == LinkKind::Current && opened.is_newest && path != proven {

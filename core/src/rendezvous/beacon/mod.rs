@@ -104,6 +104,7 @@ impl Beacon {
         let limits = &config.limits;
         let gate_limits = Limits {
             handshakes_per_second: limits.beacon_handshakes_per_second,
+            handshakes_per_source: limits.beacon_handshakes_per_source,
             ..Limits::desktop()
         };
         let sources = Store::<u64>::boxed_with(SOURCES, || 0);

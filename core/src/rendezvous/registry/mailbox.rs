@@ -109,7 +109,7 @@ impl Directory {
         grant: Option<GrantBytes>,
     ) -> Result<(), Refusal> {
         let asked = self.asked.get(&(to.node, caller.node));
-        if !asked.is_some_and(|at| ctx.unix.as_secs().saturating_sub(*at) <= KEEP) {
+        if asked.is_none_or(|at| ctx.unix.as_secs().saturating_sub(*at) > KEEP) {
             return Err(ErrorCode::NotFound.into());
         }
         let receiver = self.node(to.node).ok_or(ErrorCode::NotFound)?.identity;

@@ -28,7 +28,8 @@ use alloc::vec::Vec;
 use commit::CommitQueue;
 use rows::{Change, LetterKind, Published, Row, RowError, RowKey, parse_key};
 
-/// A node in memory: about 450 bytes with its indexes when it has published.
+/// A node in memory. Measured with all indexes on x86-64: 750 bytes for a public node with
+/// two tags, a name and a network, of which 304 are its record and the registry's signature.
 pub(crate) struct Node {
     pub(crate) identity: IdentityKey,
     reserved: u64,
@@ -41,8 +42,12 @@ struct Stored {
     assign: Bytes<80>,
     boot_id: u64,
     visibility: Visibility,
-    tags: Box<[Box<str>]>,
+    /// Joined by commas, which no tag contains: one allocation instead of one per tag.
+    tags: Box<str>,
 }
+
+/// A million nodes must fit one small server.
+const _: () = assert!(size_of::<Node>() <= 48 && size_of::<Stored>() <= 304);
 
 /// Something that the beacon is to do about a change, once the change is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -244,15 +249,15 @@ impl Directory {
                 assign: published.assign,
                 boot_id: published.boot_id,
                 visibility: published.visibility,
-                tags: published.tags.iter().map(|tag| tag.as_str().into()).collect(),
+                tags: join(&published.tags),
             })
         });
         if let Some(stored) = &stored {
             self.published += 1;
             if stored.visibility == Visibility::Public {
                 self.public.insert(node);
-                for tag in &stored.tags {
-                    self.tagged.entry(tag.clone()).or_default().insert(node);
+                for tag in stored.each_tag() {
+                    self.tagged.entry(tag.into()).or_default().insert(node);
                 }
             }
         }
@@ -262,7 +267,7 @@ impl Directory {
 
     fn unlist(&mut self, node: NodeId, stored: &Stored) {
         self.public.remove(&node);
-        for tag in &stored.tags {
+        for tag in stored.each_tag() {
             if let Some(nodes) = self.tagged.get_mut(tag) {
                 nodes.remove(&node);
                 if nodes.is_empty() {
@@ -384,8 +389,12 @@ impl Node {
 }
 
 impl Stored {
+    fn each_tag(&self) -> impl Iterator<Item = &str> {
+        self.tags.split(',').filter(|tag| !tag.is_empty())
+    }
+
     fn tags(&self) -> Tags {
-        self.tags.iter().filter_map(|tag| tag.parse().ok()).collect()
+        self.each_tag().filter_map(|tag| tag.parse().ok()).collect()
     }
 
     fn to_published(&self) -> Published {
@@ -397,4 +406,15 @@ impl Stored {
             tags: self.tags(),
         }
     }
+}
+
+fn join(tags: &Tags) -> Box<str> {
+    let mut all = alloc::string::String::new();
+    for (n, tag) in tags.iter().enumerate() {
+        if n > 0 {
+            all.push(',');
+        }
+        all.push_str(tag.as_str());
+    }
+    all.into_boxed_str()
 }

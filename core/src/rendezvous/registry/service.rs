@@ -98,8 +98,8 @@ impl Desk {
         let id = envelope.id;
         let request = match envelope.request() {
             Ok(request) => request,
-            Err(CodecError::UnknownKind) => return self.refuse(id, ErrorCode::Unsupported),
-            Err(_) => return self.refuse(id, ErrorCode::Malformed),
+            Err(CodecError::UnknownKind) => return self.refuse(id, ErrorCode::Unsupported.into()),
+            Err(_) => return self.refuse(id, ErrorCode::Malformed.into()),
         };
         let is_read = matches!(
             request,
@@ -110,10 +110,10 @@ impl Desk {
         );
         if busy && !is_read {
             let refusal = Refusal { code: ErrorCode::RateLimited, retry_ms: 1000 };
-            return self.answer(id, true, None, Err(refusal));
+            return self.refuse(id, refusal);
         }
         if let Err(refusal) = admit(directory, standing, &request) {
-            return self.answer(id, true, None, Err(refusal));
+            return self.refuse(id, refusal);
         }
         let mut deed = None;
         // Split, so that an answer may borrow from the page while the plaintext is written.
@@ -138,19 +138,10 @@ impl Desk {
         Some(Outcome { id, len, is_read, deed })
     }
 
-    fn refuse(&mut self, id: u32, code: ErrorCode) -> Option<Outcome> {
-        self.answer(id, true, None, Err(code.into()))
-    }
-
-    fn answer(
-        &mut self,
-        id: u32,
-        is_read: bool,
-        deed: Option<Deed>,
-        answer: Result<Answer<'_>, Refusal>,
-    ) -> Option<Outcome> {
-        let len = encode_answer(id, &answer, &mut self.plaintext).ok()?;
-        Some(Outcome { id, len, is_read, deed })
+    /// A refusal changes nothing, so it need not wait either.
+    fn refuse(&mut self, id: u32, refusal: Refusal) -> Option<Outcome> {
+        let len = encode_answer(id, &Err(refusal), &mut self.plaintext).ok()?;
+        Some(Outcome { id, len, is_read: true, deed: None })
     }
 }
 

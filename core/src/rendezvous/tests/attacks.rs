@@ -12,6 +12,7 @@ use crate::wire::Bytes;
 use crate::wire::control::{BeaconError, FromBeacon, ToBeacon};
 use crate::wire::frame::{self, Direction, RelayKey};
 use crate::wire::registry::*;
+use proptest::prelude::*;
 use std::vec::Vec;
 
 fn rows(world: &World) -> Vec<Row> {
@@ -337,4 +338,106 @@ fn a_spoofed_flood_costs_nothing() {
     assert_eq!((stats.agents, stats.handshakes), (0, 0));
     // The genuine agent is not kept out.
     world.agent(&mut home);
+}
+
+/// A thing that arrives, and what is done to it on the way.
+#[derive(Clone, Debug)]
+struct Arrival {
+    kind: u8,
+    content: Vec<u8>,
+    changes: Vec<(usize, u8)>,
+    cut: usize,
+    spoofed: bool,
+}
+
+fn arrival() -> impl Strategy<Value = Arrival> {
+    (
+        0u8..8,
+        prop::collection::vec(any::<u8>(), 0..300),
+        prop::collection::vec((0usize..400, any::<u8>()), 0..4),
+        prop_oneof![4 => Just(0usize), 1 => 0usize..400],
+        any::<bool>(),
+    )
+        .prop_map(|(kind, content, changes, cut, spoofed)| Arrival {
+            kind,
+            content,
+            changes,
+            cut,
+            spoofed,
+        })
+}
+
+impl Arrival {
+    fn damage(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        for (at, value) in &self.changes {
+            if let Some(byte) = bytes.get_mut(*at) {
+                *byte ^= value;
+            }
+        }
+        bytes.truncate(bytes.len() - self.cut.min(bytes.len()));
+        bytes
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..Default::default() })]
+
+    /// Whatever arrives, and whoever sends it, nothing panics, and an address that has proven
+    /// nothing is sent at most three times what came from it.
+    #[test]
+    fn whatever_arrives(arrivals in prop::collection::vec(arrival(), 1..40)) {
+        let mut world = World::new();
+        let (mut a, mut at_a, of_a, b, _, _) = world.bound();
+        let mut link = world.connect(&b);
+        let spy = addr("198.51.100.66:666");
+        let (mut sent, mut received) = (0, 0);
+        for arrival in arrivals {
+            let content = &arrival.content;
+            let datagram = match arrival.kind {
+                0 => content.clone(),
+                1 => world.init(&mut a).1,
+                2 => at_a.seal(world.now, content),
+                3 => at_a.seal(world.now, &[&[0xFE, 0, 1][..], content].concat()),
+                4 => {
+                    let mut frame = [&[0; 12][..], &[0x80], content].concat();
+                    let key = RelayKey(of_a.key.0);
+                    frame::wrap(&key, Direction::ToBeacon, of_a.channel, &mut frame);
+                    frame
+                }
+                5 => {
+                    let mut out = [0; crate::wire::stun::REQUEST_MAX];
+                    let change = Default::default();
+                    let n = crate::wire::stun::encode_request([1; 12], change, &mut out).unwrap();
+                    out[..n].to_vec()
+                }
+                6 => {
+                    // A request of a registered agent, in a whole channel.
+                    let plaintext = [&[0, 0, 0, 1, 0][..], content].concat();
+                    let frame = link.seal(&arrival.damage(plaintext));
+                    world.bytes(link.conn, &frame);
+                    if world.closed.pop().is_some() {
+                        link = world.connect(&b);
+                    }
+                    continue;
+                }
+                _ => {
+                    // Bytes on a fresh connection.
+                    let conn = world.open(spy);
+                    let start = [&b"AOR1"[..], content].concat();
+                    world.bytes(conn, &arrival.damage(start));
+                    world.machine.handle_close(world.now, conn);
+                    continue;
+                }
+            };
+            let datagram = arrival.damage(datagram);
+            let from = if arrival.spoofed { spy } else { a.from };
+            if arrival.spoofed {
+                sent += datagram.len() + 28;
+            }
+            let _ = world.datagram(from, &datagram);
+            world.sleep(Duration::from_millis(7));
+            received += world.sent_to(spy).iter().map(|d| d.len() + 28).sum::<usize>();
+            prop_assert!(received <= 3 * sent, "{received} of {sent}");
+        }
+    }
 }

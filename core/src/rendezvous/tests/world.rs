@@ -324,14 +324,7 @@ impl World {
         let expires = self.now + Duration::from_secs(3900);
         let index = initiator.index();
         let session = SmallSession::new(accepted.keys, index, accepted.remote_index, expires);
-        Some(Agent {
-            session,
-            from: home.from,
-            node: home.node.unwrap(),
-            id: 1000,
-            inbox: VecDeque::new(),
-            init,
-        })
+        Some(Agent { session, from: home.from, id: 1000, inbox: VecDeque::new(), init })
     }
 
     pub(crate) fn init(&mut self, home: &mut Home) -> (handshake::Initiator, Vec<u8>) {
@@ -618,7 +611,6 @@ pub(crate) fn code(plaintext: &[u8]) -> ErrorCode {
 pub(crate) struct Agent {
     pub(crate) session: SmallSession,
     pub(crate) from: SocketAddr,
-    pub(crate) node: NodeId,
     pub(crate) id: u16,
     pub(crate) inbox: VecDeque<Vec<u8>>,
     /// The INIT that made it, with mac2.
