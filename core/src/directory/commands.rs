@@ -17,11 +17,7 @@ impl From<TrustError> for DirectoryError {
 }
 
 impl<'s> Directory<'s> {
-    fn submit(
-        &mut self,
-        now: Instant,
-        request: &Request<'_>,
-    ) -> Result<RequestId, DirectoryError> {
+    fn submit(&mut self, now: Instant, request: &Request<'_>) -> Result<RequestId, DirectoryError> {
         self.core.tick(now);
         if self.core.fenced {
             return Err(DirectoryError::Fenced);

@@ -560,7 +560,11 @@ impl<'s> Core<'s> {
         }
     }
 
-    pub(super) fn handle_beacon(&mut self, path: Path, packet: &mut [u8]) -> Result<(), DropReason> {
+    pub(super) fn handle_beacon(
+        &mut self,
+        path: Path,
+        packet: &mut [u8],
+    ) -> Result<(), DropReason> {
         let now = self.now;
         let (beacon, trust, mut ctx) = self.beacon_parts();
         let heard = beacon.handle_packet(&mut ctx, path, packet)?;

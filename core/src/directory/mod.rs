@@ -34,7 +34,6 @@
 
 mod answer;
 mod beacon;
-mod channel;
 mod commands;
 mod flow;
 mod link;
@@ -216,14 +215,8 @@ impl Storage<'static> {
         Storage {
             peers: Store::<PeerSlot>::boxed_with(limits.peers, PeerSlot::empty),
             nodes: Store::<u32>::boxed_with(limits.peers, || 0),
-            outgoing: Store::<OutgoingSlot>::boxed_with(
-                limits.trust_requests,
-                OutgoingSlot::empty,
-            ),
-            incoming: Store::<IncomingSlot>::boxed_with(
-                limits.trust_requests,
-                IncomingSlot::empty,
-            ),
+            outgoing: Store::<OutgoingSlot>::boxed_with(limits.trust_requests, OutgoingSlot::empty),
+            incoming: Store::<IncomingSlot>::boxed_with(limits.trust_requests, IncomingSlot::empty),
             requests: Store::<RequestSlot>::boxed_with(limits.requests, RequestSlot::empty),
             answers: Store::boxed_zeroed(limits.requests * ANSWER_BYTES),
             channels: Store::<ChannelSlot>::boxed_with(limits.channels, ChannelSlot::empty),
@@ -386,6 +379,10 @@ impl<'s> Directory<'s> {
         core.tick(now);
         let unix = core.clock.unix(now);
         core.own.start(unix, &mut core.journal);
+        let (given, pinned) = (core.config.registry_key, core.own.registry.pinned);
+        if given.is_some() && pinned.is_some() && given != pinned {
+            core.own.change_registry(&mut core.journal);
+        }
         core.started = true;
         core.plan_rotation();
         core.rotate();
@@ -409,7 +406,7 @@ impl<'s> Directory<'s> {
         self.core.journal.handle_stored(sequence);
         if self.core.journal.is_quiet() {
             let core = &mut self.core;
-            self.link.proceed(now, &core.own, core.aead, &mut core.rng);
+            self.link.proceed();
             core.beacon.look();
         }
         self.update();
@@ -422,24 +419,34 @@ impl<'s> Directory<'s> {
         let core = &mut self.core;
         core.tick(now);
         core.reserved = false;
-        self.link.handle_open(now, &core.own, core.aead, &mut core.rng);
+        let pin = core.registry_key();
+        self.link.handle_open(now, &core.own, pin, core.aead, &mut core.rng);
         self.update();
     }
 
     /// Bytes from the registry connection.
     pub fn handle_bytes(&mut self, now: Instant, mut bytes: &[u8]) {
         self.core.tick(now);
-        while !bytes.is_empty() {
+        loop {
             let core = &mut self.core;
-            match self.link.handle_bytes(now, &core.own, core.aead, &mut bytes) {
-                Received::More => {}
-                Received::Keys { shown, tunnel } => self.handle_keys(now, shown, tunnel),
-                Received::Opened => {
-                    core.reserved = false;
-                    core.learn_tunnel(self.link.tunnel());
+            match self.link.poll(now, &core.own, core.aead, &mut core.rng) {
+                Received::More if bytes.is_empty() => break,
+                Received::More => {
+                    let taken = self.link.handle_bytes(bytes);
+                    bytes = &bytes[taken..];
+                    // A full buffer that holds nothing whole never will.
+                    if taken == 0 {
+                        self.link.note_failure();
+                        self.link.hang_up();
+                    }
                 }
-                Received::Frame(len) => {
-                    let plaintext = self.link.plaintext(len);
+                Received::Keys(shown) => self.handle_keys(shown),
+                Received::Changed { pinned, shown } => {
+                    core.edges.changed = Some((pinned, shown));
+                    self.refuse_registry();
+                }
+                Received::Opened(tunnel) => core.learn_tunnel(tunnel),
+                Received::Frame(plaintext) => {
                     if core.handle_plaintext(plaintext) {
                         self.link.handle_answer();
                     } else {
@@ -472,7 +479,7 @@ impl<'s> Directory<'s> {
 
     /// Builds the next frame of the channel, if there is something to ask.
     fn pump(&mut self) -> bool {
-        let Some(hash) = self.link.hash().copied() else {
+        let Some(hash) = self.link.hash() else {
             return false;
         };
         let anonymous = self.link.is_anonymous();
@@ -492,26 +499,19 @@ impl<'s> Directory<'s> {
         self.update();
     }
 
-    /// Compares the identity that the registry shows with the one we trust.
-    fn handle_keys(&mut self, now: Instant, shown: IdentityKey, tunnel: crate::crypto::TunnelKey) {
+    /// The registry shows the identity that we trust, or the first one that we see.
+    fn handle_keys(&mut self, shown: IdentityKey) {
         let core = &mut self.core;
-        let pinned = core.config.registry_key.or(core.own.registry.pinned);
-        match pinned {
-            Some(pinned) if pinned != shown => {
-                core.edges.changed = Some((pinned, shown));
-                return self.refuse_registry();
-            }
-            None if core.config.forbid_first_use => {
+        if core.registry_key().is_none() {
+            if core.config.forbid_first_use {
                 core.edges.unknown = Some(shown);
                 return self.refuse_registry();
             }
-            None => core.edges.pinned = Some(shown),
-            Some(_) => {}
+            core.edges.pinned = Some(shown);
         }
         core.pin(shown);
-        self.link.accept_keys(tunnel);
         if core.journal.is_quiet() {
-            self.link.proceed(now, &core.own, core.aead, &mut core.rng);
+            self.link.proceed();
         }
     }
 
@@ -692,13 +692,8 @@ impl<'s> Directory<'s> {
             at = at.min(oldest + REGISTRY_ANSWER);
         }
         // What is due and could not be done waits for something else than time.
-        let later = [
-            core.trust.due(),
-            core.register_at,
-            core.beacons_due(),
-            core.rotate_at,
-            core.sweep_at,
-        ];
+        let later =
+            [core.trust.due(), core.register_at, core.beacons_due(), core.rotate_at, core.sweep_at];
         for later in later {
             if later > core.now {
                 at = at.min(later);

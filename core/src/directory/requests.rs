@@ -169,8 +169,7 @@ impl<'s> Requests<'s> {
 
     /// When [`Requests::expire`] has something to do.
     pub(super) fn deadline(&self) -> Instant {
-        let open =
-            self.slots.iter().filter(|s| matches!(s.state, State::Queued | State::UnderWay));
+        let open = self.slots.iter().filter(|s| matches!(s.state, State::Queued | State::UnderWay));
         open.map(|slot| slot.expires).min().unwrap_or(Instant::NEVER)
     }
 

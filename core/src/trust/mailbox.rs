@@ -79,7 +79,8 @@ impl Trust<'_> {
         if request.from_addr != sender.fields.addr || request.from != sender.identity {
             return Err(DropReason::WrongAddress);
         }
-        let unnamed = request.to == IdentityKey::ZERO && sealed.is_none() && request.grant.is_none();
+        let unnamed =
+            request.to == IdentityKey::ZERO && sealed.is_none() && request.grant.is_none();
         if request.to_addr != ctx.address || (request.to != ctx.me() && !unnamed) {
             return Err(DropReason::WrongAddress);
         }

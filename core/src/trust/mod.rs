@@ -81,15 +81,7 @@ impl Context<'_> {
 
     fn grant_to(&mut self, grantee: IdentityKey, rights: Rights) -> Grant {
         let nonce = self.rng.bytes();
-        Grant::sign(
-            self.identity,
-            &self.registry,
-            self.address,
-            grantee,
-            rights,
-            self.epoch,
-            nonce,
-        )
+        Grant::sign(self.identity, &self.registry, self.address, grantee, rights, self.epoch, nonce)
     }
 }
 
@@ -382,7 +374,12 @@ impl<'s> Trust<'s> {
     }
 
     /// A record that the peer itself showed (P1, P2 or F8), its signature already checked.
-    pub(crate) fn handle_record(&mut self, journal: &mut Journal, peer: PeerIndex, record: &Record) {
+    pub(crate) fn handle_record(
+        &mut self,
+        journal: &mut Journal,
+        peer: PeerIndex,
+        record: &Record,
+    ) {
         let changed = match self.peers.get_mut(peer.index()) {
             Some(PeerSlot { state: PeerState::Trusted(p), .. }) => p.renew(record),
             _ => false,
@@ -418,9 +415,9 @@ impl<'s> Trust<'s> {
     }
 
     fn find_incoming(&self, from: Address) -> Option<usize> {
-        self.incoming.iter().position(
-            |slot| matches!(&slot.state, IncomingState::Waiting(r) if r.from() == from),
-        )
+        self.incoming
+            .iter()
+            .position(|slot| matches!(&slot.state, IncomingState::Waiting(r) if r.from() == from))
     }
 
     fn drop_outgoing(&mut self, i: usize, journal: &mut Journal) {
@@ -717,9 +714,7 @@ impl<'s> Trust<'s> {
                 PeerState::Empty => None,
                 PeerState::Trusted(peer) => Some(encode(&StoredPeerRef::Trusted(peer), out)),
                 PeerState::Leaving(l) if l.done => None,
-                PeerState::Leaving(leaving) => {
-                    Some(encode(&StoredPeerRef::Leaving(leaving), out))
-                }
+                PeerState::Leaving(leaving) => Some(encode(&StoredPeerRef::Leaving(leaving), out)),
             };
             return Some(change(b"peer", i, len, &mut slot.fact, journal));
         }

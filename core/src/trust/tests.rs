@@ -51,10 +51,7 @@ impl Agent {
         }
     }
 
-    fn with<R>(
-        &mut self,
-        act: impl FnOnce(&mut Trust<'static>, &mut Context<'_>) -> R,
-    ) -> R {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Trust<'static>, &mut Context<'_>) -> R) -> R {
         let mut ctx = Context {
             identity: &self.identity,
             registry: registry().public(),
@@ -345,10 +342,8 @@ fn nobody_is_trusted_unasked() {
     assert_eq!((a.trusts_nobody(), a.drops.get(DropReason::Unasked)), (true, 2));
     // A confirmation of a stranger.
     let (mine, theirs) = (b.grant_to(a.public(), 0), a.grant_to(b.public(), 0));
-    let confirm = || MailboxBody::Confirm {
-        grant: Bytes(mine.encode()),
-        held: Bytes(theirs.encode()),
-    };
+    let confirm =
+        || MailboxBody::Confirm { grant: Bytes(mine.encode()), held: Bytes(theirs.encode()) };
     a.receive(&b.record(1), confirm());
     assert_eq!((a.trusts_nobody(), a.drops.get(DropReason::Untrusted)), (true, 1));
 
@@ -362,21 +357,16 @@ fn nobody_is_trusted_unasked() {
     // Grants that are not from them to us.
     let mut altered = b.grant_to(a.public(), 0);
     altered.rights = Rights::NONE;
-    for bad in [
-        m.grant_to(a.public(), 0),
-        b.grant_to(m.public(), 0),
-        altered,
-        a.grant_to(b.public(), 0),
-    ] {
+    for bad in
+        [m.grant_to(a.public(), 0), b.grant_to(m.public(), 0), altered, a.grant_to(b.public(), 0)]
+    {
         a.receive_answer(&b, nonce, Some(bad));
         assert_eq!((a.trusts_nobody(), a.trust.outgoing().count()), (true, 1));
     }
     // One that its own record has voided.
     let raised = b.record_with(|f| f.grant_epoch = 1);
-    let answer = |g: Grant| MailboxBody::Answer {
-        nonce: Bytes(nonce),
-        grant: Some(Bytes(g.encode())),
-    };
+    let answer =
+        |g: Grant| MailboxBody::Answer { nonce: Bytes(nonce), grant: Some(Bytes(g.encode())) };
     a.receive(&raised, answer(b.grant_to(a.public(), 0)));
     assert!(a.trusts_nobody());
     a.receive(&raised, answer(b.grant_to(a.public(), 1)));

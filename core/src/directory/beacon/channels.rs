@@ -259,9 +259,10 @@ impl<'s> Channels<'s> {
 
     /// The beacon says that a channel is gone.
     pub(super) fn unbound(&mut self, id: ChannelId) {
-        let leaving = self.slots.iter().position(|slot| {
-            slot.0.as_ref().is_some_and(|entry| entry.leaving == Some(id))
-        });
+        let leaving = self
+            .slots
+            .iter()
+            .position(|slot| slot.0.as_ref().is_some_and(|entry| entry.leaving == Some(id)));
         if let Some(i) = leaving {
             self.released(i);
             return;

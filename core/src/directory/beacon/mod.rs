@@ -22,8 +22,8 @@
 
 mod channels;
 
-pub use channels::{Channel, ChannelSlot};
 pub(crate) use channels::ChannelEvent;
+pub use channels::{Channel, ChannelSlot};
 
 use super::own::Own;
 use crate::addr::Address;
@@ -34,8 +34,8 @@ use crate::path::{ChannelId, PeerIndex};
 use crate::rng::Rng;
 use crate::session::attempt::{Action, Schedule};
 use crate::session::cookie::HeldCookie;
-use crate::session::handshake::{INIT_MAX, Initiator, TYPE_COOKIE, TYPE_RESP, TYPE_STALE};
 use crate::session::handshake::{INDEX_BIT, check_envelope, write_mac2};
+use crate::session::handshake::{INIT_MAX, Initiator, TYPE_COOKIE, TYPE_RESP, TYPE_STALE};
 use crate::session::keys::{SmallSession, frame_index};
 use crate::session::payload::{BootId, Caps, InitPayload};
 use crate::stats::DropReason;
@@ -508,10 +508,7 @@ impl<'s> Beacon<'s> {
     /// The entry whose request has this id.
     fn entry_of(&mut self, id: u16) -> Option<usize> {
         (0..self.channels.len()).find(|&i| {
-            self.channels
-                .entry(i)
-                .and_then(|e| e.pending)
-                .is_some_and(|p| p.sent > 0 && p.id == id)
+            self.channels.entry(i).and_then(|e| e.pending).is_some_and(|p| p.sent > 0 && p.id == id)
         })
     }
 
@@ -559,7 +556,8 @@ impl<'s> Beacon<'s> {
         if ctx.now < self.due {
             return;
         }
-        let dead = |s: &Option<SmallSession>| s.as_ref().is_some_and(|s| !s.session().is_alive(ctx.now));
+        let dead =
+            |s: &Option<SmallSession>| s.as_ref().is_some_and(|s| !s.session().is_alive(ctx.now));
         if dead(&self.previous) {
             self.previous = None;
         }
@@ -751,8 +749,7 @@ impl<'s> Beacon<'s> {
         let id = if keepalive.sent == 0 { fresh } else { keepalive.id };
         let in_vain = keepalive.sent(ctx.now, id);
         let candidates = self.report.then(|| self.candidates.clone());
-        let message =
-            ToBeacon::Keepalive { candidates, nat: self.report.then_some(self.nat) };
+        let message = ToBeacon::Keepalive { candidates, nat: self.report.then_some(self.nat) };
         self.after_sending(ctx, in_vain, id, message)
     }
 

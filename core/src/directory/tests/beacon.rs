@@ -26,7 +26,10 @@ fn relay(world: &mut World, from: usize, to: usize) -> bool {
     world.later(Item::UdpToServer(from, frame));
     world.run(ms(100));
     let sender = world.peer(to, from);
-    world.agents[to].relayed.iter().any(|(p, packet)| Some(*p) == sender && packet[..] == [0x80; 40])
+    world.agents[to]
+        .relayed
+        .iter()
+        .any(|(p, packet)| Some(*p) == sender && packet[..] == [0x80; 40])
 }
 
 #[test]

@@ -122,8 +122,7 @@ impl World {
     ) -> Rendezvous {
         let mut config = RendezvousConfig { beacon_serial, ..RendezvousConfig::default() };
         config.beacon.push(beacon_socket()).unwrap();
-        let (identity, tunnel) =
-            (Identity::from_secret(key), TunnelSecret::from_secret(tunnel));
+        let (identity, tunnel) = (Identity::from_secret(key), TunnelSecret::from_secret(tunnel));
         Rendezvous::new(config, identity, tunnel, &RUST_CRYPTO, [seed; 32], now, unix)
     }
 
@@ -171,8 +170,7 @@ impl World {
         let unix = self.unix() + self.ahead;
         let rng = Rng::new([seed; 32]);
         let config = config.clone();
-        let mut dir =
-            Directory::boxed(config, limits, identity, &RUST_CRYPTO, rng, self.now, unix);
+        let mut dir = Directory::boxed(config, limits, identity, &RUST_CRYPTO, rng, self.now, unix);
         for (key, value) in disk {
             dir.load(*key, value).unwrap();
         }
@@ -184,8 +182,7 @@ impl World {
         self.hang_up(n);
         let agent = &self.agents[n];
         let seed = 100 + (self.serial % 100) as u8;
-        let dir =
-            self.make_agent(&agent.config, &agent.limits, agent.identity, &agent.disk, seed);
+        let dir = self.make_agent(&agent.config, &agent.limits, agent.identity, &agent.disk, seed);
         self.agents[n].dir = dir;
         self.agents[n].events.clear();
         self.agents[n].dir.start(self.now);
@@ -291,7 +288,9 @@ impl World {
                 next = next.min(timeout.at);
             }
         }
-        if self.server_up && let Some(timeout) = self.server.poll_timeout() {
+        if self.server_up
+            && let Some(timeout) = self.server.poll_timeout()
+        {
             next = next.min(timeout.at.max(self.now));
         }
         next

@@ -228,7 +228,10 @@ fn nothing_of_trust_leaves_before_it_is_stored() {
     let dials = world.agents[0].dials;
     world.ask(0, 1);
     world.run(secs(30));
-    assert_eq!((letters(&world), world.agents[1].events.contains(&DirectoryEvent::Store)), (0, false));
+    assert_eq!(
+        (letters(&world), world.agents[1].events.contains(&DirectoryEvent::Store)),
+        (0, false)
+    );
     assert!(world.agents[0].dials <= dials + 1);
     world.agents[0].disk_stuck = false;
     world.write_disk(0);
@@ -368,12 +371,14 @@ fn a_full_list_of_revocations_raises_the_epoch_and_reissues_grants() {
         world.server.apply(&row.change()).unwrap();
     }
     let (now, b) = (world.now, world.address(1));
-    let before = *world.agents[2].dir.trust().peer(world.peer(2, 0).unwrap()).unwrap().held().unwrap();
+    let before =
+        *world.agents[2].dir.trust().peer(world.peer(2, 0).unwrap()).unwrap().held().unwrap();
     world.agents[0].dir.revoke_trust(now, b).unwrap();
     world.run(secs(10));
     let record = *world.agents[0].dir.record().unwrap();
     assert_eq!((record.fields.grant_epoch, record.fields.serial), (1, 2));
-    let after = *world.agents[2].dir.trust().peer(world.peer(2, 0).unwrap()).unwrap().held().unwrap();
+    let after =
+        *world.agents[2].dir.trust().peer(world.peer(2, 0).unwrap()).unwrap().held().unwrap();
     assert_eq!((before.epoch, after.epoch), (0, 1));
     assert!(world.holds(0, 2), "who stays trusted notices nothing");
     assert!(!world.agents[0].disk.keys().any(|k| k.starts_with(b"peer") && k[7] == 0));
@@ -427,9 +432,7 @@ fn a_trust_that_is_young_survives_crashes_at_any_moment() {
                 world.drain();
             }
         }
-        world.run_until(secs(60), |w| {
-            (w.holds(0, 1) && w.holds(1, 0)) || requested(w, 1, 0)
-        });
+        world.run_until(secs(60), |w| (w.holds(0, 1) && w.holds(1, 0)) || requested(w, 1, 0));
         if world.agents[1].dir.trust().requests().count() > 0 {
             approve(&mut world, 1, 0);
         }
