@@ -62,6 +62,7 @@ impl From<registry::Refusal> for RequestError {
 /// What the registry answered.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack while the owner looks at it")]
 pub enum Answer<'a> {
     /// Done.
     Done,

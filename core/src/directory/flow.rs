@@ -510,16 +510,12 @@ impl<'s> Core<'s> {
                 own.set_membership(network, None, journal);
             }
             Some(Request::SetVisibility { visibility }) => {
-                if own.tags.visibility != visibility {
-                    own.tags.visibility = visibility;
-                    own.touch(OwnFact::Tags, journal);
-                }
+                own.tags.visibility = visibility;
+                own.touch(OwnFact::Tags, journal);
             }
             Some(Request::SetTags { tags }) => {
-                if own.tags.tags != tags {
-                    own.tags.tags = tags;
-                    own.touch(OwnFact::Tags, journal);
-                }
+                own.tags.tags = tags;
+                own.touch(OwnFact::Tags, journal);
             }
             _ => {}
         }

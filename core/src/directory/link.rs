@@ -1,14 +1,13 @@
-//! The TCP connection to the registry (`wire.md` 6.1): dialling, key pinning, the channel's
-//! handshake and its frames. What the frames say is [`super::flow`]'s business.
+//! The TCP connection to the registry (`wire.md` 6.1): when it is dialled and closed, which
+//! keys are asked for and shown. Its bytes are [`crate::session::channel`]'s business. What the frames say is [`super::flow`]'s business.
 //!
 //! | State | Input | Next |
 //! |---|---|---|
 //! | Down | something to ask | Dialing, edge Dial |
 //! | Dialing | open, tunnel key remembered | Greeting: AOR1 sent |
 //! | Dialing | open, none remembered | Asking: AOR0 sent |
-//! | Asking | keys signed by the pinned (or given, or first) identity | Keyed |
+//! | Asking | keys signed by the pinned (or given, or first) identity | Greeting: AOR1 sent once the pin is durable |
 //! | Asking | keys of another identity | Closing, event; the next attempt is slow |
-//! | Keyed | pin durable | Greeting: AOR1 sent |
 //! | Greeting | message 2 | Open |
 //! | Greeting | closed, key was remembered | Down at once, key forgotten |
 //! | Greeting | closed, key was fresh, record shown | BackOff; the next greeting shows none |
@@ -19,65 +18,73 @@
 //! Only the registry's Ed25519 key is pinned; its tunnel key rotates. Nothing is sent to a
 //! registry that shows another identity but the 36 bytes that ask for its keys.
 
-use super::channel::{Channel, Greeting, UNKNOWN};
 use super::own::Own;
 use crate::addr::Address;
-use crate::crypto::assign::verify_keys;
 use crate::crypto::{AeadProvider, IdentityKey, TunnelKey};
-use crate::limits::{
-    DIRECTORY_BACKOFF_MAX, DIRECTORY_BACKOFF_MIN, REGISTRY_ANSWER, REGISTRY_FRAME_MAX,
-    REGISTRY_IDLE, TAG,
-};
+use crate::limits::{DIRECTORY_BACKOFF_MAX, DIRECTORY_BACKOFF_MIN, REGISTRY_ANSWER, REGISTRY_IDLE};
 use crate::rng::Rng;
-use crate::session::payload::{Caps, InitPayload};
+use crate::session::channel::{BUFFER, ChannelError, ClientChannel, ClientEvent, Introduction};
+use crate::session::payload::Caps;
 use crate::slab::Store;
 use crate::time::{Duration, Instant};
 
 /// Bytes that the receive and the send buffer of a link need, each: one frame and its length.
-pub const LINK_BYTES: usize = REGISTRY_FRAME_MAX + 2;
-const KEYS: usize = 32 + 32 + 64;
+pub const LINK_BYTES: usize = BUFFER;
 
 #[expect(clippy::large_enum_variant, reason = "there is one link in a node")]
-enum State {
+enum State<'s> {
     Down,
     BackOff(Instant),
     Dialing,
-    Asking { nonce: [u8; 32], since: Instant },
-    Keyed { tunnel: TunnelKey },
-    Greeting { greeting: Greeting, remembered: bool, since: Instant },
-    Open(Channel),
+    Connected(Connected<'s>),
     Closing,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Asking,
+    Greeting { remembered: bool },
+    Open { hash: [u8; 32] },
+}
+
+struct Connected<'s> {
+    channel: ClientChannel<'s>,
+    phase: Phase,
+    /// Our tunnel key in its handshake.
+    with: TunnelKey,
+    /// The registry's, once known.
+    tunnel: Option<TunnelKey>,
+    /// The handshake does not show our record.
+    anonymous: bool,
+    /// What it has to send waits for the pin to be durable.
+    held: bool,
+    /// The start, later the last frame.
+    active: Instant,
+}
+
 /// What bytes from the connection came to.
-pub(super) enum Received {
+pub(super) enum Received<'b> {
     /// Nothing yet.
     More,
-    /// The registry showed its keys.
-    Keys { shown: IdentityKey, tunnel: TunnelKey },
-    /// The channel is open.
-    Opened,
-    /// A plaintext of this length lies at the start of [`Link::plaintext`].
-    Frame(usize),
+    /// The registry showed its identity, which is not another than the pinned one.
+    Keys(IdentityKey),
+    /// It showed another one.
+    Changed { pinned: IdentityKey, shown: IdentityKey },
+    /// The channel is open; this is the tunnel key to remember.
+    Opened(Option<TunnelKey>),
+    /// The plaintext of a frame.
+    Frame(&'b [u8]),
     /// Not the registry, or not its protocol.
     Broken,
 }
 
 pub(super) struct Link<'s> {
-    state: State,
-    rx: Store<'s, u8>,
-    rx_len: usize,
-    tx: Store<'s, u8>,
-    tx_from: usize,
-    tx_to: usize,
+    state: State<'s>,
+    /// While there is no channel that has them.
+    buffers: Option<(Store<'s, u8>, Store<'s, u8>)>,
     failures: u32,
-    active: Instant,
-    /// The present greeting shows no record, nor is an address of ours believed.
-    anonymous: bool,
-    /// The registry refused our record: the next greeting shows none.
+    /// The registry refused our record: the next handshake shows none.
     forgotten: bool,
-    /// The registry's tunnel key of the present channel.
-    tunnel: Option<TunnelKey>,
     pub(super) dial: bool,
     pub(super) close: bool,
     pub(super) bytes: bool,
@@ -88,24 +95,20 @@ impl<'s> Link<'s> {
         assert!(rx.len() >= LINK_BYTES && tx.len() >= LINK_BYTES, "link buffers are too small");
         Link {
             state: State::Down,
-            rx,
-            rx_len: 0,
-            tx,
-            tx_from: 0,
-            tx_to: 0,
+            buffers: Some((rx, tx)),
             failures: 0,
-            active: Instant::START,
-            anonymous: true,
             forgotten: false,
-            tunnel: None,
             dial: false,
             close: false,
             bytes: false,
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(_))
+    fn connected(&self) -> Option<&Connected<'s>> {
+        match &self.state {
+            State::Connected(connected) => Some(connected),
+            _ => None,
+        }
     }
 
     /// Whether the owner was asked to close the connection and has not reported it.
@@ -113,22 +116,21 @@ impl<'s> Link<'s> {
         matches!(self.state, State::Closing)
     }
 
-    /// Whether the registry has not seen our record on this channel.
-    pub(super) fn is_anonymous(&self) -> bool {
-        self.anonymous
-    }
-
-    /// The registry's tunnel key, proven by the channel.
-    pub(super) fn tunnel(&self) -> Option<TunnelKey> {
-        self.tunnel
-    }
-
     /// The hash that names the open channel.
-    pub(super) fn hash(&self) -> Option<&[u8; 32]> {
-        match &self.state {
-            State::Open(channel) => Some(channel.hash()),
+    pub(super) fn hash(&self) -> Option<[u8; 32]> {
+        match self.connected()?.phase {
+            Phase::Open { hash } => Some(hash),
             _ => None,
         }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.hash().is_some()
+    }
+
+    /// Whether the registry has not seen our record on this channel.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.connected().is_none_or(|c| c.anonymous)
     }
 
     /// There is something to ask.
@@ -144,181 +146,99 @@ impl<'s> Link<'s> {
         }
     }
 
-    /// The connection is up: asks for the keys, or greets with a remembered one.
+    /// The connection is up: greets with a remembered key, or asks for it.
     pub(super) fn handle_open(
         &mut self,
         now: Instant,
         own: &Own,
+        pin: Option<IdentityKey>,
         aead: &dyn AeadProvider,
         rng: &mut Rng,
     ) {
         if !matches!(self.state, State::Dialing) {
             return;
         }
-        (self.rx_len, self.tx_from, self.tx_to) = (0, 0, 0);
-        self.active = now;
-        match own.registry.tunnel {
-            Some(tunnel) => self.greet(now, own, aead, rng, tunnel, true),
-            None => {
-                let nonce: [u8; 32] = rng.bytes();
-                self.tx[..4].copy_from_slice(UNKNOWN);
-                self.tx[4..36].copy_from_slice(&nonce);
-                self.tx_to = 36;
-                self.bytes = true;
-                self.state = State::Asking { nonce, since: now };
-            }
-        }
-    }
-
-    /// The keys that the registry showed are to be used.
-    pub(super) fn accept_keys(&mut self, tunnel: TunnelKey) {
-        self.state = State::Keyed { tunnel };
-    }
-
-    /// The pin is durable: goes on with AOR1.
-    pub(super) fn proceed(
-        &mut self,
-        now: Instant,
-        own: &Own,
-        aead: &dyn AeadProvider,
-        rng: &mut Rng,
-    ) {
-        if let State::Keyed { tunnel } = self.state {
-            self.greet(now, own, aead, rng, tunnel, false);
-        }
-    }
-
-    fn greet(
-        &mut self,
-        now: Instant,
-        own: &Own,
-        aead: &dyn AeadProvider,
-        rng: &mut Rng,
-        tunnel: TunnelKey,
-        remembered: bool,
-    ) {
+        let Some((input, output)) = self.buffers.take() else {
+            return;
+        };
         // Only a record that the registry has taken is shown; before, `Reserve` proves us.
         let record = own.keys.record.filter(|_| own.keys.published && !self.forgotten);
-        self.anonymous = record.is_none();
-        self.tunnel = Some(tunnel);
-        let payload = InitPayload {
-            caps: Caps::of(aead),
-            rekey: false,
-            max_datagram: 0,
-            src: record.map_or(Address::UNSPECIFIED, |r| r.fields.addr),
-            dst: Address::REGISTRY,
-            hs_seq: 0,
-            known_peer_serial: 0,
-            generation: 0,
+        let us = Introduction {
+            address: record.map_or(Address::UNSPECIFIED, |r| r.fields.addr),
+            record,
             boot_id: own.boot_id,
-            record: record.map(|r| r.to_short()),
-            early: None,
+            max_datagram: 0,
+            caps: Caps::of(aead),
         };
-        match Greeting::start(&own.keys.current, &tunnel, rng, &payload, &mut self.tx) {
-            Ok((greeting, len)) => {
-                (self.tx_from, self.tx_to) = (0, len);
-                self.bytes = true;
-                self.state = State::Greeting { greeting, remembered, since: now };
-            }
-            Err(_) => self.hang_up(),
+        let (secret, tunnel) = (&own.keys.current, own.registry.tunnel);
+        self.state = State::Connected(Connected {
+            channel: ClientChannel::new(us, secret, pin, tunnel, rng, input, output),
+            phase: match tunnel {
+                Some(_) => Phase::Greeting { remembered: true },
+                None => Phase::Asking,
+            },
+            with: secret.public(),
+            tunnel,
+            anonymous: record.is_none(),
+            held: false,
+            active: now,
+        });
+        self.bytes = true;
+    }
+
+    /// Takes bytes from the connection; gives how many. Fewer than given: [`Link::poll`] first.
+    pub(super) fn handle_bytes(&mut self, bytes: &[u8]) -> usize {
+        match &mut self.state {
+            State::Connected(connected) => connected.channel.handle_bytes(bytes),
+            _ => bytes.len(),
         }
     }
 
-    /// Takes bytes off the front of `bytes` until they come to something.
-    pub(super) fn handle_bytes(
+    /// What the bytes came to.
+    pub(super) fn poll(
         &mut self,
         now: Instant,
         own: &Own,
         aead: &dyn AeadProvider,
-        bytes: &mut &[u8],
-    ) -> Received {
-        loop {
-            let wanted = match self.state {
-                State::Asking { .. } => KEYS,
-                State::Greeting { .. } | State::Open(_) => self.frame_len(),
-                _ => {
-                    *bytes = &[];
-                    return Received::More;
-                }
-            };
-            if wanted > self.rx.len() {
-                return Received::Broken;
+        rng: &mut Rng,
+    ) -> Received<'_> {
+        let State::Connected(connected) = &mut self.state else {
+            return Received::More;
+        };
+        let Connected { channel, phase, with, tunnel, held, active, .. } = connected;
+        let secrets = [Some(&own.keys.current), own.keys.previous.as_ref()];
+        let Some(secret) = secrets.into_iter().flatten().find(|s| s.public() == *with) else {
+            return Received::Broken;
+        };
+        match channel.poll(secret, aead, rng) {
+            Ok(None) => Received::More,
+            Ok(Some(ClientEvent::Keys { identity, tunnel: shown })) => {
+                (*tunnel, *held) = (Some(shown), true);
+                *phase = Phase::Greeting { remembered: false };
+                Received::Keys(identity)
             }
-            let n = bytes.len().min(wanted - self.rx_len);
-            let (head, tail) = bytes.split_at(n);
-            self.rx[self.rx_len..][..n].copy_from_slice(head);
-            self.rx_len += n;
-            *bytes = tail;
-            if self.rx_len < wanted {
-                return Received::More;
+            Ok(Some(ClientEvent::Open { hash })) => {
+                *phase = Phase::Open { hash };
+                *active = now;
+                self.forgotten = false;
+                Received::Opened(*tunnel)
             }
-            // The length itself was complete: now its frame is wanted.
-            let is_unit = matches!(self.state, State::Asking { .. }) || self.frame_len() == wanted;
-            if is_unit && (wanted > 2 || matches!(self.state, State::Asking { .. })) {
-                self.rx_len = 0;
-                self.active = now;
-                return self.handle_unit(own, aead, wanted);
+            Ok(Some(ClientEvent::Frame(plaintext))) => {
+                *active = now;
+                Received::Frame(plaintext)
             }
-            if is_unit {
-                return Received::Broken;
-            }
+            Err(ChannelError::KeyChanged { pinned, shown }) => Received::Changed { pinned, shown },
+            Err(_) => Received::Broken,
         }
     }
 
-    /// Bytes of the frame that begins in the receive buffer, its length included; 2 until that
-    /// length is known.
-    fn frame_len(&self) -> usize {
-        match self.rx_len {
-            0 | 1 => 2,
-            _ => 2 + usize::from(u16::from_be_bytes([self.rx[0], self.rx[1]])),
+    /// The pin is durable: the greeting may go out.
+    pub(super) fn proceed(&mut self) {
+        if let State::Connected(connected) = &mut self.state
+            && core::mem::take(&mut connected.held)
+        {
+            self.bytes = true;
         }
-    }
-
-    fn handle_unit(&mut self, own: &Own, aead: &dyn AeadProvider, len: usize) -> Received {
-        let unit = &mut self.rx[..len];
-        match core::mem::replace(&mut self.state, State::Closing) {
-            State::Asking { nonce, since } => {
-                let shown = IdentityKey(core::array::from_fn(|i| unit[i]));
-                let tunnel = TunnelKey(core::array::from_fn(|i| unit[32 + i]));
-                let sig = core::array::from_fn(|i| unit[64 + i]);
-                self.state = State::Asking { nonce, since };
-                match verify_keys(&shown, &nonce, &tunnel, &sig) {
-                    Ok(()) => Received::Keys { shown, tunnel },
-                    Err(_) => Received::Broken,
-                }
-            }
-            State::Greeting { greeting, remembered, since } => {
-                let secrets = [Some(&own.keys.current), own.keys.previous.as_ref()];
-                match greeting.finish(secrets.into_iter().flatten(), aead, &mut unit[2..]) {
-                    Ok(channel) => {
-                        self.state = State::Open(channel);
-                        self.forgotten = false;
-                        Received::Opened
-                    }
-                    Err(_) => {
-                        self.state = State::Greeting { greeting, remembered, since };
-                        Received::Broken
-                    }
-                }
-            }
-            State::Open(mut channel) => {
-                let opened = channel.open(&mut unit[2..]);
-                self.state = State::Open(channel);
-                match opened {
-                    Ok(n) => Received::Frame(n),
-                    Err(_) => Received::Broken,
-                }
-            }
-            other => {
-                self.state = other;
-                Received::Broken
-            }
-        }
-    }
-
-    /// The plaintext of the frame that [`Received::Frame`] told of.
-    pub(super) fn plaintext(&self, len: usize) -> &[u8] {
-        &self.rx[2..][..len]
     }
 
     /// An answer came: the registry is there.
@@ -328,47 +248,55 @@ impl<'s> Link<'s> {
 
     /// Whether there is room for a frame; one is built at a time.
     pub(super) fn can_send(&self) -> bool {
-        self.is_open() && self.tx_from == self.tx_to
+        self.is_open() && !self.has_output()
     }
 
     /// Seals the plaintext that `write` puts into a buffer, if it puts any.
     pub(super) fn send(&mut self, now: Instant, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
-        let State::Open(channel) = &mut self.state else {
+        let State::Connected(connected) = &mut self.state else {
             return false;
         };
-        let room = self.tx.len() - TAG;
-        let len = write(&mut self.tx[2..room]);
-        if len == 0 {
-            return false;
+        let sent = connected.channel.send(|out| Some(write(out)).filter(|len| *len > 0));
+        if sent.is_some() {
+            connected.active = now;
         }
-        let Ok(sealed) = channel.seal(&mut self.tx[2..], len) else {
-            self.hang_up();
-            return false;
-        };
-        self.tx[..2].copy_from_slice(&(sealed as u16).to_be_bytes());
-        (self.tx_from, self.tx_to) = (0, 2 + sealed);
-        self.active = now;
-        true
+        sent.is_some()
     }
 
     pub(super) fn has_output(&self) -> bool {
-        self.tx_from < self.tx_to
+        self.connected().is_some_and(|c| !c.held && !c.channel.output().is_empty())
     }
 
     /// Bytes for the connection.
     pub(super) fn poll_bytes(&mut self, out: &mut [u8]) -> usize {
-        let n = out.len().min(self.tx_to - self.tx_from);
-        out[..n].copy_from_slice(&self.tx[self.tx_from..][..n]);
-        self.tx_from += n;
-        n
+        match &mut self.state {
+            State::Connected(Connected { channel, held: false, .. }) => {
+                let n = out.len().min(channel.output().len());
+                out[..n].copy_from_slice(&channel.output()[..n]);
+                channel.sent(n);
+                n
+            }
+            _ => 0,
+        }
+    }
+
+    /// Leaves the present state; buffers of a channel are kept for the next.
+    fn leave(&mut self, next: State<'s>) -> Option<(Phase, bool)> {
+        match core::mem::replace(&mut self.state, next) {
+            State::Connected(connected) => {
+                let left = (connected.phase, connected.anonymous);
+                self.buffers = Some(connected.channel.into_buffers());
+                Some(left)
+            }
+            _ => None,
+        }
     }
 
     /// Asks the owner to close the connection.
     pub(super) fn hang_up(&mut self) {
-        if !matches!(self.state, State::Down | State::BackOff(_) | State::Closing) {
-            self.state = State::Closing;
+        if matches!(self.state, State::Dialing | State::Connected(_)) {
+            let _ = self.leave(State::Closing);
             self.close = true;
-            (self.tx_from, self.tx_to) = (0, 0);
         }
     }
 
@@ -380,22 +308,24 @@ impl<'s> Link<'s> {
     /// The connection is gone. True if a remembered tunnel key was not answered and is to be
     /// forgotten.
     pub(super) fn handle_close(&mut self, now: Instant, rng: &mut Rng) -> bool {
-        let state = core::mem::replace(&mut self.state, State::Down);
-        (self.rx_len, self.tx_from, self.tx_to) = (0, 0, 0);
-        self.bytes = false;
-        self.dial = false;
-        self.close = false;
-        match state {
-            State::Down => {}
-            State::BackOff(until) => self.state = State::BackOff(until),
-            State::Greeting { remembered: true, .. } => return true,
-            State::Greeting { .. } => {
-                self.forgotten = !self.anonymous;
+        (self.bytes, self.dial, self.close) = (false, false, false);
+        if matches!(self.state, State::Down | State::BackOff(_)) {
+            return false;
+        }
+        let dialing = matches!(self.state, State::Dialing);
+        match self.leave(State::Down) {
+            Some((Phase::Greeting { remembered: true }, _)) => return true,
+            Some((Phase::Greeting { .. }, anonymous)) => {
+                self.forgotten = !anonymous;
                 self.back_off(now, rng);
             }
+            Some((Phase::Asking, _)) => self.back_off(now, rng),
             // An idle channel that ends is no failure.
-            State::Open(_) | State::Closing if self.failures == 0 => {}
-            _ => self.back_off(now, rng),
+            Some((Phase::Open { .. }, _)) | None => {
+                if dialing || self.failures > 0 {
+                    self.back_off(now, rng);
+                }
+            }
         }
         false
     }
@@ -417,9 +347,12 @@ impl<'s> Link<'s> {
     pub(super) fn deadline(&self, busy: bool) -> Instant {
         match &self.state {
             State::BackOff(until) => *until,
-            State::Asking { since, .. } | State::Greeting { since, .. } => *since + REGISTRY_ANSWER,
-            State::Open(_) if !busy => self.active + REGISTRY_IDLE,
-            _ => Instant::NEVER,
+            State::Connected(c) => match c.phase {
+                Phase::Asking | Phase::Greeting { .. } => c.active + REGISTRY_ANSWER,
+                Phase::Open { .. } if !busy => c.active + REGISTRY_IDLE,
+                Phase::Open { .. } => Instant::NEVER,
+            },
+            State::Down | State::Dialing | State::Closing => Instant::NEVER,
         }
     }
 
@@ -427,13 +360,13 @@ impl<'s> Link<'s> {
         if now < self.deadline(busy) {
             return;
         }
-        match self.state {
+        match &self.state {
             State::BackOff(_) => self.state = State::Down,
-            State::Asking { .. } | State::Greeting { .. } => {
+            State::Connected(Connected { phase: Phase::Open { .. }, .. }) => self.hang_up(),
+            _ => {
                 self.note_failure();
                 self.hang_up();
             }
-            _ => self.hang_up(),
         }
     }
 }

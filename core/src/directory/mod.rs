@@ -34,7 +34,6 @@
 
 mod answer;
 mod beacon;
-mod channel;
 mod commands;
 mod flow;
 mod link;
@@ -42,12 +41,14 @@ mod own;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod types;
 
 pub use answer::{AgentInfo, Answer, Page, RequestError, RequestId, Target};
 pub use beacon::{Channel, ChannelSlot};
 pub use link::LINK_BYTES;
 pub use own::Membership;
 pub use requests::{ANSWER_BYTES, REQUEST_BYTES_MIN, RequestSlot};
+pub use types::{Config, DirectoryError, DirectoryEvent, Inbound, LinkState, Storage};
 
 use crate::addr::{Address, NetworkId};
 use crate::crypto::{AeadProvider, Identity, IdentityKey, Record, TunnelSecret};
@@ -56,177 +57,18 @@ use crate::limits::{REGISTRY_ANSWER, REQUESTS_IN_FLIGHT};
 use crate::machine::{Ecn, Path, Reason, Timeout, Transmit};
 use crate::path::{ChannelId, PeerIndex};
 use crate::rng::Rng;
-use crate::session::index::IndexCell;
 use crate::session::payload::BootId;
-use crate::slab::Store;
 use crate::stats::{DropReason, Drops};
 use crate::time::{Duration, Instant, UnixTime, WallClock};
-use crate::trust::{self, IncomingSlot, OutgoingSlot, PeerSlot, Trust, TrustEvent};
+use crate::trust::{self, Trust};
 use crate::wire::Bytes;
-use crate::wire::control::{BeaconError, Candidates};
+use crate::wire::control::Candidates;
 use beacon::{Beacon, ChannelEvent};
 use core::net::SocketAddr;
 use flow::{InFlight, Mailbox};
 use link::{Link, Received};
 use own::Own;
 use requests::Requests;
-
-/// How the link to the registry and beacon stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LinkState {
-    /// Registered, and the beacon answers.
-    Online,
-    /// One of them does not.
-    Offline,
-}
-
-/// What a directory is told at construction besides its stored state.
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    /// The registry's Ed25519 key, if it was given with its address.
-    pub registry_key: Option<IdentityKey>,
-    /// Refuse a registry whose key is neither given nor pinned.
-    pub forbid_first_use: bool,
-    /// Take the identity over from another home (`wire.md` 10).
-    pub takeover: bool,
-}
-
-/// Why the directory did not take a command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DirectoryError {
-    /// No agent can have this address, or it is our own.
-    #[error("not another agent's address")]
-    BadAddress,
-    /// We have no address yet.
-    #[error("not registered yet")]
-    NotRegistered,
-    /// A table is full; try again later.
-    #[error("too many at once")]
-    Full,
-    /// There is no such request or peer.
-    #[error("there is no such thing")]
-    NotFound,
-    /// This identity runs elsewhere now.
-    #[error("another home has taken this identity over")]
-    Fenced,
-}
-
-/// An edge. After each, look at the object it names; several may have been coalesced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum DirectoryEvent {
-    /// Connect to the registry (TCP), then `handle_open`, or `handle_close` if that failed.
-    Dial,
-    /// Close the registry connection, then `handle_close`.
-    Close,
-    /// The registry connection has bytes to send: `poll_bytes`.
-    Bytes,
-    /// Durable state changed: `poll_store`.
-    Store,
-    /// First contact: this registry key was taken and pinned. Show its fingerprint once.
-    RegistryPinned(IdentityKey),
-    /// The registry shows another key than the pinned one. Nothing is sent to it.
-    RegistryKeyChanged {
-        /// What we trust.
-        pinned: IdentityKey,
-        /// What it shows.
-        shown: IdentityKey,
-    },
-    /// The registry's key is neither given nor pinned, and first use is forbidden.
-    RegistryUnknown(IdentityKey),
-    /// The registry gave or confirmed our address; see [`Directory::record`]. Again when the
-    /// record changed (tunnel key rotated, grant epoch raised).
-    Registered(Address),
-    /// The link to the rendezvous server changed.
-    LinkChanged(LinkState),
-    /// Our clock and the registry's differ by more than an hour (seconds, theirs less ours).
-    ClockSkew(i64),
-    /// This identity runs elsewhere: nothing is sent any more.
-    Fenced,
-    /// A request was answered or failed: [`Directory::answer`].
-    Answered(RequestId),
-    /// A relay channel is up, or its observed endpoint was told anew:
-    /// [`Directory::channel`].
-    ChannelUp(PeerIndex),
-    /// A relay channel is gone.
-    ChannelDown {
-        /// Its id was this.
-        channel: ChannelId,
-        /// And its other end this; perhaps removed meanwhile.
-        peer: PeerIndex,
-    },
-    /// The beacon refused a channel; `Offline` and `Quota` are tried again until
-    /// [`Directory::unbind`].
-    ChannelRefused(PeerIndex, BeaconError),
-    /// A change of trust.
-    Trust(TrustEvent),
-}
-
-/// What became of a datagram from the beacon's address.
-#[must_use = "a relayed packet is in here"]
-#[derive(Debug)]
-pub enum Inbound<'b> {
-    /// It was for the directory itself.
-    Handled,
-    /// It was not accepted, and was counted.
-    Dropped(DropReason),
-    /// A packet of the tunnel that came over a relay channel of ours.
-    Relayed {
-        /// The channel.
-        channel: ChannelId,
-        /// The peer at its other end; only its handshakes are accepted on it.
-        peer: PeerIndex,
-        /// The packet, in place.
-        packet: &'b mut [u8],
-    },
-}
-
-/// The memory of a [`Directory`]; every bound of it is a length here.
-#[derive(Debug)]
-pub struct Storage<'s> {
-    /// Trusted and leaving peers.
-    pub peers: Store<'s, PeerSlot>,
-    /// As many numbers as `peers`.
-    pub nodes: Store<'s, u32>,
-    /// Our requests for trust.
-    pub outgoing: Store<'s, OutgoingSlot>,
-    /// Requests of others.
-    pub incoming: Store<'s, IncomingSlot>,
-    /// Requests to the registry.
-    pub requests: Store<'s, RequestSlot>,
-    /// [`REQUEST_BYTES_MIN`] for each request at least; [`ANSWER_BYTES`] hold every answer.
-    pub answers: Store<'s, u8>,
-    /// Relay channels.
-    pub channels: Store<'s, ChannelSlot>,
-    /// `IndexTable::cells_for` the channels.
-    pub channel_index: Store<'s, IndexCell>,
-    /// [`LINK_BYTES`].
-    pub receive: Store<'s, u8>,
-    /// [`LINK_BYTES`].
-    pub send: Store<'s, u8>,
-}
-
-#[cfg(feature = "alloc")]
-impl Storage<'static> {
-    /// Boxed storage of these limits.
-    pub fn boxed(limits: &crate::limits::Limits) -> Self {
-        use crate::session::index::IndexTable;
-        let cells = IndexTable::cells_for(limits.channels);
-        Storage {
-            peers: Store::<PeerSlot>::boxed_with(limits.peers, PeerSlot::empty),
-            nodes: Store::<u32>::boxed_with(limits.peers, || 0),
-            outgoing: Store::<OutgoingSlot>::boxed_with(limits.trust_requests, OutgoingSlot::empty),
-            incoming: Store::<IncomingSlot>::boxed_with(limits.trust_requests, IncomingSlot::empty),
-            requests: Store::<RequestSlot>::boxed_with(limits.requests, RequestSlot::empty),
-            answers: Store::boxed_zeroed(limits.requests * ANSWER_BYTES),
-            channels: Store::<ChannelSlot>::boxed_with(limits.channels, ChannelSlot::empty),
-            channel_index: Store::<IndexCell>::boxed_with(cells, IndexCell::empty),
-            receive: Store::boxed_zeroed(LINK_BYTES),
-            send: Store::boxed_zeroed(LINK_BYTES),
-        }
-    }
-}
 
 /// Edges of things of which there is one.
 #[derive(Default)]
@@ -380,6 +222,10 @@ impl<'s> Directory<'s> {
         core.tick(now);
         let unix = core.clock.unix(now);
         core.own.start(unix, &mut core.journal);
+        let (given, pinned) = (core.config.registry_key, core.own.registry.pinned);
+        if given.is_some() && pinned.is_some() && given != pinned {
+            core.own.change_registry(&mut core.journal);
+        }
         core.started = true;
         core.plan_rotation();
         core.rotate();
@@ -403,7 +249,7 @@ impl<'s> Directory<'s> {
         self.core.journal.handle_stored(sequence);
         if self.core.journal.is_quiet() {
             let core = &mut self.core;
-            self.link.proceed(now, &core.own, core.aead, &mut core.rng);
+            self.link.proceed();
             core.beacon.look();
         }
         self.update();
@@ -416,24 +262,34 @@ impl<'s> Directory<'s> {
         let core = &mut self.core;
         core.tick(now);
         core.reserved = false;
-        self.link.handle_open(now, &core.own, core.aead, &mut core.rng);
+        let pin = core.registry_key();
+        self.link.handle_open(now, &core.own, pin, core.aead, &mut core.rng);
         self.update();
     }
 
     /// Bytes from the registry connection.
     pub fn handle_bytes(&mut self, now: Instant, mut bytes: &[u8]) {
         self.core.tick(now);
-        while !bytes.is_empty() {
+        loop {
             let core = &mut self.core;
-            match self.link.handle_bytes(now, &core.own, core.aead, &mut bytes) {
-                Received::More => {}
-                Received::Keys { shown, tunnel } => self.handle_keys(now, shown, tunnel),
-                Received::Opened => {
-                    core.reserved = false;
-                    core.learn_tunnel(self.link.tunnel());
+            match self.link.poll(now, &core.own, core.aead, &mut core.rng) {
+                Received::More if bytes.is_empty() => break,
+                Received::More => {
+                    let taken = self.link.handle_bytes(bytes);
+                    bytes = &bytes[taken..];
+                    // A full buffer that holds nothing whole never will.
+                    if taken == 0 {
+                        self.link.note_failure();
+                        self.link.hang_up();
+                    }
                 }
-                Received::Frame(len) => {
-                    let plaintext = self.link.plaintext(len);
+                Received::Keys(shown) => self.handle_keys(shown),
+                Received::Changed { pinned, shown } => {
+                    core.edges.changed = Some((pinned, shown));
+                    self.refuse_registry();
+                }
+                Received::Opened(tunnel) => core.learn_tunnel(tunnel),
+                Received::Frame(plaintext) => {
                     if core.handle_plaintext(plaintext) {
                         self.link.handle_answer();
                     } else {
@@ -466,7 +322,7 @@ impl<'s> Directory<'s> {
 
     /// Builds the next frame of the channel, if there is something to ask.
     fn pump(&mut self) -> bool {
-        let Some(hash) = self.link.hash().copied() else {
+        let Some(hash) = self.link.hash() else {
             return false;
         };
         let anonymous = self.link.is_anonymous();
@@ -486,26 +342,19 @@ impl<'s> Directory<'s> {
         self.update();
     }
 
-    /// Compares the identity that the registry shows with the one we trust.
-    fn handle_keys(&mut self, now: Instant, shown: IdentityKey, tunnel: crate::crypto::TunnelKey) {
+    /// The registry shows the identity that we trust, or the first one that we see.
+    fn handle_keys(&mut self, shown: IdentityKey) {
         let core = &mut self.core;
-        let pinned = core.config.registry_key.or(core.own.registry.pinned);
-        match pinned {
-            Some(pinned) if pinned != shown => {
-                core.edges.changed = Some((pinned, shown));
-                return self.refuse_registry();
-            }
-            None if core.config.forbid_first_use => {
+        if core.registry_key().is_none() {
+            if core.config.forbid_first_use {
                 core.edges.unknown = Some(shown);
                 return self.refuse_registry();
             }
-            None => core.edges.pinned = Some(shown),
-            Some(_) => {}
+            core.edges.pinned = Some(shown);
         }
         core.pin(shown);
-        self.link.accept_keys(tunnel);
         if core.journal.is_quiet() {
-            self.link.proceed(now, &core.own, core.aead, &mut core.rng);
+            self.link.proceed();
         }
     }
 

@@ -164,6 +164,15 @@ impl Own {
         }
     }
 
+    /// The owner gives a registry's key that is not the one we have pinned: nothing that the
+    /// other told is believed any more.
+    pub(super) fn change_registry(&mut self, journal: &mut Journal) {
+        self.registry = RegistryFact::default();
+        self.touch(OwnFact::Registry, journal);
+        self.keys.published = false;
+        self.touch(OwnFact::Keys, journal);
+    }
+
     // ---- record ----
 
     pub(super) fn epoch(&self) -> u32 {
@@ -197,6 +206,8 @@ impl Own {
             r.fields.addr == address
                 && r.identity == self.public
                 && r.fields.tunnel == self.keys.current.public()
+                // Not of a registry that had another key.
+                && r.verify(registry).is_ok()
         });
         if !fresh {
             let base = self.keys.record.filter(|r| r.fields.addr == address);

@@ -386,6 +386,11 @@ impl<'s> ClientChannel<'s> {
         matches!(self.state, ClientState::Open(_))
     }
 
+    /// Gives the two buffers back, for the next connection.
+    pub fn into_buffers(self) -> (Store<'s, u8>, Store<'s, u8>) {
+        (self.pipe.input, self.pipe.output)
+    }
+
     /// Sends one frame, which `build` writes and returns the length of; at most
     /// [`REGISTRY_FRAME_MAX`] less the tag. `None` if the channel is not open, the buffer is
     /// full, or `build` gave up.

@@ -2,7 +2,7 @@
 
 use super::request::{Incoming, IncomingState};
 use super::*;
-use crate::crypto::{Assign, TrustRequest, exchange, record};
+use crate::crypto::{Assign, TrustRequest, TunnelKey, exchange, record};
 use crate::wire::registry::{MailboxBody, MailboxItem, TRUST_BODY_MAX};
 
 /// Part of the prologue of a sealed request.
@@ -18,10 +18,15 @@ impl Trust<'_> {
         if sender.fields.addr == ctx.address || sender.identity == ctx.me() {
             return drop_item(ctx, DropReason::WrongAddress);
         }
+        // A request may have been sealed just before its sender's tunnel key was rotated.
+        let before = self.find(sender.fields.addr).and_then(|p| self.peer(p));
+        let before = before.filter(|p| p.record.hash() == sender.fields.prev);
+        let keys = [Some(sender.fields.tunnel), before.map(|p| p.record.fields.tunnel)];
         self.note_record(ctx, &sender);
         let result = match &item.body {
             MailboxBody::Request { sealed, body } => {
-                self.handle_request(ctx, &sender, *sealed, body)
+                let keys = sealed.then_some(keys);
+                self.handle_request(ctx, &sender, keys, body)
             }
             MailboxBody::Answer { nonce, grant } => {
                 let grant = grant.as_ref().map(|g| &g.0);
@@ -59,19 +64,23 @@ impl Trust<'_> {
         &mut self,
         ctx: &mut Context<'_>,
         sender: &Record,
-        sealed: bool,
+        sealed: Option<[Option<TunnelKey>; 2]>,
         body: &[u8],
     ) -> Result<(), DropReason> {
         let mut buf = [0; TRUST_BODY_MAX];
         let buf = buf.get_mut(..body.len()).ok_or(DropReason::Malformed)?;
         buf.copy_from_slice(body);
-        let text = if sealed { self.unseal(ctx, sender, buf)? } else { &*buf };
+        let text = match sealed {
+            Some(keys) => unseal(ctx, &keys, buf)?,
+            None => &*buf,
+        };
         let request = TrustRequest::decode(text).map_err(|_| DropReason::Malformed)?;
         // Whoever forwards somebody else's request is not who it is from.
         if request.from_addr != sender.fields.addr || request.from != sender.identity {
             return Err(DropReason::WrongAddress);
         }
-        let unnamed = request.to == IdentityKey::ZERO && !sealed && request.grant.is_none();
+        let unnamed =
+            request.to == IdentityKey::ZERO && sealed.is_none() && request.grant.is_none();
         if request.to_addr != ctx.address || (request.to != ctx.me() && !unnamed) {
             return Err(DropReason::WrongAddress);
         }
@@ -81,35 +90,6 @@ impl Trust<'_> {
             Some(peer) => self.answer_again(ctx, peer, &request, grant),
             None => self.stranger_asks(ctx, sender, &request, grant),
         }
-    }
-
-    /// Opens a sealed request in place. Its static key must be the one of the attested record,
-    /// or of the record before that one where we know it.
-    fn unseal<'b>(
-        &self,
-        ctx: &Context<'_>,
-        sender: &Record,
-        buf: &'b mut [u8],
-    ) -> Result<&'b [u8], DropReason> {
-        let to = ctx.address.to_bytes();
-        let prologue = [&crate::crypto::CONTEXT[..], SEAL_PURPOSE, &to];
-        let end = buf.len().checked_sub(16).ok_or(DropReason::Malformed)?;
-        let opened = exchange::open_x(&prologue, ctx.secrets.0, buf).map(|(key, _)| key);
-        let key = match (opened, ctx.secrets.1) {
-            (Ok(key), _) => key,
-            (Err(_), Some(previous)) => exchange::open_x(&prologue, previous, buf)
-                .map(|(key, _)| key)
-                .map_err(|_| DropReason::Decrypt)?,
-            (Err(_), None) => return Err(DropReason::Decrypt),
-        };
-        let known = self.find(sender.fields.addr).and_then(|p| self.peer(p));
-        let before = known.is_some_and(|p| {
-            p.record.fields.tunnel == key && p.record.hash() == sender.fields.prev
-        });
-        if key != sender.fields.tunnel && !before {
-            return Err(DropReason::WrongAddress);
-        }
-        Ok(&buf[exchange::MESSAGE1_PAYLOAD..end])
     }
 
     /// A request from an identity that is trusted already: its answer was lost. It gets the
@@ -277,6 +257,30 @@ impl Trust<'_> {
         self.look();
         Ok(())
     }
+}
+
+/// Opens a sealed request in place. Its static key must be the one of the attested record, or
+/// of the record before that one where we know it.
+fn unseal<'b>(
+    ctx: &Context<'_>,
+    keys: &[Option<TunnelKey>; 2],
+    buf: &'b mut [u8],
+) -> Result<&'b [u8], DropReason> {
+    let to = ctx.address.to_bytes();
+    let prologue = [&crate::crypto::CONTEXT[..], SEAL_PURPOSE, &to];
+    let end = buf.len().checked_sub(16).ok_or(DropReason::Malformed)?;
+    let opened = exchange::open_x(&prologue, ctx.secrets.0, buf).map(|(key, _)| key);
+    let key = match (opened, ctx.secrets.1) {
+        (Ok(key), _) => key,
+        (Err(_), Some(previous)) => exchange::open_x(&prologue, previous, buf)
+            .map(|(key, _)| key)
+            .map_err(|_| DropReason::Decrypt)?,
+        (Err(_), None) => return Err(DropReason::Decrypt),
+    };
+    if !keys.contains(&Some(key)) {
+        return Err(DropReason::WrongAddress);
+    }
+    Ok(&buf[exchange::MESSAGE1_PAYLOAD..end])
 }
 
 /// The record, if it is signed by its identity and assigned by our registry.

@@ -11,6 +11,8 @@ use crate::limits::Limits;
 use crate::machine::{Machine, SocketId};
 use crate::name::Justification;
 use crate::rendezvous::{ConnId, Event as ServerEvent, Rendezvous, RendezvousConfig};
+use crate::trust::TrustEvent;
+use crate::wire::control::BeaconError;
 use core::num::NonZeroUsize;
 use std::collections::BTreeMap;
 use std::string::String;
@@ -333,13 +335,11 @@ impl World {
                     Inbound::Handled | Inbound::Dropped(_) => {}
                 }
             }
-            Item::Opened(n, conn) => {
-                if self.agents[n].conn == Some(conn) {
-                    let remote = self.agents[n].socket;
-                    self.server.handle_open(now, conn, remote);
-                    self.conn_owner.insert(conn, n);
-                    self.agents[n].dir.handle_open(now);
-                }
+            Item::Opened(n, conn) if self.agents[n].conn == Some(conn) => {
+                let remote = self.agents[n].socket;
+                self.server.handle_open(now, conn, remote);
+                self.conn_owner.insert(conn, n);
+                self.agents[n].dir.handle_open(now);
             }
             Item::Refused(n) => self.agents[n].dir.handle_close(now),
             Item::ToServer(conn, bytes) if self.server_up => {

@@ -164,6 +164,22 @@ fn first_use_can_be_forbidden_and_a_given_key_is_enough() {
 }
 
 #[test]
+fn a_given_key_overrules_the_pin() {
+    let mut world = World::online(1);
+    let (old, new) = (world.server.identity(), Identity::from_secret([111; 32]).public());
+    world.agents[0].config.registry_key = Some(new);
+    world.restart(0);
+    world.run(secs(60));
+    // Not even the remembered tunnel key is used with the old one.
+    let changed = DirectoryEvent::RegistryKeyChanged { pinned: new, shown: old };
+    assert!(world.has(0, changed));
+    assert_eq!(world.server.stats().registrations, 1);
+    world.agents[0].config.registry_key = Some(old);
+    world.restart(0);
+    world.wait_online();
+}
+
+#[test]
 fn nothing_leaves_before_it_is_stored() {
     let mut world = World::new(0);
     let n = world.add(Config::default(), Limits::small_for_tests());
