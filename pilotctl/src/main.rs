@@ -32,6 +32,7 @@ use output::Output;
 use std::io::Write as _;
 
 fn main() {
+    demo::bind_to_parent();
     let code = match Cli::try_parse() {
         Ok(cli) => start(cli),
         Err(error) => usage(&error),

@@ -204,8 +204,15 @@ pub(crate) struct Reset {
 
 /// Run the whole story on this machine: register, discover, trust, message, file.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:
+#[command(after_help = "\
+Examples:
   pilotctl demo
+  pilotctl demo --keep                 its directory stays: logs, stores, received file
 
-Needs no root, no network and no second terminal; everything ends with it.")]
-pub(crate) struct Demo {}
+Needs no root, no network and no second terminal; its processes end with it. With --json each
+step is a line of its own, before the envelope.")]
+pub(crate) struct Demo {
+    /// Keep its temporary directory.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}

@@ -325,7 +325,7 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
 }
 
 pub(super) async fn demo(cx: &Context, args: Demo) -> Result<(), Failure> {
-    crate::demo::run(cx, args).await
+    crate::demo::run(cx.out, args.keep).await
 }
 
 #[cfg(test)]

@@ -228,6 +228,7 @@ impl Inbox {
     }
 
     /// How many messages there are, and their bytes.
+    #[cfg(test)]
     pub(crate) fn count(&self) -> (usize, u64) {
         let state = self.state();
         (state.messages.len(), state.bytes)

@@ -103,13 +103,6 @@ pub(crate) struct Sent {
     pub(crate) path: PathKind,
 }
 
-impl Sent {
-    /// Bytes a second that travelled, the opening of the stream and the sync included.
-    pub(crate) fn bytes_per_second(&self) -> f64 {
-        (self.size - self.offset) as f64 / self.elapsed.as_secs_f64().max(1e-9)
-    }
-}
-
 /// Why a transfer did not end well.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError<E> {

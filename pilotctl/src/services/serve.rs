@@ -62,6 +62,7 @@ impl From<Misuse> for ServeError {
 }
 
 /// What is coming in.
+#[allow(clippy::large_enum_variant, reason = "one a stream, and it is reused for every transfer")]
 enum Current {
     Nothing,
     Message { offer: Offer, content: Vec<u8> },

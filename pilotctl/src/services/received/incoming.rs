@@ -92,11 +92,12 @@ impl Incoming {
     }
 
     /// Bytes that are there already.
+    #[cfg(test)]
     pub(crate) fn offset(&self) -> u64 {
         self.hash.len()
     }
 
-    /// The hash over them.
+    /// The hash over the bytes that are there already; the transfer goes on where it ends.
     pub(crate) fn hash(&self) -> ContentHash {
         self.hash.clone()
     }

@@ -154,7 +154,7 @@ pub(crate) struct Received {
 pub(crate) enum Begin {
     /// It is here already.
     Have,
-    /// Send, from [`Incoming::offset`].
+    /// Send, from where [`Incoming::hash`] ends.
     Go(Incoming),
 }
 
