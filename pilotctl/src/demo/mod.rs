@@ -356,9 +356,8 @@ impl Play {
         self.begin("Ask for trust, with a reason");
         let ask = ["trust", "request", analysis, "--justification", JUSTIFICATION];
         self.ok(RESEARCH, &ask).await?;
-        let has_come = |data: &Value| {
-            data["requests"].as_array().is_some_and(|requests| !requests.is_empty())
-        };
+        let has_come =
+            |data: &Value| data["requests"].as_array().is_some_and(|requests| !requests.is_empty());
         let pending = ["trust", "pending"];
         let data = self.until(ANALYSIS, &pending, "the request", has_come).await?;
         let request = &data["requests"][0];

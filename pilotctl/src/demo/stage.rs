@@ -287,6 +287,8 @@ mod tests {
         std::fs::write(other.join("lock"), "").unwrap();
         let second = stage(&parent, false);
         assert!(!killed.exists());
-        assert!([running.dir(), second.dir(), &kept_dir, &young, &other].iter().all(|d| d.exists()));
+        assert!(
+            [running.dir(), second.dir(), &kept_dir, &young, &other].iter().all(|d| d.exists())
+        );
     }
 }
