@@ -83,6 +83,13 @@ impl Home {
         self.path.join("fenced")
     }
 
+    /// Exists after a reset that kept the identity: the state that would have shown the
+    /// registry that this is the same home is gone, so the next start takes the identity over
+    /// from its own past.
+    pub(crate) fn takeover(&self) -> PathBuf {
+        self.path.join("takeover")
+    }
+
     fn lock_file(&self) -> PathBuf {
         self.path.join("lock")
     }

@@ -312,9 +312,6 @@ fn a_store_in_use_and_a_port_in_use_exit_8() {
     assert_eq!(start(&b, "127.0.0.1:0").exits(8).error(), "store_busy");
     b.run(&["rendezvous", "status"]).exits(7);
     a.run(&["rendezvous", "stop"]).exits(0);
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
-    let _hold = TcpListener::bind(&taken);
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let run = start(&b, &holder.local_addr().unwrap().to_string()).exits(8);
     assert_eq!(run.error(), "conflict");

@@ -86,7 +86,7 @@ pub(crate) struct RendezvousExport {}
 #[command(after_help = "Example:
   pilotctl daemon start --registry registry.example:9000 --beacon registry.example:9001")]
 pub(crate) enum DaemonCommand {
-    Start(DaemonStart),
+    Start(Box<DaemonStart>),
     Status(DaemonStatus),
     Stop(DaemonStop),
 }

@@ -42,7 +42,7 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
             RendezvousCommand::Export(_) => process::rendezvous_export(cx).await,
         },
         Command::Daemon(command) => match command {
-            DaemonCommand::Start(args) => process::daemon_start(cx, args).await,
+            DaemonCommand::Start(args) => process::daemon_start(cx, *args).await,
             DaemonCommand::Status(_) => process::daemon_status(cx).await,
             DaemonCommand::Stop(_) => process::daemon_stop(cx).await,
         },

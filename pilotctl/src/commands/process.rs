@@ -9,7 +9,7 @@ use crate::cli::run::{Completions, DaemonStart, Demo, Logs, RendezvousStart, Res
 use crate::client::Client;
 use crate::config::{self, Settings as _};
 use crate::error::{Code, Failure};
-use crate::home::Home;
+use crate::home::{Home, create_private_file};
 use crate::log::rotated;
 use crate::output::{Output, cleaned, print_line, to_line};
 use clap::CommandFactory as _;
@@ -206,12 +206,17 @@ pub(super) async fn logs(cx: &Context, args: Logs) -> Result<(), Failure> {
     if !(args.follow && lines.lines.is_empty()) {
         cx.out.show(&lines, |l| l.lines.join("\n"));
     }
-    let mut rest = String::new();
-    while args.follow {
-        let read = file.read_to_string(&mut rest).map_err(doing)?;
-        while let Some(end) = rest.find('\n') {
-            let line: String = rest.drain(..=end).collect();
-            let line = cleaned(line.trim_end());
+    if !args.follow {
+        return Ok(());
+    }
+    let mut rest = Vec::new();
+    loop {
+        let moved = File::open(&path).ok().filter(|now| !is_same(now, &file));
+        // After that look nothing more is written to a file that was moved aside.
+        let read = file.read_to_end(&mut rest).map_err(doing)?;
+        while let Some(end) = rest.iter().position(|&b| b == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let line = cleaned(String::from_utf8_lossy(&line).trim_end());
             if cx.out.json {
                 let data = Lines { lines: vec![line] };
                 print_line(&to_line(&crate::error::Envelope::from_result(Ok(data))));
@@ -219,18 +224,12 @@ pub(super) async fn logs(cx: &Context, args: Logs) -> Result<(), Failure> {
                 print_line(&line);
             }
         }
-        if read == 0 {
-            // Moved aside? Then what follows is in the new file.
-            if let Ok(now) = File::open(&path)
-                && !is_same(&now, &file)
-            {
-                file = now;
-                continue;
-            }
-            tokio::time::sleep(FOLLOW_EVERY).await;
+        match moved {
+            Some(now) => file = now,
+            None if read == 0 => tokio::time::sleep(FOLLOW_EVERY).await,
+            None => {}
         }
     }
-    Ok(())
 }
 
 fn is_same(a: &File, b: &File) -> bool {
@@ -291,7 +290,7 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
             return Err(Failure::new(Code::Conflict, "the daemon runs")
                 .hint("run `pilotctl daemon stop` first"));
         };
-        let mut doomed = vec![home.state(), home.socket(), home.config(), home.fenced()];
+        let mut doomed = vec![home.state(), home.socket(), home.config(), home.takeover()];
         doomed.extend([
             home.inbox(),
             home.received(),
@@ -301,7 +300,8 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
         ]);
         doomed.extend((1..=9).map(|i| rotated(&home.log(), i)));
         if !args.keep_identity {
-            doomed.push(home.identity());
+            // An identity that runs elsewhere stays known as such for as long as it is here.
+            doomed.extend([home.identity(), home.fenced()]);
         }
         for path in doomed {
             // Never through a link: what it points to is not ours.
@@ -312,6 +312,9 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
             };
             removed.map_err(|e| Failure::io(format!("delete {}", path.display()), e))?;
             deleted.push(path);
+        }
+        if home.identity().exists() && !home.fenced().exists() {
+            create_private_file(&home.takeover(), b"after a reset\n")?;
         }
     }
     cx.out.show(&Deleted { deleted }, |d| match (d.deleted.is_empty(), args.keep_identity) {

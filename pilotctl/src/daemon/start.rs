@@ -116,7 +116,8 @@ async fn serve(
     // First of all: process 1 has no default reaction to signals.
     let mut signals = Signals::listen()?;
     let api = socket::bind(&cx.home.socket())?;
-    let shared = build(&cx.home, settings, log, args.takeover).await?;
+    let takeover = args.takeover || cx.home.takeover().exists();
+    let shared = build(&cx.home, settings, log, takeover).await?;
     let mut news = shared.node.agent.events();
     let watching = tokio::spawn(watch_events(Arc::clone(&shared), shared.node.agent.events()));
     let api = http::serve(api, routes::routes(Arc::clone(&shared)), shared.stop.subscribe())?;
@@ -267,9 +268,9 @@ async fn get_ready(
     // The address is there; the beacon a moment later. Its absence is a warning, no error.
     let online = async {
         while agent.info().link != Link::Online {
-            match tokio::time::timeout(Duration::from_millis(50), news.recv()).await {
-                Ok(Err(RecvError::Closed)) => return,
-                Ok(_) | Err(_) => {}
+            let look = tokio::time::timeout(Duration::from_millis(50), news.recv());
+            if let Ok(Err(RecvError::Closed)) = look.await {
+                return;
             }
         }
     };
@@ -308,6 +309,10 @@ async fn fenced(shared: &Shared, news: &mut broadcast::Receiver<AgentEvent>) -> 
 
 fn announce(shared: &Shared, foreground: Foreground) -> Result<(), Failure> {
     config::save(&shared.home.config(), &shared.settings)?;
+    // Whether a reset went before matters no more once the registry has confirmed us.
+    if shared.node.agent.info().link == Link::Online {
+        let _ = std::fs::remove_file(shared.home.takeover());
+    }
     let status = shared.status();
     foreground.announce(&status, &started_text(&status, "is ready"))?;
     let text = format!("{} on {:?}", status.address.as_deref().unwrap_or_default(), status.sockets);

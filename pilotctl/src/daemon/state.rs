@@ -16,6 +16,9 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// A change of one fact; `None` deletes it.
 pub(crate) type Change = ([u8; 8], Option<Vec<u8>>);
 
+/// Facts with their keys.
+pub(crate) type Facts = Vec<([u8; 8], Vec<u8>)>;
+
 /// The open store.
 pub(crate) struct State {
     database: Database,
@@ -76,8 +79,8 @@ impl State {
     }
 
     /// All facts.
-    pub(crate) fn load(&self) -> Result<Vec<([u8; 8], Vec<u8>)>, Failure> {
-        let run = || -> Result<Vec<([u8; 8], Vec<u8>)>, redb::Error> {
+    pub(crate) fn load(&self) -> Result<Facts, Failure> {
+        let run = || -> Result<Facts, redb::Error> {
             let facts = self.database.begin_read()?.open_table(FACTS)?;
             let mut all = Vec::new();
             for fact in facts.iter()? {

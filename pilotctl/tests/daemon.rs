@@ -1,0 +1,381 @@
+//! Daemons as their users have them: a rendezvous server and agents on loopback, started,
+//! connected, killed and stopped with the real program.
+
+use serde_json::Value;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// One home, with the processes in it; they are stopped when a test ends.
+struct Home {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Home {
+    fn new() -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("home");
+        Home { _dir: dir, path }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pilotctl"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PILOT_")) {
+            command.env_remove(name);
+        }
+        command.env("PILOT_HOME", &self.path).env_remove("HOME").args(arguments);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let output = self.command(arguments).output().unwrap();
+        Run {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Runs a command that must succeed; its plain output.
+    #[track_caller]
+    fn ok(&self, arguments: &[&str]) -> String {
+        let run = self.run(arguments);
+        assert_eq!(run.code, 0, "{arguments:?}\n{}\n{}", run.out, run.err);
+        run.out.trim_end().to_owned()
+    }
+
+    /// Runs a command that must succeed; its data.
+    #[track_caller]
+    fn data(&self, arguments: &[&str]) -> Value {
+        let out = self.ok(&[arguments, &["--json"]].concat());
+        let mut envelope: Value = serde_json::from_str(&out).unwrap();
+        envelope["data"].take()
+    }
+
+    /// Runs a command that must fail; exit code and error code.
+    fn error(&self, arguments: &[&str]) -> (i32, String) {
+        let run = self.run(&[arguments, &["--json"]].concat());
+        let envelope: Value = serde_json::from_str(run.out.trim()).unwrap();
+        (run.code, envelope["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// A rendezvous server; the addresses of registry and beacon.
+    fn rendezvous() -> (Home, String, String) {
+        let home = Home::new();
+        let (registry, beacon) = ("--registry-addr", "--beacon-addr");
+        let at = "127.0.0.1:0";
+        let started = home.data(&["rendezvous", "start", registry, at, beacon, at]);
+        let text = |name: &str| started[name].as_str().unwrap().to_owned();
+        (home, text("registry"), text("beacon"))
+    }
+
+    /// An agent of its own; its report.
+    fn agent(registry: &str, beacon: &str) -> (Home, Value) {
+        let home = Home::new();
+        let report = home.data(&start(registry, beacon));
+        (home, report)
+    }
+
+    fn kill(&self, who: &str) {
+        let pid = self.data(&[who, "status"])["pid"].to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        wait_for("killed", || self.run(&[who, "status"]).code == 7);
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for who in ["rendezvous", "daemon"] {
+            let _ = self.command(&[who, "stop"]).output();
+        }
+    }
+}
+
+fn start<'a>(registry: &'a str, beacon: &'a str) -> [&'a str; 8] {
+    ["daemon", "start", "--registry", registry, "--beacon", beacon, "--listen", "127.0.0.1:0"]
+}
+
+#[track_caller]
+fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Two agents that trust each other, and their addresses.
+fn friends() -> (Home, [(Home, String); 2]) {
+    let (server, registry, beacon) = Home::rendezvous();
+    let agent = || {
+        let (home, report) = Home::agent(&registry, &beacon);
+        (home, report["address"].as_str().unwrap().to_owned())
+    };
+    let (a, b) = (agent(), agent());
+    let state = b.0.data(&["trust", "request", &a.1, "--justification", "a\u{1b}[31m \"test\""]);
+    assert_eq!(state["state"], "pending");
+    let pending = || a.0.data(&["trust", "pending"])["requests"].clone();
+    wait_for("the request arrives", || pending().as_array().unwrap().len() == 1);
+    let request = &pending()[0];
+    assert_eq!(request["address"], b.1.as_str());
+    assert_eq!(request["justification"], "a[31m \"test\"", "cleaned");
+    a.0.ok(&["trust", "approve", &b.1]);
+    wait_for("trust is mutual", || {
+        let trusted = b.0.data(&["trust", "list"]);
+        trusted["peers"].as_array().unwrap().iter().any(|peer| peer["mutual"] == true)
+    });
+    (server, [a, b])
+}
+
+#[test]
+fn an_agent_starts_once_keeps_its_address_and_stops() {
+    let (server, registry, beacon) = Home::rendezvous();
+    let (home, report) = Home::agent(&registry, &beacon);
+    assert!(report["first_contact"] == true && report["ready"] == true, "{report}");
+    let key = server.data(&["rendezvous", "status"])["fingerprint"].clone();
+    assert_eq!(report["registry_fingerprint"], key);
+    let address = report["address"].clone();
+    assert!(address.as_str().unwrap().starts_with("0:0000.0000."), "{address}");
+    let udp = report["sockets"][0].as_str().unwrap();
+    assert!(!udp.ends_with(":0"), "{udp}");
+    for name in ["identity", "pilot.sock", "state.redb", "config.toml"] {
+        let mode = std::fs::metadata(home.path.join(name)).unwrap().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{name}");
+    }
+
+    let again = home.data(&start(&registry, &beacon));
+    assert_eq!(again["pid"], report["pid"]);
+    assert_eq!(home.data(&["daemon", "start"])["pid"], report["pid"]);
+    let other = home.error(&["daemon", "start", "--path", "relay"]);
+    assert_eq!(other, (8, "already_running".to_owned()));
+    assert_eq!(home.error(&["reset", "--yes"]).0, 8);
+
+    home.ok(&["daemon", "stop"]);
+    assert_eq!(home.error(&["daemon", "status"]).0, 7);
+    let restarted = home.data(&["daemon", "start"]);
+    assert_eq!(restarted["address"], address);
+    assert_eq!(restarted["first_contact"], false);
+    assert_eq!(restarted["registry_fingerprint"], key);
+    home.ok(&["daemon", "stop"]);
+
+    // Without state the identity alone gets the address back; without it, another one.
+    home.ok(&["reset", "--yes", "--keep-identity"]);
+    assert_eq!(home.data(&start(&registry, &beacon))["address"], address);
+    home.ok(&["daemon", "stop"]);
+    home.ok(&["reset", "--yes"]);
+    assert_ne!(home.data(&start(&registry, &beacon))["address"], address);
+}
+
+#[test]
+fn a_first_start_without_its_registry_exits_5_and_leaves_nothing_running() {
+    let home = Home::new();
+    let begin = Instant::now();
+    let failed = home.error(&start("127.0.0.1:1", "127.0.0.1:1"));
+    assert_eq!(failed, (5, "registry_unreachable".to_owned()));
+    assert!(begin.elapsed() < Duration::from_secs(14));
+    assert_eq!(home.error(&["daemon", "status"]).0, 7);
+    assert!(!home.path.join("config.toml").exists(), "settings that failed are not saved");
+}
+
+#[test]
+fn a_known_address_starts_without_the_registry_and_comes_back_with_it() {
+    let (server, registry, beacon) = Home::rendezvous();
+    let (home, report) = Home::agent(&registry, &beacon);
+    home.ok(&["daemon", "stop"]);
+    server.ok(&["rendezvous", "stop"]);
+    let run = home.run(&["daemon", "start"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.err.contains("warning"), "{}", run.err);
+    let status = home.data(&["daemon", "status"]);
+    assert_eq!((&status["address"], &status["online"]), (&report["address"], &false.into()));
+    let addresses = ["--registry-addr", &registry, "--beacon-addr", &beacon];
+    server.ok(&[&["rendezvous", "start"][..], &addresses].concat());
+    wait_for("online again", || home.data(&["daemon", "status"])["online"] == true);
+}
+
+#[test]
+fn another_registry_key_is_refused_with_both_fingerprints() {
+    let (server, registry, beacon) = Home::rendezvous();
+    let (home, report) = Home::agent(&registry, &beacon);
+    home.ok(&["daemon", "stop"]);
+    server.ok(&["rendezvous", "stop"]);
+    let impostor = Home::new();
+    let addresses = ["--registry-addr", &registry, "--beacon-addr", &beacon];
+    let other = impostor.data(&[&["rendezvous", "start"][..], &addresses].concat());
+    let run = home.run(&["daemon", "start"]);
+    assert_eq!(run.code, 1, "{}{}", run.out, run.err);
+    for print in [&report["registry_fingerprint"], &other["fingerprint"]] {
+        assert!(run.err.contains(print.as_str().unwrap()), "{print}: {}", run.err);
+    }
+}
+
+#[test]
+fn a_copied_home_takes_over_only_where_told_to() {
+    let (_server, registry, beacon) = Home::rendezvous();
+    let (original, report) = Home::agent(&registry, &beacon);
+    original.ok(&["daemon", "stop"]);
+    let copy = Home::new();
+    let copied = Command::new("cp").arg("-a").args([&original.path, &copy.path]).status();
+    assert!(copied.unwrap().success());
+    // A move: the home of the last run starts elsewhere, with the same address.
+    assert_eq!(copy.data(&["daemon", "start"])["address"], report["address"]);
+    // The stale one does not take it back, now or later ...
+    for _ in 0..2 {
+        assert_eq!(original.error(&["daemon", "start"]), (8, "fenced".to_owned()));
+    }
+    assert_eq!(copy.run(&["daemon", "status"]).code, 0);
+    // ... unless told to; then the other one stops by itself and stays stopped.
+    original.ok(&["daemon", "start", "--takeover"]);
+    wait_for("the copy stops", || copy.run(&["daemon", "status"]).code == 7);
+    assert_eq!(copy.error(&["daemon", "start"]), (8, "fenced".to_owned()));
+    assert_eq!(original.data(&["daemon", "status"])["address"], report["address"]);
+}
+
+#[test]
+fn names_are_set_shown_found_and_taken() {
+    let (_server, registry, beacon) = Home::rendezvous();
+    let (a, report) = Home::agent(&registry, &beacon);
+    let (b, _) = Home::agent(&registry, &beacon);
+    let in_1 = report["address"].as_str().unwrap().replace("0:0000.", "1:0001.");
+    for home in [&a, &b] {
+        home.ok(&["join", "1"]);
+    }
+    a.ok(&["set-hostname", "research-aws"]);
+    a.ok(&["tags", "set", "cloud=aws,region=us-east-1,role=research"]);
+    // Private until said otherwise.
+    assert_eq!(b.error(&["resolve", "research-aws"]), (3, "not_found".to_owned()));
+    assert_eq!(b.ok(&["discover", "--tag", "role=research"]), "");
+    a.ok(&["set-visibility", "public"]);
+    assert_eq!(b.ok(&["resolve", "research-aws"]), in_1);
+    let line = format!("{in_1} research-aws [cloud=aws, region=us-east-1, role=research]");
+    assert_eq!(b.ok(&["discover", "--tag", "role=research", "--tag", "cloud=aws"]), line);
+    assert_eq!(b.ok(&["discover", "--tag", "role=other"]), "");
+    assert_eq!(b.error(&["resolve", "research-aws", "--network", "0"]).0, 3);
+    assert_eq!(b.error(&["set-hostname", "research-aws"]), (8, "conflict".to_owned()));
+    let info = a.data(&["info"]);
+    assert_eq!((&info["hostname"], &info["address"]), (&"research-aws".into(), &in_1.into()));
+    assert_eq!((&info["visibility"], &info["networks"][1]), (&"public".into(), &1.into()));
+    a.ok(&["clear-hostname"]);
+    assert_eq!(b.error(&["resolve", "research-aws"]).0, 3);
+}
+
+#[test]
+fn without_a_grant_every_agent_looks_alike() {
+    let (_server, registry, beacon) = Home::rendezvous();
+    let (a, _) = Home::agent(&registry, &beacon);
+    let (public, report) = Home::agent(&registry, &beacon);
+    public.ok(&["set-visibility", "public"]);
+    let to_public = report["address"].as_str().unwrap();
+    for to in [to_public, "0:0000.0000.0777", "9:0009.0000.0012"] {
+        for line in [&["send-message", to, "hi"][..], &["echo", to]] {
+            assert_eq!(a.error(line), (4, "not_trusted".to_owned()), "{line:?}");
+        }
+        assert_eq!(a.run(&["connect", to, "7000"]).code, 4);
+    }
+    assert_eq!(a.data(&["trust", "request", "0:0000.0000.0777"])["state"], "pending");
+    let waited = a.error(&["trust", "request", "0:0000.0000.0777", "--wait", "200ms"]);
+    assert_eq!(waited, (6, "timeout".to_owned()));
+    assert_eq!(a.error(&["trust", "approve", "0:0000.0000.0777"]).0, 3);
+    assert_eq!(a.error(&["trust", "revoke", "0:0000.0000.0777"]).0, 3);
+    assert_eq!(public.ok(&["inbox"]), "no messages");
+}
+
+#[test]
+fn streams_carry_bytes_both_ways_and_files_and_messages_survive_kills() {
+    let (_server, [(a, to_a), (b, to_b)]) = friends();
+    // A pipe, with a half-close in each direction.
+    let data: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+    let mut listener = spawn(a.command(&["listen", "7001"]));
+    let mut connector = connect_when_listening(&b, &to_a, "7001");
+    let sender = {
+        let (mut input, data) = (connector.stdin.take().unwrap(), data.clone());
+        std::thread::spawn(move || input.write_all(&data))
+    };
+    listener.stdin.take().unwrap().write_all(b"from the listener").unwrap();
+    let got = listener.wait_with_output().unwrap();
+    sender.join().unwrap().unwrap();
+    let back = connector.wait_with_output().unwrap();
+    assert_eq!((got.status.code(), back.status.code()), (Some(0), Some(0)));
+    assert!(got.stdout == data, "{} bytes", got.stdout.len());
+    assert_eq!(back.stdout, b"from the listener");
+
+    b.ok(&["send-message", &to_a, "Analyze \u{202e}this\n\"dataset\""]);
+    let inbox = a.ok(&["inbox"]);
+    assert!(inbox.ends_with(r#""Analyze this\n\"dataset\"""#), "{inbox}");
+    let file = b.path.with_file_name("dataset.csv");
+    std::fs::write(&file, &data).unwrap();
+    let sent = b.data(&["send-file", &to_a, file.to_str().unwrap(), "--note", "as promised"]);
+    let received = a.data(&["received"])["files"][0].clone();
+    assert_eq!((&received["sha256"], &received["note"]), (&sent["sha256"], &"as promised".into()));
+    assert!(std::fs::read(received["path"].as_str().unwrap()).unwrap() == data);
+
+    for killed in [&a, &b] {
+        killed.kill("daemon");
+        killed.ok(&["daemon", "start"]);
+    }
+    a.ok(&["send-message", &to_b, "after the crash"]);
+    assert!(b.ok(&["inbox"]).contains("after the crash"));
+    assert_eq!(a.data(&["inbox"])["messages"].as_array().unwrap().len(), 1);
+    a.ok(&["inbox", "--clear"]);
+    assert_eq!(a.ok(&["inbox"]), "no messages");
+
+    // Revoked: decided at once, and without a network.
+    b.ok(&["trust", "revoke", &to_a]);
+    assert_eq!(b.error(&["send-message", &to_a, "hi"]).0, 4);
+    wait_for("the other side learns it", || a.error(&["send-message", &to_b, "hi"]).0 == 4);
+}
+
+fn spawn(mut command: Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// `connect`, again and again until the listener is there; the one that holds.
+fn connect_when_listening(home: &Home, to: &str, port: &str) -> Child {
+    let begin = Instant::now();
+    loop {
+        let mut child = spawn(home.command(&["connect", to, port]));
+        std::thread::sleep(Duration::from_millis(300));
+        if child.try_wait().unwrap().is_none() {
+            return child;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "nobody listens");
+    }
+}
+
+#[test]
+fn in_the_foreground_a_daemon_says_when_it_is_ready_and_ends_on_sigterm() {
+    let (_server, registry, beacon) = Home::rendezvous();
+    let home = Home::new();
+    let mut command = home.command(&start(&registry, &beacon));
+    // What systemd would give it; a socket that receives "READY=1".
+    let notify = home.path.with_file_name("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    command.args(["--foreground", "--json"]).env("NOTIFY_SOCKET", &notify);
+    let child = spawn(command);
+    let mut state = [0; 1024];
+    let n = socket.recv(&mut state).unwrap();
+    let state = String::from_utf8_lossy(&state[..n]).into_owned();
+    assert!(state.contains("READY=1"), "{state}");
+    assert_eq!(home.data(&["daemon", "status"])["log"], Value::Null);
+    let begin = Instant::now();
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(5), "graceful within 5 s");
+    assert_eq!(output.status.code(), Some(0));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("ready: 0:0000.0000."), "{log}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["data"]["ready"], true);
+}
