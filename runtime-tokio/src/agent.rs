@@ -11,6 +11,7 @@ use crate::listener::{Listener, Place};
 use crate::owner::{AgentNode, AgentOwner, Signals};
 use crate::stream::Stream;
 use pilot_core::addr::{Address, NetworkId, Port, SocketAddress};
+use pilot_core::crypto::Rights;
 use pilot_core::crypto::identity::{Identity, IdentityKey};
 use pilot_core::drive::{IoStats, waiters::Ticket};
 use pilot_core::name::{Hostname, Justification, Tags};
@@ -155,6 +156,11 @@ impl Agent {
     pub fn peers(&self) -> Vec<PeerInfo> {
         let has_path = |peer: &PeerInfo| peer.path != PathKind::None;
         self.inner.driver.peek(|access| access.machine.peers().filter(has_path).collect())
+    }
+
+    /// What our grant lets this agent do here; `None` if it is not trusted.
+    pub fn rights(&self, peer: Address) -> Option<Rights> {
+        self.inner.driver.peek(|access| access.machine.rights(peer))
     }
 
     /// The streams that have a handle.

@@ -2,7 +2,7 @@
 
 use super::{Link, Node, PathKind, StreamId};
 use crate::addr::{Address, NetworkId, Port, SocketAddress};
-use crate::crypto::{Fingerprint, IdentityKey};
+use crate::crypto::{Fingerprint, IdentityKey, Rights};
 use crate::machine::Path;
 use crate::name::{Hostname, Justification, Tags};
 use crate::path::{PeerIndex, Route};
@@ -142,6 +142,12 @@ impl Node<'_> {
                 streams: self.transport.open_streams(index),
             }
         })
+    }
+
+    /// What our grant lets this agent do here; `None` if it is not trusted.
+    pub fn rights(&self, peer: Address) -> Option<Rights> {
+        let trust = self.directory.trust();
+        Some(trust.peer(trust.find(peer)?)?.given.rights)
     }
 
     /// Trust requests that wait for us.

@@ -48,9 +48,11 @@ impl Offer {
         let exchange = Arc::new(Exchange {
             inbox: self.inbox.clone(),
             received: self.received.clone(),
-            // The node has let only trusted peers come this far, and our grants carry both
-            // rights (`wire.md` 12); narrower ones come with commands that give them.
-            permits: Box::new(|_, _| true),
+            // The port is open to grants with either right; what is offered decides further.
+            permits: Box::new({
+                let agent = node.agent.clone();
+                move |from, kind| agent.rights(from).is_some_and(|r| r.contains(kind.right()))
+            }),
         });
         let streams = Listening(node.listen(Port::DATA_EXCHANGE)?);
         let serve = move |stream, peer| {

@@ -48,6 +48,7 @@ pub use name::{FileName, NAME_MAX, NOTE_MAX, Note};
 pub use receiver::{Answer, PlainOffer, Receiver, ReceiverEvent};
 pub use sender::{Sender, SenderEvent};
 
+use crate::crypto::Rights;
 use core::fmt;
 use core::str::FromStr;
 
@@ -108,6 +109,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The right that a grant must carry for its holder to send this kind (`wire.md` 12).
+    pub const fn right(self) -> Rights {
+        match self {
+            Kind::Text | Kind::Binary | Kind::Json => Rights::MESSAGES,
+            Kind::File => Rights::FILES,
+        }
+    }
+
     /// The kind with this number.
     pub const fn from_u8(n: u8) -> Option<Kind> {
         match n {
