@@ -4,6 +4,8 @@
 use super::*;
 use crate::name::{Hostname, Justification, Tags};
 use crate::trust::TrustError;
+#[cfg(doc)]
+use crate::trust::TrustEvent;
 use crate::wire::registry::{Request, Visibility};
 
 impl From<TrustError> for DirectoryError {

@@ -226,6 +226,7 @@ impl<'s> Directory<'s> {
         if given.is_some() && pinned.is_some() && given != pinned {
             core.own.change_registry(&mut core.journal);
         }
+        core.trust.reconcile(&mut core.journal);
         core.started = true;
         core.plan_rotation();
         core.rotate();

@@ -123,7 +123,7 @@ pub enum Inbound<'b> {
     },
 }
 
-/// The memory of a [`Directory`]; every bound of it is a length here.
+/// The memory of a [`Directory`](super::Directory); every bound of it is a length here.
 #[derive(Debug)]
 pub struct Storage<'s> {
     /// Trusted and leaving peers.

@@ -87,7 +87,7 @@ impl Trust<'_> {
         request.verify(&ctx.registry).map_err(|_| DropReason::Handshake)?;
         let grant = request.grant.filter(|g| g.epoch >= sender.fields.grant_epoch);
         match self.find(sender.fields.addr) {
-            Some(peer) => self.answer_again(ctx, peer, &request, grant),
+            Some(peer) => self.answer_again(ctx, peer, sender, &request, grant),
             None => self.stranger_asks(ctx, sender, &request, grant),
         }
     }
@@ -98,29 +98,12 @@ impl Trust<'_> {
         &mut self,
         ctx: &mut Context<'_>,
         index: PeerIndex,
+        sender: &Record,
         request: &TrustRequest,
         grant: Option<Grant>,
     ) -> Result<(), DropReason> {
-        let slot = &mut self.peers[index.index()];
-        let PeerState::Trusted(peer) = &mut slot.state else {
-            return Err(DropReason::Untrusted);
-        };
-        if peer.identity != request.from {
-            return Err(DropReason::Untrusted);
-        }
-        peer.answer_due = Some(request.nonce);
-        slot.hold = Instant::START;
-        let (address, first) = (peer.address, grant.is_some_and(|g| peer.hold(g)));
-        peer.resolve_due |= first;
-        slot.fact.touch(ctx.journal);
-        if first {
-            self.raise(index, peer::GRANTED);
-            if let Some(i) = self.find_outgoing(address) {
-                self.drop_outgoing(i, ctx.journal);
-            }
-        }
-        self.look();
-        Ok(())
+        let held = self.accept_again(ctx, index, sender, request.nonce, grant);
+        held.map(drop).map_err(|_| DropReason::Untrusted)
     }
 
     fn stranger_asks(

@@ -29,7 +29,7 @@
 //! Everything here is bounded: `Limits::peers` slots for trusted and leaving peers, of which
 //! each outgoing request reserves one, `Limits::trust_requests` requests in each direction.
 //! Each slot is one durable fact ([`crate::journal`]); nothing is sent that a restart would
-//! contradict, because the owner sends [`Job`]s only while the journal is quiet.
+//! contradict, because the owner sends requests only while the journal is quiet.
 
 mod mailbox;
 mod peer;
@@ -452,6 +452,9 @@ impl<'s> Trust<'s> {
         held: Option<Grant>,
     ) -> Result<PeerIndex, TrustError> {
         let address = record.fields.addr;
+        if let Some(known) = self.find(address) {
+            return self.accept_again(ctx, known, record, nonce, held);
+        }
         let out = self.find_outgoing(address);
         let ours = out.and_then(|i| self.outgoing[i].live()).and_then(|o| o.grant);
         let given = match ours.filter(|g| g.grantee == record.identity) {
@@ -471,6 +474,53 @@ impl<'s> Trust<'s> {
             self.drop_outgoing(i, ctx.journal);
         }
         Ok(index)
+    }
+
+    /// The peer is trusted already: it gets its present grant, and what it grants is taken.
+    fn accept_again(
+        &mut self,
+        ctx: &mut Context<'_>,
+        index: PeerIndex,
+        record: &Record,
+        nonce: [u8; 16],
+        held: Option<Grant>,
+    ) -> Result<PeerIndex, TrustError> {
+        let slot = &mut self.peers[index.index()];
+        let PeerState::Trusted(peer) = &mut slot.state else {
+            return Err(TrustError::NotFound);
+        };
+        if peer.identity != record.identity {
+            return Err(TrustError::NotFound);
+        }
+        peer.answer_due = Some(nonce);
+        slot.hold = Instant::START;
+        let (address, first) = (peer.address, held.is_some_and(|g| peer.hold(g)));
+        peer.resolve_due |= first;
+        slot.fact.touch(ctx.journal);
+        if first {
+            self.raise(index, peer::GRANTED);
+            if let Some(i) = self.find_outgoing(address) {
+                self.drop_outgoing(i, ctx.journal);
+            }
+        }
+        self.look();
+        Ok(index)
+    }
+
+    /// After loading: a request that was approved, whose end was not written any more, is over.
+    pub(crate) fn reconcile(&mut self, journal: &mut Journal) {
+        for i in 0..self.incoming.len() {
+            let approved = match &self.incoming[i].state {
+                IncomingState::Waiting(r) => self
+                    .find(r.from())
+                    .and_then(|p| self.peer(p))
+                    .is_some_and(|p| p.identity == r.identity()),
+                _ => false,
+            };
+            if approved {
+                self.drop_incoming(i, journal);
+            }
+        }
     }
 
     fn insert_peer(
@@ -529,7 +579,8 @@ impl<'s> Trust<'s> {
         {
             self.withdraw(ctx, to, &grant);
         }
-        if tell {
+        let holds = self.find(to).and_then(|p| self.peer(p)?.held()).is_some();
+        if tell && !holds {
             self.outgoing[i].refused = Some(to);
             self.edges += 1;
         }
@@ -568,7 +619,7 @@ impl<'s> Trust<'s> {
 
     // ---- events ----
 
-    /// Whether [`Trust::poll_event`] has something.
+    /// Whether there is an event to take.
     pub fn has_event(&self) -> bool {
         self.edges > 0
     }

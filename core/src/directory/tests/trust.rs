@@ -253,6 +253,26 @@ fn nothing_of_trust_leaves_before_it_is_stored() {
 }
 
 #[test]
+fn a_crash_between_two_writes_of_an_approval_leaves_one_peer() {
+    let mut world = World::online(2);
+    world.ask(0, 1);
+    world.run_until(secs(10), |w| requested(w, 1, 0));
+    world.drain();
+    let before = world.agents[1].disk.clone();
+    approve(&mut world, 1, 0);
+    world.drain();
+    for (key, value) in before.iter().filter(|(key, _)| key.starts_with(b"inbx")) {
+        world.agents[1].disk.insert(*key, value.clone());
+    }
+    world.restart(1);
+    let trust = world.agents[1].dir.trust();
+    assert_eq!((trust.peers().count(), trust.requests().count()), (1, 0));
+    world.run_until(secs(60), |w| w.holds(0, 1) && w.holds(1, 0));
+    world.run(secs(1));
+    assert!(!world.agents[1].disk.keys().any(|key| key.starts_with(b"inbx")));
+}
+
+#[test]
 fn an_item_is_acknowledged_only_when_it_is_stored() {
     let mut world = World::online(2);
     world.agents[1].disk_stuck = true;
