@@ -216,7 +216,7 @@ impl Shared {
         let rendezvous = &stats.rendezvous;
         let counters = [
             ("nodes", rendezvous.nodes as u64),
-            ("public_nodes", rendezvous.published as u64),
+            ("published_nodes", rendezvous.published as u64),
             ("agents_online", rendezvous.agents as u64),
             ("relay_channels", rendezvous.channels as u64),
             ("registry_connections", rendezvous.connections as u64),
