@@ -382,3 +382,39 @@ fn time_may_stand_still_or_go_back() {
     node.handle_timeout(now);
     assert_eq!(node.poll_timeout().unwrap().at, at, "an early call changes nothing");
 }
+
+#[test]
+fn who_shuts_down_says_goodbye_to_peers_and_beacon() {
+    for (seed, relayed) in [(21, false), (22, true)] {
+        let mut world = pair(seed, Link::CLEAN);
+        if relayed {
+            world.cut_agents(0, 1);
+        }
+        world.listen(1, 7);
+        let id = world.connect(0, 1, 7);
+        world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
+        let online = world.server.stats().agents;
+        world.command(1, Command::Shutdown);
+        let took = world.run_until(secs(5), |w| w.saw(0, Event::StreamClosed(id, StreamEnd::Gone)));
+        assert!(took <= ms(100), "relayed {relayed}: {took:?}");
+        assert_eq!(world.server.stats().agents, online - 1, "relayed {relayed}");
+    }
+}
+
+/// A copy of a home takes the identity over: the first one is fenced and tells its peers.
+#[test]
+fn a_fenced_agent_tells_its_peers() {
+    let mut world = pair(23, Link::CLEAN);
+    world.listen(1, 7);
+    let id = world.connect(0, 1, 7);
+    world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
+    let config = Config { limits: test_limits(), takeover: true, ..Config::default() };
+    world.add_copy(1, config);
+    world.run_until(secs(10), |w| w.saw(1, Event::Fenced));
+    world.run_until(secs(1), |w| w.saw(0, Event::StreamClosed(id, StreamEnd::Gone)));
+    let now = world.now;
+    let address = world.address(0);
+    let refused =
+        world.agents[1].node.command(now, Command::Connect { to: address, port: Port(7) });
+    assert_eq!(refused, Err(CommandError::Fenced));
+}

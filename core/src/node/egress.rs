@@ -60,6 +60,7 @@ impl<'s> Node<'s> {
             .or_else(|| self.directory.poll_transmit(now, out))
             .or_else(|| self.handshake_output(now, out))
             .or_else(|| self.control_output(now, out))
+            .or_else(|| self.farewell(now, out))
             .or_else(|| self.train(now, out, max_segments))
     }
 
@@ -160,6 +161,15 @@ impl<'s> Node<'s> {
             }
         }
         None
+    }
+
+    /// All peers have our goodbye: now the beacon gets it, too.
+    fn farewell(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        if !core::mem::take(&mut self.leaving) {
+            return None;
+        }
+        self.directory.shutdown(now, CloseCode::Shutdown);
+        self.directory.poll_transmit(now, out)
     }
 
     fn goodbye_output(

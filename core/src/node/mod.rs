@@ -92,6 +92,8 @@ pub struct Node<'s> {
     batch: ingress::Batch,
     /// Some link's path kind changed and was not told.
     untold_paths: bool,
+    /// Shutting down: the beacon hears of it after the peers, whose goodbyes it may relay.
+    leaving: bool,
     /// The latest time that we were told.
     now: Instant,
 }
@@ -175,6 +177,7 @@ impl<'s> Node<'s> {
             wall,
             batch: ingress::Batch::default(),
             untold_paths: false,
+            leaving: false,
             now,
             config,
         }
@@ -309,7 +312,7 @@ impl Machine for Node<'_> {
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {
-        let output = (!self.flight.is_empty() || self.untold_paths)
+        let output = (!self.flight.is_empty() || self.untold_paths || self.leaving)
             .then_some(Timeout { at: self.now, reason: Reason::Output });
         let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
         let parts = [

@@ -72,12 +72,8 @@ impl<'s> Node<'s> {
                 self.say_goodbye(now, index, CloseCode::Revoked);
             }
             Command::Shutdown => {
-                for index in 0..self.links.len() {
-                    let peer = PeerIndex(index as u32);
-                    if self.tunnel.has_session(peer) {
-                        self.say_goodbye(now, peer, CloseCode::Shutdown);
-                    }
-                }
+                self.say_goodbye_to_all(now, CloseCode::Shutdown);
+                self.leaving = true;
             }
         }
         Ok(Reply::Done)
@@ -155,6 +151,15 @@ impl<'s> Node<'s> {
             self.reach(now, peer);
         }
         Ok(())
+    }
+
+    pub(super) fn say_goodbye_to_all(&mut self, now: Instant, code: CloseCode) {
+        for index in 0..self.links.len() {
+            let peer = PeerIndex(index as u32);
+            if self.tunnel.has_session(peer) {
+                self.say_goodbye(now, peer, code);
+            }
+        }
     }
 
     fn say_goodbye(&mut self, now: Instant, peer: PeerIndex, code: CloseCode) {

@@ -166,6 +166,17 @@ impl World {
         n
     }
 
+    /// Starts a copy of an agent's home as another process at another address.
+    pub fn add_copy(&mut self, of: usize, config: Config) -> usize {
+        let n = self.add(config.clone());
+        let (identity, disk) = (self.agents[of].identity, self.agents[of].disk.clone());
+        self.kill(n);
+        self.agents[n].identity = identity;
+        self.agents[n].disk = disk;
+        self.revive(n);
+        n
+    }
+
     fn make(
         &mut self,
         config: &Config,
