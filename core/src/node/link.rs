@@ -281,7 +281,8 @@ impl Link {
     /// The next moment at which `poll_control` or `expire` has something to do.
     pub(super) fn next_at(&self) -> Option<Instant> {
         let challenges = self.challenges.iter().map(Challenge::next_at);
-        let answers = self.answers.front().map(|_| Instant::START);
+        let waits = !self.answers.is_empty() || self.goodbye.is_some();
+        let answers = waits.then_some(Instant::START);
         let dead = self.paths().filter(|(_, p)| matches!(p.route, Route::Direct(_)));
         let dead = dead.filter_map(|(_, p)| p.suspect_since.map(|since| since + PATH_REMOVE));
         let upkeep = &self.upkeep;

@@ -165,7 +165,7 @@ impl<'s> Node<'s> {
     fn say_goodbye(&mut self, now: Instant, peer: PeerIndex, code: CloseCode) {
         let Some(link) = self.link_mut(peer) else { return };
         link.goodbye = Some(code);
-        self.deadlines.set(peer.index(), Some(now));
+        self.schedule(peer);
     }
 }
 
