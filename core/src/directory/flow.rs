@@ -17,6 +17,7 @@ use crate::crypto::TunnelKey;
 use crate::crypto::request::sign_reserve;
 use crate::limits::{CLOCK_TOLERANCE, DIRECTORY_BACKOFF_MAX, INIT_RENEW};
 use crate::trust::{Outcome, Ticket};
+use crate::wire::control::ChannelInfo;
 use crate::wire::registry::{
     self, ACK_MAX, Answer as WireAnswer, Envelope, ErrorCode, List, MailboxItem, Refusal, Request,
     Visibility,
@@ -274,9 +275,7 @@ impl<'s> Core<'s> {
                 self.fence();
                 return true;
             }
-            Err(Refusal { code: ErrorCode::NotRegistered, .. }) if what != What::Reserve => {
-                return self.unregistered(what);
-            }
+            Err(Refusal { code: ErrorCode::NotRegistered, .. }) => return self.unregistered(what),
             _ => {}
         }
         match what {
@@ -316,7 +315,7 @@ impl<'s> Core<'s> {
         match what {
             What::Owner(_) => self.requests.requeue(),
             What::Trust(_) => self.trust.restart_jobs(),
-            What::Register => {
+            What::Reserve | What::Register => {
                 self.retry_registration(None);
                 // On a channel that shows no record, Reserve comes first.
                 self.own.keys.published = false;
@@ -561,31 +560,36 @@ impl<'s> Core<'s> {
         path: Path,
         packet: &mut [u8],
     ) -> Result<(), DropReason> {
-        let now = self.now;
-        let (beacon, trust, mut ctx) = self.beacon_parts();
+        let (beacon, _, mut ctx) = self.beacon_parts();
         let heard = beacon.handle_packet(&mut ctx, path, packet)?;
-        // A peer is who we have pinned, address and identity.
-        let known = |info: &crate::wire::control::ChannelInfo| {
-            trust
-                .find(info.peer)
-                .filter(|p| trust.peer(*p).is_some_and(|p| p.identity.0 == info.identity.0))
-        };
+        self.handle_heard(heard)
+    }
+
+    /// The peer that a channel is with: who we have pinned, by address and identity.
+    fn other_end(&self, info: &ChannelInfo) -> Option<PeerIndex> {
+        let index = self.trust.find(info.peer)?;
+        let peer = self.trust.peer(index)?;
+        (peer.identity.0 == info.identity.0).then_some(index)
+    }
+
+    pub(super) fn handle_heard(&mut self, heard: Heard) -> Result<(), DropReason> {
         match heard {
             Heard::Nothing => {}
             Heard::Waiting => self.mailbox.wanted = true,
             Heard::Channel(entry, info) => {
-                match known(&info).filter(|peer| beacon.asked(entry) == Some(*peer)) {
-                    Some(peer) => return room(beacon.set_up(peer, &info, None)),
+                let asked = self.beacon.asked(entry);
+                match self.other_end(&info).filter(|peer| asked == Some(*peer)) {
+                    Some(peer) => return room(self.beacon.set_up(peer, &info, None)),
                     None => {
-                        beacon.refuse_channel(now, entry);
+                        self.beacon.refuse_channel(self.now, entry);
                         return Err(DropReason::UnknownChannel);
                     }
                 }
             }
             // A stranger's channel is not acknowledged; it ends by itself.
             Heard::Bound(info, id) => {
-                let peer = known(&info).ok_or(DropReason::Untrusted)?;
-                return room(beacon.set_up(peer, &info, Some(id)));
+                let peer = self.other_end(&info).ok_or(DropReason::Untrusted)?;
+                return room(self.beacon.set_up(peer, &info, Some(id)));
             }
             Heard::Fenced => self.fence(),
             Heard::Unknown => self.own.registered = false,

@@ -444,3 +444,79 @@ impl Own {
         Some(StoreChange { key: key(KINDS[i], 0), len: Some(len), sequence })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::NodeId;
+
+    fn own() -> (Own, Journal, IdentityKey, Identity) {
+        let registry = Identity::from_secret([9; 32]);
+        let mut own = Own::new(Identity::from_secret([1; 32]), &mut Rng::new([2; 32]));
+        let mut journal = Journal::new();
+        own.start(UnixTime::from_secs(1000), &mut journal);
+        own.keys.address = Some(Address::backbone(NodeId(16)));
+        own.renew_record(&registry.public(), &mut journal);
+        (own, journal, registry.public(), registry)
+    }
+
+    fn bytes(record: &Record) -> [u8; 188] {
+        *record.encode().first_chunk().unwrap()
+    }
+
+    #[test]
+    fn only_our_record_with_the_registrys_assign_counts() {
+        let (mut own, mut journal, key, registry) = own();
+        let record = own.keys.record.unwrap();
+        let mut judge = |record: &Record, signer: &Identity| {
+            let assign = Assign::sign(signer, record, 0, 5).encode();
+            own.handle_registered(&bytes(record), &assign, &key, &mut journal)
+        };
+        let stranger = Identity::from_secret([3; 32]);
+        assert_eq!(judge(&record, &stranger), Verdict::Forged);
+        assert_eq!(
+            judge(&Record::sign(&stranger, &key, record.fields), &registry),
+            Verdict::Forged
+        );
+        let elsewhere = RecordFields { addr: Address::backbone(NodeId(17)), ..record.fields };
+        let me = Identity::from_secret([1; 32]);
+        assert_eq!(judge(&Record::sign(&me, &key, elsewhere), &registry), Verdict::Forged);
+        // A later record under our name that we signed for another registry.
+        let later = RecordFields { serial: 40, ..record.fields };
+        let foreign = Record::sign(&me, &stranger.public(), later);
+        assert_eq!(judge(&foreign, &registry), Verdict::Forged);
+        assert_eq!(judge(&record, &registry), Verdict::Current);
+        assert_eq!(judge(&Record::sign(&me, &key, later), &registry), Verdict::Renewed);
+        assert_eq!(own.keys.record.unwrap().fields.serial, 41);
+        assert!(!own.registered);
+    }
+
+    #[test]
+    fn beacons_are_believed_only_signed_and_newer() {
+        let (mut own, mut journal, key, registry) = own();
+        let mut told = |signer: &Identity, tunnel: u8, serial: u64| {
+            let entry = BeaconEntry::sign(signer, NodeId::BEACON, TunnelKey([tunnel; 32]), serial);
+            let info = BeaconInfo { entry: Bytes(entry.encode()), addresses: Vec::new() };
+            own.handle_beacons(&[info], &key, &mut journal);
+            own.registry.beacon.map(|b| b.tunnel.0[0])
+        };
+        assert_eq!(told(&Identity::from_secret([3; 32]), 1, 1), None);
+        assert_eq!(told(&registry, 2, 5), Some(2));
+        assert_eq!(told(&Identity::from_secret([3; 32]), 3, 6), Some(2));
+        assert_eq!(told(&registry, 4, 4), Some(2));
+        assert_eq!(told(&registry, 5, 6), Some(5));
+    }
+
+    #[test]
+    fn the_acknowledged_boot_id_is_never_forgotten() {
+        let (mut own, mut journal, ..) = own();
+        let first = u64::from_be_bytes(own.boot_id);
+        for n in 0..20u64 {
+            own.boot_id = n.to_be_bytes();
+            own.start(UnixTime::from_secs(1000), &mut journal);
+            let sent = own.registration(false).unwrap();
+            assert!(sent.earlier.contains(&first) && !sent.earlier.contains(&n));
+            assert_eq!(sent.earlier.contains(&n.wrapping_sub(1)), n > 0);
+        }
+    }
+}

@@ -240,9 +240,9 @@ fn only_our_registry_says_who_somebody_is() {
     thief.address = a.address;
     let stolen = thief.request_to(&b, true).encode();
     b.receive(&a.record(1), MailboxBody::Request { sealed: false, body: &stolen });
-    // A record that its identity did not sign.
+    // A record that its identity did not sign: the registry puts its own tunnel key in.
     let mut bytes = a.record(1).encode();
-    bytes[6..38].copy_from_slice(&thief.public().0);
+    bytes[38..70].copy_from_slice(&thief.secret.public().0);
     b.receive(&Record::decode(&bytes).unwrap(), body());
     b.receive(&a.record_with(|f| f.flags = flag::TOMBSTONE), body());
     b.receive(&a.record_with(|f| f.not_after = UNIX.as_secs() - 4000), body());
@@ -390,6 +390,9 @@ fn a_confirmation_is_believed_only_from_the_pinned_identity() {
         b.trust.peer(peer).unwrap().held().is_some()
     };
     let to = Agent::new(2).public();
+    let mut thief = Agent::new(4);
+    thief.address = a.address;
+    assert!(!confirm(&thief, thief.grant_to(to, 0)), "the registry names another identity");
     assert!(!confirm(&m, m.grant_to(to, 0)));
     assert!(!confirm(&a, m.grant_to(to, 0)));
     assert!(!confirm(&a, a.grant_to(m.public(), 0)));
@@ -452,6 +455,28 @@ fn the_target_that_we_asked_is_the_one_that_may_answer() {
     assert!(a.trusts_nobody() && a.waiting() == 0);
     a.receive_answer(&b, nonce, Some(b.grant_to(a.public(), 0)));
     assert_eq!(a.trust.peers().count(), 1);
+}
+
+#[test]
+fn a_target_that_became_another_is_asked_no_more() {
+    let (mut a, b) = (Agent::new(1), Agent::new(2));
+    a.ask(b.address);
+    a.job(Ok(&resolved(&b, &b.record(1))));
+    let given = a.trust.outgoing[0].live().unwrap().grant.unwrap();
+    // The owner repeats the request; meanwhile the registry names somebody else.
+    a.ask(b.address);
+    let mut thief = Agent::new(4);
+    thief.address = b.address;
+    a.job(Ok(&resolved(&thief, &thief.record(2))));
+    assert_eq!(a.trust.outgoing().count(), 0);
+    assert_eq!(a.events(), [TrustEvent::Refused(b.address)]);
+    // The grant that the first one may have is withdrawn.
+    let revoke = a.job(Ok(&Answer::Done)).unwrap();
+    let Ok(Request::Revoke { grantee, hash }) = Envelope::parse(&revoke).unwrap().request() else {
+        panic!()
+    };
+    assert_eq!((grantee.0, &hash.0[..]), (b.public().0, &given.hash()[..8]));
+    assert!(a.job(Ok(&Answer::Done)).is_none() && a.trusts_nobody());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::RELAY_HEADER;
-use crate::wire::control::{CloseCode, Endpoint, EndpointKind};
+use crate::wire::control::{ChannelInfo, CloseCode, Endpoint, EndpointKind};
 
 fn bind(world: &mut World, n: usize, other: usize) {
     let (peer, now) = (world.peer(n, other).unwrap(), world.now);
@@ -246,6 +246,51 @@ fn a_channel_of_somebody_not_yet_trusted_is_not_taken() {
     bind(&mut world, 0, 1);
     world.run_until(secs(5), both_bound);
     assert!(relay(&mut world, 0, 1) && relay(&mut world, 1, 0));
+}
+
+#[test]
+fn a_channel_with_another_than_the_pinned_identity_is_not_taken() {
+    use super::super::beacon::Heard;
+    let mut world = World::online(2);
+    world.befriend(0, 1);
+    let (peer, address) = (world.peer(0, 1).unwrap(), world.address(1));
+    let right = world.agents[1].dir.identity();
+    let info = |identity: IdentityKey| ChannelInfo {
+        channel: ChannelId(77),
+        peer: address,
+        identity: Bytes(identity.0),
+        observed: beacon_socket(),
+        key: Bytes([3; 16]),
+    };
+    let core = &mut world.agents[0].dir.core;
+    let bound = core.handle_heard(Heard::Bound(info(IdentityKey([9; 32])), 1));
+    assert_eq!(bound, Err(DropReason::Untrusted));
+    // The answer to a Bind is held to the same, and nobody asked for this one.
+    assert!(core.beacon.bind(peer));
+    let answer = core.handle_heard(Heard::Channel(0, info(IdentityKey([9; 32]))));
+    assert_eq!(answer, Err(DropReason::UnknownChannel));
+    assert!(core.beacon.channel_of(peer).is_none());
+    let answer = core.handle_heard(Heard::Channel(0, info(right)));
+    assert_eq!(answer, Err(DropReason::UnknownChannel), "the refusal ended the wish");
+    assert_eq!(core.handle_heard(Heard::Bound(info(right), 1)), Ok(()));
+    assert_eq!(core.beacon.channel_of(peer).unwrap().id, ChannelId(77));
+}
+
+#[test]
+fn a_bind_waits_for_the_disk() {
+    let mut world = World::online(2);
+    world.befriend(0, 1);
+    world.agents[0].disk_stuck = true;
+    let now = world.now;
+    world.agents[0].dir.join(now, NetworkId(5)).unwrap();
+    world.run(secs(1));
+    assert_eq!(world.agents[0].dir.default_network(), NetworkId(5));
+    bind(&mut world, 0, 1);
+    world.run(secs(5));
+    assert_eq!(world.server.stats().channels, 0);
+    world.agents[0].disk_stuck = false;
+    world.write_disk(0);
+    world.run_until(secs(1), both_bound);
 }
 
 #[test]

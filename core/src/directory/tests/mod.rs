@@ -74,7 +74,7 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) server: Rendezvous,
     pub(super) server_up: bool,
-    server_disk: BTreeMap<Vec<u8>, crate::rendezvous::Change>,
+    pub(super) server_disk: BTreeMap<Vec<u8>, crate::rendezvous::Change>,
     pub(super) server_key: [u8; 32],
     server_tunnel: [u8; 32],
     server_seed: u8,

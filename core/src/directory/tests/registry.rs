@@ -123,6 +123,30 @@ fn the_registry_restarts_and_rotates_its_tunnel_key() {
 }
 
 #[test]
+fn a_registry_that_lost_its_store_takes_us_back_only_under_our_address() {
+    let mut world = World::online(2);
+    world.stop_server();
+    world.server_disk.clear();
+    // The second agent comes first and would get the first one's address.
+    world.agents[0].cut = true;
+    world.agents[0].no_tcp = true;
+    world.start_server();
+    world.run(secs(300));
+    assert_eq!(world.address(1), node(17), "peers have pinned it");
+    assert_eq!((world.server.stats().nodes, world.server.stats().published), (1, 0));
+    world.stop_server();
+    world.server_disk.clear();
+    world.agents[0].cut = false;
+    world.agents[0].no_tcp = false;
+    world.agents[1].no_tcp = true;
+    world.start_server();
+    world.run_until(secs(300), |w| w.agents[0].dir.link() == LinkState::Online);
+    world.agents[1].no_tcp = false;
+    world.run_until(secs(300), |w| w.agents[1].dir.link() == LinkState::Online);
+    assert_eq!((world.address(0), world.address(1)), (node(16), node(17)));
+}
+
+#[test]
 fn another_registry_key_is_refused_slowly_and_for_good() {
     let mut world = World::online(1);
     let pinned = world.server.identity();
