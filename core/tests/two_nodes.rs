@@ -393,6 +393,7 @@ fn who_shuts_down_says_goodbye_to_peers_and_beacon() {
         world.listen(1, 7);
         let id = world.connect(0, 1, 7);
         world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
+        world.run(secs(1));
         let online = world.server.stats().agents;
         world.command(1, Command::Shutdown);
         let took = world.run_until(secs(5), |w| w.saw(0, Event::StreamClosed(id, StreamEnd::Gone)));
@@ -409,8 +410,10 @@ fn a_fenced_agent_tells_its_peers() {
     let id = world.connect(0, 1, 7);
     world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
     let config = Config { limits: test_limits(), takeover: true, ..Config::default() };
+    world.run(secs(1));
     world.add_copy(1, config);
-    world.run_until(secs(10), |w| w.saw(1, Event::Fenced));
+    let took = world.run_until(secs(20), |w| w.saw(1, Event::Fenced));
+    println!("fenced after {took:?}");
     world.run_until(secs(1), |w| w.saw(0, Event::StreamClosed(id, StreamEnd::Gone)));
     let now = world.now;
     let address = world.address(0);
