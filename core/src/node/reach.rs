@@ -456,7 +456,7 @@ impl<'s> Node<'s> {
     pub(super) fn directory_event(&mut self, now: Instant, event: &DirectoryEvent) {
         match *event {
             DirectoryEvent::Registered(_) => self.identify(),
-            DirectoryEvent::Fenced => self.say_goodbye_to_all(now, CloseCode::Fenced),
+            DirectoryEvent::Fenced => self.say_goodbye_to_all(CloseCode::Fenced),
             DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
                 let path = self.link_mut(peer).and_then(|l| l.remove_channel(channel));

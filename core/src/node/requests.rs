@@ -69,10 +69,10 @@ impl<'s> Node<'s> {
             Command::RevokeTrust { peer } => {
                 let index = self.directory.trust().find(peer.on_backbone());
                 let index = index.ok_or(CommandError::NotFound)?;
-                self.say_goodbye(now, index, CloseCode::Revoked);
+                self.say_goodbye(index, CloseCode::Revoked);
             }
             Command::Shutdown => {
-                self.say_goodbye_to_all(now, CloseCode::Shutdown);
+                self.say_goodbye_to_all(CloseCode::Shutdown);
                 self.leaving = true;
             }
         }
@@ -153,16 +153,16 @@ impl<'s> Node<'s> {
         Ok(())
     }
 
-    pub(super) fn say_goodbye_to_all(&mut self, now: Instant, code: CloseCode) {
+    pub(super) fn say_goodbye_to_all(&mut self, code: CloseCode) {
         for index in 0..self.links.len() {
             let peer = PeerIndex(index as u32);
             if self.tunnel.has_session(peer) {
-                self.say_goodbye(now, peer, code);
+                self.say_goodbye(peer, code);
             }
         }
     }
 
-    fn say_goodbye(&mut self, now: Instant, peer: PeerIndex, code: CloseCode) {
+    fn say_goodbye(&mut self, peer: PeerIndex, code: CloseCode) {
         let Some(link) = self.link_mut(peer) else { return };
         link.goodbye = Some(code);
         self.schedule(peer);
