@@ -88,6 +88,9 @@ pub const SUSPECT_NO_SAMPLE: Duration = s(1);
 pub const SUSPECT_INIT: Duration = s(5);
 /// A suspect path that stays silent for this long is removed (a relay channel is not).
 pub const PATH_REMOVE: Duration = s(15);
+/// Keepalive to the beacon while a peer's data goes over its relay, ± 10 %: a beacon that was
+/// restarted has forgotten the channel, and an end that only listens learns of it by nothing else.
+pub const RELAYED_KEEPALIVE: Duration = s(2);
 /// NAT keepalive to the beacon and on the path of peers with open streams; each ± 10 %.
 /// Cloud NATs and security groups forget a UDP flow after 30 s.
 pub const NAT_KEEPALIVE: Duration = s(15);

@@ -335,6 +335,10 @@ impl<'s> Directory<'s> {
     pub fn handle_close(&mut self, now: Instant) {
         let core = &mut self.core;
         core.tick(now);
+        if self.link.is_open() {
+            // We did not hang up: the rendezvous may have restarted.
+            core.beacon.keepalive_now();
+        }
         if self.link.handle_close(now, &mut core.rng) {
             core.forget_tunnel();
         }
@@ -452,6 +456,14 @@ impl<'s> Directory<'s> {
     pub fn keepalive_now(&mut self, now: Instant) {
         self.core.tick(now);
         self.core.beacon.keepalive_now();
+        self.settle();
+    }
+
+    /// Whether a peer's data goes over the relay now: then a beacon that has forgotten the
+    /// channel is noticed within seconds.
+    pub fn set_relaying(&mut self, now: Instant, relaying: bool) {
+        self.core.tick(now);
+        self.core.beacon.set_relaying(now, relaying);
         self.settle();
     }
 

@@ -2,7 +2,7 @@
 
 use super::egress::RECORD;
 use super::link::{Control, Link};
-use super::{Node, PathPolicy};
+use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
@@ -187,18 +187,29 @@ impl<'s> Node<'s> {
         let transport = &self.transport;
         let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
         self.transport.set_active_path(now, peer, path);
-        self.tell_path(peer);
+        self.tell_path(now, peer);
     }
 
-    fn tell_path(&mut self, peer: PeerIndex) {
+    fn tell_path(&mut self, now: Instant, peer: PeerIndex) {
         let kind = self.path_kind(peer);
         if let Some(link) = self.link_mut(peer)
             && link.told != kind
         {
-            link.told = kind;
+            let before = core::mem::replace(&mut link.told, kind);
             link.untold = true;
             self.untold_paths = true;
+            self.count_relayed(now, before, kind);
         }
+    }
+
+    /// A peer's path changed its kind.
+    fn count_relayed(&mut self, now: Instant, before: PathKind, kind: PathKind) {
+        let relayed = self.relayed + usize::from(kind == PathKind::Relayed)
+            - usize::from(before == PathKind::Relayed);
+        if (relayed > 0) != (self.relayed > 0) {
+            self.directory.set_relaying(now, relayed > 0);
+        }
+        self.relayed = relayed;
     }
 
     /// The peer's own timers: failed challenges, dead paths, keepalives, upgrades.
@@ -210,7 +221,7 @@ impl<'s> Node<'s> {
         if let Some(dead) = link.expire(now) {
             self.transport.remove_path(now, peer, dead);
             self.choose(now, peer);
-            self.tell_path(peer);
+            self.tell_path(now, peer);
         }
         self.keep_alive(now, peer);
         self.schedule(peer);
@@ -419,7 +430,7 @@ impl<'s> Node<'s> {
         for path in paths {
             self.transport.remove_path(now, peer, path);
         }
-        self.tell_path(peer);
+        self.tell_path(now, peer);
         self.schedule(peer);
     }
 
@@ -462,7 +473,7 @@ impl<'s> Node<'s> {
                 if let Some(path) = path {
                     self.transport.remove_path(now, peer, path);
                     self.choose(now, peer);
-                    self.tell_path(peer);
+                    self.tell_path(now, peer);
                 }
             }
             DirectoryEvent::Trust(event) => match event {
@@ -501,13 +512,17 @@ impl<'s> Node<'s> {
         let added = self.tunnel.add_peer(peer, keys);
         debug_assert!(added.is_ok(), "the trust table hands out each number once: {added:?}");
         self.transport.add_peer(now, peer, own, keys.address);
-        self.links[peer.index()].0 = Some(Link::new());
+        if let Some(link) = self.links[peer.index()].0.replace(Link::new()) {
+            self.count_relayed(now, link.told, PathKind::None);
+        }
     }
 
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
-        self.links[peer.index()].0 = None;
+        if let Some(link) = self.links[peer.index()].0.take() {
+            self.count_relayed(now, link.told, PathKind::None);
+        }
         self.deadlines.set(peer.index(), None);
     }
 
