@@ -7,6 +7,7 @@ mod pair;
 use pair::*;
 use pilot_core::addr::Port;
 use pilot_core::node::{Command, Config, Event, PathKind, PathPolicy, StreamEnd};
+use pilot_core::rng::Rng;
 use pilot_core::time::Duration;
 use std::net::SocketAddr;
 
@@ -33,7 +34,13 @@ fn rtt_200() -> Link {
 
 /// The rendezvous is killed and restarted and has forgotten every channel; the two agents know
 /// no other way, and have a session.
-fn relay_restart(seed: u64, from: usize, idle: Duration, dead: Duration, wait: Duration) -> Duration {
+fn relay_restart(
+    seed: u64,
+    from: usize,
+    idle: Duration,
+    dead: Duration,
+    wait: Duration,
+) -> Duration {
     let mut world = pair_with(seed, Link::CLEAN, PathPolicy::Relay);
     world.transfer(0, 1, 7, b"before", secs(20));
     world.run(idle);
@@ -48,12 +55,20 @@ fn relay_restart(seed: u64, from: usize, idle: Duration, dead: Duration, wait: D
 fn relayed_agents_talk_again_soon_after_the_rendezvous_has_restarted() {
     let mut failed = false;
     // (idle before, dead for, wait after)
-    for (idle, dead, wait) in
-        [(0, 0, 0), (0, 0, 60_000), (0, 3_000, 0), (30_000, 1_000, 0), (0, 60_000, 0), (100_000, 0, 0), (100_000, 2_000, 0)]
-    {
+    for (idle, dead, wait) in [
+        (0, 0, 0),
+        (0, 0, 60_000),
+        (0, 3_000, 0),
+        (30_000, 1_000, 0),
+        (0, 60_000, 0),
+        (100_000, 0, 0),
+        (100_000, 2_000, 0),
+    ] {
         for from in [0, 1] {
             let mut times: Vec<_> = (0..8)
-                .map(|seed| relay_restart(1000 + seed, from, ms(idle + 1700 * seed), ms(dead), ms(wait)))
+                .map(|seed| {
+                    relay_restart(1000 + seed, from, ms(idle + 1700 * seed), ms(dead), ms(wait))
+                })
                 .collect();
             times.sort();
             println!("idle {idle} dead {dead} wait {wait} from {from}: {times:?}");
@@ -127,11 +142,12 @@ fn roam(seed: u64, link: Link, mover: usize, told: bool) -> Duration {
         heard.len() == back.len()
     });
     let returned = world.now.since(begin);
-    let direct = world.run_until(secs(60), |w| {
-        path(w, 0) == PathKind::Direct && path(w, 1) == PathKind::Direct
-    });
+    let direct = world
+        .run_until(secs(60), |w| path(w, 0) == PathKind::Direct && path(w, 1) == PathKind::Direct);
     let total = begin.since(begin);
-    println!("seed {seed} mover {mover} told {told}: back {returned:?}, direct {direct:?} {total:?}");
+    println!(
+        "seed {seed} mover {mover} told {told}: back {returned:?}, direct {direct:?} {total:?}"
+    );
     returned
 }
 
@@ -183,7 +199,10 @@ fn who_was_revoked_while_away_gives_up_and_goes_quiet() {
         println!("{policy:?}: connect {result:?}");
         if let Ok(pilot_core::node::Reply::Stream(id)) = result {
             let took = world.run_until(secs(100), |w| {
-                w.agents[0].events.iter().any(|e| matches!(e, Event::StreamClosed(i, _) if *i == id))
+                w.agents[0]
+                    .events
+                    .iter()
+                    .any(|e| matches!(e, Event::StreamClosed(i, _) if *i == id))
             });
             println!("{policy:?}: ended after {took:?}: {:?}", world.agents[0].events);
             let unreachable = world.saw(0, Event::StreamClosed(id, StreamEnd::Unreachable));
@@ -196,6 +215,27 @@ fn who_was_revoked_while_away_gives_up_and_goes_quiet() {
     }
 }
 
+/// Somebody who never comes back causes no endless work either.
+#[test]
+fn a_peer_that_is_gone_is_given_up_and_all_is_quiet() {
+    for policy in [PathPolicy::Auto, PathPolicy::Relay, PathPolicy::Direct] {
+        for before in [0, 600] {
+            let mut world = pair_with(1450, Link::CLEAN, policy);
+            world.transfer(0, 1, 7, b"x", secs(20));
+            let (id, _) = open(&mut world);
+            world.run(secs(before));
+            world.kill(1);
+            assert_eq!(world.write(0, id, b"lost"), 4);
+            let took = world.run_until(secs(200), |w| {
+                w.saw(0, Event::StreamClosed(id, StreamEnd::Unreachable))
+            });
+            println!("{policy:?}: given up after {took:?}");
+            world.run(secs(120));
+            quiet(&mut world, 0);
+        }
+    }
+}
+
 /// Agent `n` sends no more than a keepalive each 15 s, and those to the beacon alone.
 fn quiet(world: &mut World, n: usize) {
     let socket = world.agents[n].socket;
@@ -204,7 +244,12 @@ fn quiet(world: &mut World, n: usize) {
     let wire = world.wire.take().unwrap();
     let sent: Vec<_> = wire.iter().filter(|(from, ..)| *from == socket).collect();
     assert!(sent.iter().all(|(_, to, _)| *to == beacon_socket()), "a packet to somebody else");
-    assert!(sent.len() <= 23, "{} packets in 300 s: {:?}", sent.len(), sent.iter().map(|s| (s.2[0], s.2.len())).collect::<Vec<_>>());
+    assert!(
+        sent.len() <= 23,
+        "{} packets in 300 s: {:?}",
+        sent.len(),
+        sent.iter().map(|s| (s.2[0], s.2.len())).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -228,4 +273,109 @@ fn everything_recovers_after_five_minutes_without_the_beacon() {
             assert!(online + took <= secs(40));
         }
     }
+}
+
+/// Streams that a random run has open, by agent.
+type Handles = Vec<Vec<pilot_core::node::StreamId>>;
+
+/// One random operation; what cannot be done now is refused with a typed error.
+fn act(world: &mut World, rng: &mut Rng, open: &mut Handles) {
+    let n = rng.below(3) as usize;
+    let m = (n + 1 + rng.below(2) as usize) % 3;
+    let now = world.now;
+    let pick = |rng: &mut Rng, list: &Vec<_>| match list.len() {
+        0 => None,
+        len => Some(list[rng.below(len as u64) as usize]),
+    };
+    let what = rng.below(100);
+    match what {
+        0..=2 if world.agents[n].up => world.kill(n),
+        3..=12 if !world.agents[n].up => {
+            if rng.below(3) == 0 {
+                let port = world.agents[n].socket.port();
+                world.agents[n].socket.set_port(port + 1);
+            }
+            world.revive(n);
+            world.listen(n, 7);
+            open[n].clear();
+        }
+        13 if world.server_up => world.kill_server(),
+        14..=19 if !world.server_up => world.revive_server(),
+        20..=22 => world.cut_agents(n, m),
+        23..=24 => {
+            let socket = world.agents[n].socket;
+            world.cut.insert((socket, beacon_socket()));
+        }
+        25..=29 => world.cut.clear(),
+        30 if world.agents[n].up => {
+            let port = world.agents[n].socket.port();
+            world.agents[n].socket.set_port(port + 1);
+            let locals = [world.agents[n].socket];
+            world.command(n, Command::NetworkChanged { locals: &locals });
+        }
+        _ if !world.agents[n].up => {}
+        31..=45 => {
+            let Some(to) = world.agents[m].node.address() else { return };
+            let command = Command::Connect { to, port: Port(7) };
+            if let Ok(pilot_core::node::Reply::Stream(id)) =
+                world.agents[n].node.command(now, command)
+            {
+                open[n].push(id);
+            }
+        }
+        46..=55 => open[n].extend(world.agents[n].node.accept(Port(7))),
+        _ => {
+            let Some(id) = pick(rng, &open[n]) else { return };
+            if what >= 95 {
+                world.agents[n].node.release(now, id);
+                open[n].retain(|other| *other != id);
+                return;
+            }
+            let Some(mut stream) = world.agents[n].node.stream(id) else { return };
+            match what {
+                56..=72 => drop(stream.write(now, &pattern(1 + rng.below(20_000) as usize))),
+                73..=86 => drop(stream.read(now, &mut [0; 9000])),
+                87..=91 => drop(stream.finish(now)),
+                _ => stream.reset(now),
+            }
+        }
+    }
+}
+
+#[test]
+fn random_operations_never_panic_and_everything_works_when_healed() {
+    let mut worst = Duration::ZERO;
+    for seed in 0..30 {
+        let link =
+            Link { delay: ms(5 + seed), jitter: ms(10), loss: 10 * (seed % 6), duplicates: 10 };
+        let mut world = World::new(1600 + seed, link, 3);
+        world.register();
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            world.trust(a, b);
+        }
+        for n in 0..3 {
+            world.listen(n, 7);
+        }
+        let mut rng = Rng::new([seed as u8; 32]);
+        let mut open: Handles = vec![Vec::new(); 3];
+        for _ in 0..600 {
+            act(&mut world, &mut rng, &mut open);
+            let span = if rng.below(20) == 0 { rng.below(20_000) } else { rng.below(300) };
+            world.run(ms(span));
+        }
+        world.cut.clear();
+        if !world.server_up {
+            world.revive_server();
+        }
+        for n in 0..3 {
+            if !world.agents[n].up {
+                world.revive(n);
+            }
+            world.listen(n, 9);
+        }
+        for (a, b) in [(0, 1), (0, 2), (1, 2), (2, 0), (1, 0), (2, 1)] {
+            worst = worst.max(world.transfer(a, b, 9, &pattern(20_000), secs(60)));
+        }
+    }
+    println!("healed after {worst:?} at the worst");
 }
