@@ -275,6 +275,27 @@ fn everything_recovers_after_five_minutes_without_the_beacon() {
     }
 }
 
+/// The bytes of a stream that was reset are gone; the tail probe of its frames in flight
+/// (RFC 8985 7.3) finds nothing to repeat.
+#[test]
+fn a_reset_with_bytes_in_flight_and_no_answer_is_harmless() {
+    let mut world = pair_with(1550, Link::CLEAN, PathPolicy::Auto);
+    let (id, _) = open(&mut world);
+    world.run(secs(5));
+    world.cut_agents(0, 1);
+    for n in [0, 1] {
+        let socket = world.agents[n].socket;
+        world.cut.insert((socket, beacon_socket()));
+    }
+    assert_eq!(world.write(0, id, &pattern(5000)), 5000);
+    world.run(ms(1));
+    let now = world.now;
+    world.agents[0].node.stream(id).expect("it exists").reset(now);
+    world.run(secs(20));
+    world.cut.clear();
+    world.transfer(0, 1, 7, b"and on", secs(60));
+}
+
 /// Streams that a random run has open, by agent.
 type Handles = Vec<Vec<pilot_core::node::StreamId>>;
 
