@@ -395,6 +395,12 @@ fn random_operations_never_panic_and_everything_works_when_healed() {
             world.listen(n, 9);
         }
         for (a, b) in [(0, 1), (0, 2), (1, 2), (2, 0), (1, 0), (2, 1)] {
+            if std::env::var("DBG").is_ok() {
+                println!("--- {a}->{b} at {:?}", world.now);
+                println!("{}", world.describe().chars().take(100).collect::<String>());
+                for n in 0..3 { println!("{n} {} link {:?} {:?} {:?}", world.agents[n].socket, world.agents[n].node.link(), world.agents[n].node.streams().map(|s| (s.peer.address.node, s.state, s.is_ours, s.sent)).collect::<Vec<_>>(), world.agents[n].node.peers().map(|p| (p.path, p.endpoint)).collect::<Vec<_>>()); }
+                world.dbg = true;
+            }
             worst = worst.max(world.transfer(a, b, 9, &pattern(20_000), secs(60)));
         }
     }

@@ -502,6 +502,13 @@ impl<'s> Directory<'s> {
         if result { Ok(()) } else { Err(DirectoryError::Full) }
     }
 
+    /// Asks no more for a channel that there is not; one that is up stays.
+    pub fn stop_binding(&mut self, now: Instant, peer: PeerIndex) {
+        self.core.tick(now);
+        self.core.beacon.stop_binding(peer);
+        self.settle();
+    }
+
     /// Wants no relay channel to a peer any more.
     pub fn unbind(&mut self, now: Instant, peer: PeerIndex) {
         self.core.tick(now);

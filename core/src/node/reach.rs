@@ -59,6 +59,32 @@ impl<'s> Node<'s> {
         self.seek_routes(now, peer);
     }
 
+    /// Whether a frame can be sent to the peer now.
+    fn is_reachable(&self, peer: PeerIndex) -> bool {
+        self.tunnel.has_session(peer) && self.link_of(peer).is_some_and(|l| l.active().is_some())
+    }
+
+    /// There is something to send: without a session, or with one that no path is left for, an
+    /// INIT goes out.
+    pub(super) fn reach_unless_reachable(&mut self, now: Instant, peer: PeerIndex) {
+        if !self.is_reachable(peer) {
+            self.reach(now, peer);
+        }
+    }
+
+    /// A path was removed. If it was the last one, the peer may have restarted: it would not
+    /// understand a challenge in the old session, so its streams need an INIT.
+    fn path_removed(&mut self, now: Instant, peer: PeerIndex) {
+        self.choose(now, peer);
+        self.tell_path(now, peer);
+        if self.tunnel.has_session(peer) && !self.is_reachable(peer) {
+            self.transport.session_down(now, peer);
+            if self.transport.open_streams(peer) > 0 {
+                self.reach(now, peer);
+            }
+        }
+    }
+
     /// Asks registry and beacon how the peer can be reached.
     fn seek_routes(&mut self, now: Instant, peer: PeerIndex) {
         if self.config.path_policy != PathPolicy::Direct {
@@ -166,6 +192,10 @@ impl<'s> Node<'s> {
             let size = self.datagram(peer, route);
             self.transport.add_path(now, peer, path, size);
         }
+        if self.tunnel.has_session(peer) {
+            // It may have stood still for want of a path.
+            self.transport.session_up(now, peer);
+        }
         self.choose(now, peer);
         self.schedule(peer);
     }
@@ -220,8 +250,7 @@ impl<'s> Node<'s> {
         };
         if let Some(dead) = link.expire(now) {
             self.transport.remove_path(now, peer, dead);
-            self.choose(now, peer);
-            self.tell_path(now, peer);
+            self.path_removed(now, peer);
         }
         self.keep_alive(now, peer);
         self.schedule(peer);
@@ -324,6 +353,7 @@ impl<'s> Node<'s> {
             TunnelEvent::Unanswered { peer } => self.seek_routes(now, peer),
             TunnelEvent::GaveUp { peer } => {
                 self.transport.peer_unreachable(now, peer);
+                self.directory.stop_binding(now, peer);
                 self.upkeep(now, peer);
             }
             // Counted by the tunnel; the attempt goes on.
@@ -472,8 +502,8 @@ impl<'s> Node<'s> {
                 let path = self.link_mut(peer).and_then(|l| l.remove_channel(channel));
                 if let Some(path) = path {
                     self.transport.remove_path(now, peer, path);
-                    self.choose(now, peer);
-                    self.tell_path(now, peer);
+                    self.path_removed(now, peer);
+                    self.schedule(peer);
                 }
             }
             DirectoryEvent::Trust(event) => match event {

@@ -7,6 +7,7 @@
 //! | asked | Offline, Quota | asked, again after 1 s doubling to 30 s |
 //! | asked | NotPermitted | –, edge |
 //! | – or any | Bound from a trusted peer | up, edge, BoundAck due |
+//! | asked | the owner's attempt to reach the peer has ended | – |
 //! | up | Unbound | –, edge |
 //! | up | new boot id of the beacon | asked again, edge |
 //! | up | `unbind` | leaving: Release due, edge |
@@ -188,6 +189,18 @@ impl<'s> Channels<'s> {
             }
         }
         true
+    }
+
+    /// Asks no more for a channel to `peer` that there is not; one that is up stays.
+    pub(super) fn stop_binding(&mut self, peer: PeerIndex) {
+        if let Some(i) = self.find(peer)
+            && let Some(entry) = &mut self.slots[i].0
+            && entry.leaving.is_none()
+        {
+            entry.wanted &= entry.up.is_some();
+            entry.pending = None;
+            self.tidy(i);
+        }
     }
 
     /// Wants no channel to `peer` any more.

@@ -305,6 +305,12 @@ impl<'s> Beacon<'s> {
         self.channels.bind(peer)
     }
 
+    /// The attempt to reach `peer` has ended: no more asking for a channel that is refused.
+    pub(super) fn stop_binding(&mut self, peer: PeerIndex) {
+        self.look();
+        self.channels.stop_binding(peer);
+    }
+
     pub(super) fn unbind(&mut self, peer: PeerIndex) {
         self.look();
         self.channels.unbind(peer);
