@@ -88,6 +88,9 @@ pub const SUSPECT_NO_SAMPLE: Duration = s(1);
 pub const SUSPECT_INIT: Duration = s(5);
 /// A suspect path that stays silent for this long is removed (a relay channel is not).
 pub const PATH_REMOVE: Duration = s(15);
+/// Keepalive to the beacon while a peer's data goes over its relay, ± 10 %: a beacon that was
+/// restarted has forgotten the channel, and an end that only listens learns of it by nothing else.
+pub const RELAYED_KEEPALIVE: Duration = s(2);
 /// NAT keepalive to the beacon and on the path of peers with open streams; each ± 10 %.
 /// Cloud NATs and security groups forget a UDP flow after 30 s.
 pub const NAT_KEEPALIVE: Duration = s(15);
@@ -116,6 +119,8 @@ pub const CHANNEL_IDLE: Duration = s(300);
 pub const BEACON_REKEY: Duration = s(3600);
 /// A beacon session beyond this age is dead.
 pub const BEACON_REJECT: Duration = s(3900);
+/// Longest mean distance of attempts towards the beacon; each ± 50 %.
+pub const BEACON_BACKOFF_MAX: Duration = s(25);
 /// First back-off of attempts towards the registry; doubles up to [`DIRECTORY_BACKOFF_MAX`].
 pub const DIRECTORY_BACKOFF_MIN: Duration = ms(500);
 /// A registry connection that answers nothing for this long is given up.

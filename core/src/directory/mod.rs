@@ -336,6 +336,10 @@ impl<'s> Directory<'s> {
     pub fn handle_close(&mut self, now: Instant) {
         let core = &mut self.core;
         core.tick(now);
+        if self.link.is_open() {
+            // We did not hang up: the rendezvous may have restarted.
+            core.beacon.keepalive_now();
+        }
         if self.link.handle_close(now, &mut core.rng) {
             core.forget_tunnel();
         }
@@ -456,6 +460,14 @@ impl<'s> Directory<'s> {
         self.settle();
     }
 
+    /// Whether a peer's data goes over the relay now: then a beacon that has forgotten the
+    /// channel is noticed within seconds.
+    pub fn set_relaying(&mut self, now: Instant, relaying: bool) {
+        self.core.tick(now);
+        self.core.beacon.set_relaying(now, relaying);
+        self.settle();
+    }
+
     /// A fresh handshake with the beacon at once: the machine was suspended or its clock
     /// stepped (`wire.md` 8). `unix` is what the wall clock shows now.
     pub fn handle_clock_change(&mut self, now: Instant, unix: UnixTime) {
@@ -489,6 +501,13 @@ impl<'s> Directory<'s> {
         let result = self.core.beacon.bind(peer);
         self.update();
         if result { Ok(()) } else { Err(DirectoryError::Full) }
+    }
+
+    /// Asks no more for a channel that there is not; one that is up stays.
+    pub fn stop_binding(&mut self, now: Instant, peer: PeerIndex) {
+        self.core.tick(now);
+        self.core.beacon.stop_binding(peer);
+        self.settle();
     }
 
     /// Wants no relay channel to a peer any more.

@@ -6,7 +6,7 @@
 use super::Node;
 use super::link::Control;
 use crate::limits::{FRAME_HEADER, RELAY_HEADER, TAG, TRAIN_BYTES_MAX};
-use crate::machine::{Ecn, Path, Transmit};
+use crate::machine::{Ecn, Machine as _, Path, Transmit};
 use crate::path::{PathId, PeerIndex, Route};
 use crate::session::tunnel::To;
 use crate::stream::TrainState;
@@ -51,6 +51,21 @@ const fn prefix(route: Route) -> usize {
 
 impl<'s> Node<'s> {
     pub(super) fn egress(
+        &mut self,
+        now: Instant,
+        out: &mut [u8],
+        max_segments: NonZeroUsize,
+    ) -> Option<Transmit> {
+        let sent = self.egress_once(now, out, max_segments);
+        if sent.is_none() && self.poll_timeout().is_some_and(|timeout| timeout.at <= now) {
+            // Upkeep or a session that ended asked for packets of a kind that had its turn:
+            // after a full drain nothing may be due (contract rule 3).
+            return self.egress_once(now, out, max_segments);
+        }
+        sent
+    }
+
+    fn egress_once(
         &mut self,
         now: Instant,
         out: &mut [u8],

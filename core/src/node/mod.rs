@@ -90,6 +90,8 @@ pub struct Node<'s> {
     wall: WallClock,
     /// Peers whose frames came in the present receive batch.
     batch: ingress::Batch,
+    /// Peers whose data goes over the relay.
+    relayed: usize,
     /// Some link's path kind changed and was not told.
     untold_paths: bool,
     /// Shutting down: the beacon hears of it after the peers, whose goodbyes it may relay.
@@ -176,6 +178,7 @@ impl<'s> Node<'s> {
             aead,
             wall,
             batch: ingress::Batch::default(),
+            relayed: 0,
             untold_paths: false,
             leaving: false,
             now,

@@ -2,7 +2,7 @@
 
 use super::egress::RECORD;
 use super::link::{Control, Link};
-use super::{Node, PathPolicy};
+use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
@@ -57,6 +57,32 @@ impl<'s> Node<'s> {
         let early = early.and_then(|stream| self.transport.syn_for_early(stream));
         self.tunnel.initiate(now, peer, early);
         self.seek_routes(now, peer);
+    }
+
+    /// Whether a frame can be sent to the peer now.
+    fn is_reachable(&self, peer: PeerIndex) -> bool {
+        self.tunnel.has_session(peer) && self.link_of(peer).is_some_and(|l| l.active().is_some())
+    }
+
+    /// There is something to send: without a session, or with one that no path is left for, an
+    /// INIT goes out.
+    pub(super) fn reach_unless_reachable(&mut self, now: Instant, peer: PeerIndex) {
+        if !self.is_reachable(peer) {
+            self.reach(now, peer);
+        }
+    }
+
+    /// A path was removed. If it was the last one, the peer may have restarted: it would not
+    /// understand a challenge in the old session, so its streams need an INIT.
+    fn path_removed(&mut self, now: Instant, peer: PeerIndex) {
+        self.choose(now, peer);
+        self.tell_path(now, peer);
+        if self.tunnel.has_session(peer) && !self.is_reachable(peer) {
+            self.transport.session_down(now, peer);
+            if self.transport.open_streams(peer) > 0 {
+                self.reach(now, peer);
+            }
+        }
     }
 
     /// Asks registry and beacon how the peer can be reached.
@@ -166,6 +192,10 @@ impl<'s> Node<'s> {
             let size = self.datagram(peer, route);
             self.transport.add_path(now, peer, path, size);
         }
+        if self.tunnel.has_session(peer) {
+            // It may have stood still for want of a path.
+            self.transport.session_up(now, peer);
+        }
         self.choose(now, peer);
         self.schedule(peer);
     }
@@ -187,18 +217,29 @@ impl<'s> Node<'s> {
         let transport = &self.transport;
         let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
         self.transport.set_active_path(now, peer, path);
-        self.tell_path(peer);
+        self.tell_path(now, peer);
     }
 
-    fn tell_path(&mut self, peer: PeerIndex) {
+    fn tell_path(&mut self, now: Instant, peer: PeerIndex) {
         let kind = self.path_kind(peer);
         if let Some(link) = self.link_mut(peer)
             && link.told != kind
         {
-            link.told = kind;
+            let before = core::mem::replace(&mut link.told, kind);
             link.untold = true;
             self.untold_paths = true;
+            self.count_relayed(now, before, kind);
         }
+    }
+
+    /// A peer's path changed its kind.
+    fn count_relayed(&mut self, now: Instant, before: PathKind, kind: PathKind) {
+        let relayed = self.relayed + usize::from(kind == PathKind::Relayed)
+            - usize::from(before == PathKind::Relayed);
+        if (relayed > 0) != (self.relayed > 0) {
+            self.directory.set_relaying(now, relayed > 0);
+        }
+        self.relayed = relayed;
     }
 
     /// The peer's own timers: failed challenges, dead paths, keepalives, upgrades.
@@ -209,8 +250,7 @@ impl<'s> Node<'s> {
         };
         if let Some(dead) = link.expire(now) {
             self.transport.remove_path(now, peer, dead);
-            self.choose(now, peer);
-            self.tell_path(peer);
+            self.path_removed(now, peer);
         }
         self.keep_alive(now, peer);
         self.schedule(peer);
@@ -313,6 +353,7 @@ impl<'s> Node<'s> {
             TunnelEvent::Unanswered { peer } => self.seek_routes(now, peer),
             TunnelEvent::GaveUp { peer } => {
                 self.transport.peer_unreachable(now, peer);
+                self.directory.stop_binding(now, peer);
                 self.upkeep(now, peer);
             }
             // Counted by the tunnel; the attempt goes on.
@@ -419,7 +460,7 @@ impl<'s> Node<'s> {
         for path in paths {
             self.transport.remove_path(now, peer, path);
         }
-        self.tell_path(peer);
+        self.tell_path(now, peer);
         self.schedule(peer);
     }
 
@@ -462,8 +503,8 @@ impl<'s> Node<'s> {
                 let path = self.link_mut(peer).and_then(|l| l.remove_channel(channel));
                 if let Some(path) = path {
                     self.transport.remove_path(now, peer, path);
-                    self.choose(now, peer);
-                    self.tell_path(peer);
+                    self.path_removed(now, peer);
+                    self.schedule(peer);
                 }
             }
             DirectoryEvent::Trust(event) => match event {
@@ -502,13 +543,17 @@ impl<'s> Node<'s> {
         let added = self.tunnel.add_peer(peer, keys);
         debug_assert!(added.is_ok(), "the trust table hands out each number once: {added:?}");
         self.transport.add_peer(now, peer, own, keys.address);
-        self.links[peer.index()].0 = Some(Link::new());
+        if let Some(link) = self.links[peer.index()].0.replace(Link::new()) {
+            self.count_relayed(now, link.told, PathKind::None);
+        }
     }
 
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
-        self.links[peer.index()].0 = None;
+        if let Some(link) = self.links[peer.index()].0.take() {
+            self.count_relayed(now, link.told, PathKind::None);
+        }
         self.deadlines.set(peer.index(), None);
     }
 

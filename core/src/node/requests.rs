@@ -131,9 +131,7 @@ impl<'s> Node<'s> {
     fn connect(&mut self, now: Instant, to: Address, port: Port) -> Result<Reply, CommandError> {
         let (peer, network) = self.trusted(to)?;
         let stream = self.transport.connect(now, peer, port, network)?;
-        if !self.tunnel.has_session(peer) {
-            self.reach(now, peer);
-        }
+        self.reach_unless_reachable(now, peer);
         self.upkeep(now, peer);
         Ok(Reply::Stream(stream))
     }
@@ -147,9 +145,7 @@ impl<'s> Node<'s> {
     ) -> Result<(), CommandError> {
         let (peer, network) = self.trusted(to.address)?;
         self.transport.send_datagram(now, peer, to.port, from, network, payload)?;
-        if !self.tunnel.has_session(peer) {
-            self.reach(now, peer);
-        }
+        self.reach_unless_reachable(now, peer);
         Ok(())
     }
 

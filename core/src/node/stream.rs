@@ -69,6 +69,7 @@ impl Stream<'_, '_> {
     pub fn write(&mut self, now: Instant, bytes: &[u8]) -> Result<usize, StreamError> {
         let now = self.node.see(now);
         let result = self.node.transport.write(now, self.id, bytes);
+        self.reach(now);
         result.map_err(|error| self.write_error(error))
     }
 
@@ -76,6 +77,7 @@ impl Stream<'_, '_> {
     pub fn finish(&mut self, now: Instant) -> Result<(), StreamError> {
         let now = self.node.see(now);
         let result = self.node.transport.finish(now, self.id);
+        self.reach(now);
         result.map_err(|error| self.write_error(error))
     }
 
@@ -111,6 +113,15 @@ impl Stream<'_, '_> {
         let node = peer.map_or(Address::UNSPECIFIED.node, |peer| peer.address.node);
         let address = Address::new(info.network, node);
         (SocketAddress { address, port: info.remote_port }, info.local_port)
+    }
+
+    /// What was written may be the first for long: an idle stream outlives its session.
+    fn reach(&mut self, now: Instant) {
+        let info = self.node.transport.stream_info(self.id).filter(|info| info.end.is_none());
+        if let Some(info) = info {
+            self.node.reach_unless_reachable(now, info.peer);
+            self.node.process(now);
+        }
     }
 
     fn write_error(&self, error: WriteError) -> StreamError {

@@ -253,7 +253,7 @@ impl Transport<'_> {
         stream.state = stream.state.after(Step::Ended);
         stream.end = Some(StreamEnd::Aborted);
         (stream.persist_at, stream.reopen_at, stream.linger_at) = (None, None, None);
-        stream.snd.ring.close(&mut self.pool);
+        stream.snd.abandon(&mut self.pool);
         if stream.released {
             stream.rcv.discard(&mut self.pool);
             stream.rcv.ring.close(&mut self.pool);

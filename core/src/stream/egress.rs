@@ -436,7 +436,7 @@ impl Transport<'_> {
             let useful = marks.has(Marks::SYN) && snd.syn == Control::Sent
                 || marks.has(Marks::FIN) && snd.fin == Control::Sent
                 || start < end;
-            if marks.has(Marks::PROBE) || marks.has(Marks::RST) || !useful {
+            if marks.has(Marks::PROBE) || marks.has(Marks::RST) || !useful || snd.abandoned {
                 continue;
             }
             let whole = end.saturating_sub(start) as usize;

@@ -60,6 +60,8 @@ pub(crate) struct SendHalf {
     pub(crate) ack_due: bool,
     /// A reset is due, with this code.
     pub(crate) reset_due: Option<u8>,
+    /// The bytes are gone: nothing but a reset is sent any more.
+    pub(crate) abandoned: bool,
     /// The writer was told to wait.
     pub(crate) writer_waits: bool,
 }
@@ -82,6 +84,7 @@ impl SendHalf {
             probes: 0,
             ack_due: false,
             reset_due: None,
+            abandoned: false,
             writer_waits: false,
         }
     }
@@ -252,6 +255,9 @@ impl SendHalf {
         if self.reset_due.is_some() {
             return Some(bare(Marks::RST));
         }
+        if self.abandoned {
+            return None;
+        }
         if self.syn == Control::Due {
             return Some(Segment { offset: 0, ..bare(Marks::SYN) });
         }
@@ -311,6 +317,13 @@ impl SendHalf {
         }
     }
 
+    /// Gives the bytes back: the stream has ended otherwise than by being acknowledged. Frames
+    /// in flight outlive it, and must not be sent again when they are lost or probed.
+    pub(crate) fn abandon(&mut self, pool: &mut Pool<'_>) {
+        self.abandoned = true;
+        self.ring.close(pool);
+    }
+
     /// Copies the segment's bytes out of the ring.
     pub(crate) fn copy(&mut self, pool: &mut Pool<'_>, segment: &Segment, out: &mut [u8]) {
         let cursor = if segment.repeat { Cursor::Random } else { Cursor::Sequential };
@@ -354,6 +367,22 @@ mod tests {
         assert_eq!(half.offset_of_ack(half.sequence(10)), Some(10), "old, but possible");
         half.on_cumulative(10);
         assert_eq!(half.una, 50);
+    }
+
+    #[test]
+    fn an_abandoned_half_sends_a_reset_and_nothing_else() {
+        let mut pool = pool(8);
+        let mut half = open(7, 1000);
+        half.write(&mut pool, 4, &[1; 100]);
+        let segment = half.next(true, 50).unwrap();
+        half.on_sent(&segment);
+        half.reset_due = Some(3);
+        half.abandon(&mut pool);
+        let reset = half.next(true, 50).unwrap();
+        assert!(reset.marks.has(Marks::RST));
+        half.on_sent(&reset);
+        half.on_lost(segment.offset, segment.len as u32, segment.marks);
+        assert_eq!(half.next(true, 50), None);
     }
 
     #[test]

@@ -7,10 +7,14 @@
 //! | asked | Offline, Quota | asked, again after 1 s doubling to 30 s |
 //! | asked | NotPermitted | –, edge |
 //! | – or any | Bound from a trusted peer | up, edge, BoundAck due |
+//! | asked | the owner's attempt to reach the peer has ended | – |
 //! | up | Unbound | –, edge |
-//! | up | new boot id of the beacon | asked again if we bound it, else –, edge |
+//! | up | new boot id of the beacon | asked again, edge |
 //! | up | `unbind` | leaving: Release due, edge |
 //! | leaving | Unbound, or Release repeated in vain | – |
+//!
+//! After a restart of the beacon both ends ask: it is not known which returns last, and only
+//! the last one's `Bind` finds the other. `Bind` is idempotent.
 //!
 //! Bound: `Limits::channels`; a `bind` or `Bound` beyond is refused and counted.
 
@@ -187,6 +191,18 @@ impl<'s> Channels<'s> {
         true
     }
 
+    /// Asks no more for a channel to `peer` that there is not; one that is up stays.
+    pub(super) fn stop_binding(&mut self, peer: PeerIndex) {
+        if let Some(i) = self.find(peer)
+            && let Some(entry) = &mut self.slots[i].0
+            && entry.leaving.is_none()
+        {
+            entry.wanted &= entry.up.is_some();
+            entry.pending = None;
+            self.tidy(i);
+        }
+    }
+
     /// Wants no channel to `peer` any more.
     pub(super) fn unbind(&mut self, peer: PeerIndex) {
         let Some(i) = self.find(peer) else {
@@ -311,8 +327,9 @@ impl<'s> Channels<'s> {
     /// The beacon restarted and has forgotten all channels.
     pub(super) fn forget_all(&mut self) {
         for i in 0..self.slots.len() {
-            self.take_down(i);
+            let was_up = self.take_down(i).is_some();
             if let Some(entry) = &mut self.slots[i].0 {
+                entry.wanted |= was_up;
                 entry.leaving = None;
                 entry.ack = None;
                 entry.pending = entry.wanted.then(Pending::new);

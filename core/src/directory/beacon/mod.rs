@@ -8,7 +8,7 @@
 //! | trying | STALE | a new INIT with a higher number |
 //! | trying | RESP | greeting: `Hello` on the new session |
 //! | greeting | HelloAck | up |
-//! | up | 15 s ± 10 % | `Keepalive` |
+//! | up | 15 s ± 10 %; 2 s ± 10 % while a peer is only relayed | `Keepalive` |
 //! | greeting, up | a request unanswered at 0, 0.5 and 1.5 s | trying; the old session goes on |
 //! | up | 1 h | trying (rekey); up on the new session after its `Hello` |
 //! | any | new boot id of the beacon | channels are gone; ours are bound again |
@@ -29,7 +29,9 @@ pub use channels::{Channel, ChannelSlot};
 use super::own::Own;
 use crate::addr::Address;
 use crate::crypto::{AeadProvider, TunnelKey, TunnelSecret};
-use crate::limits::{BEACON_REJECT, BEACON_REKEY, BEACON_REPEAT, FRAME_HEADER, NAT_KEEPALIVE, TAG};
+use crate::limits::{
+    BEACON_REJECT, BEACON_REKEY, BEACON_REPEAT, FRAME_HEADER, NAT_KEEPALIVE, RELAYED_KEEPALIVE, TAG,
+};
 use crate::machine::Path;
 use crate::path::{ChannelId, PeerIndex};
 use crate::rng::Rng;
@@ -135,6 +137,8 @@ pub(super) struct Beacon<'s> {
     hello: Option<Pending>,
     keepalive: Option<Pending>,
     keepalive_at: Instant,
+    /// A peer's data goes over the relay: a beacon that forgot the channel is noticed soon.
+    relaying: bool,
     up: bool,
     /// Since when it has not been up.
     down_since: Instant,
@@ -174,6 +178,7 @@ impl<'s> Beacon<'s> {
             hello: None,
             keepalive: None,
             keepalive_at: Instant::NEVER,
+            relaying: false,
             up: false,
             down_since: Instant::START,
             candidates: Candidates::new(),
@@ -286,9 +291,24 @@ impl<'s> Beacon<'s> {
         }
     }
 
+    /// Whether a peer's data goes over the relay now.
+    pub(super) fn set_relaying(&mut self, now: Instant, relaying: bool) {
+        self.relaying = relaying;
+        if relaying {
+            self.keepalive_at = self.keepalive_at.min(now + RELAYED_KEEPALIVE);
+            self.look();
+        }
+    }
+
     pub(super) fn bind(&mut self, peer: PeerIndex) -> bool {
         self.look();
         self.channels.bind(peer)
+    }
+
+    /// The attempt to reach `peer` has ended: no more asking for a channel that is refused.
+    pub(super) fn stop_binding(&mut self, peer: PeerIndex) {
+        self.look();
+        self.channels.stop_binding(peer);
     }
 
     pub(super) fn unbind(&mut self, peer: PeerIndex) {
@@ -514,9 +534,10 @@ impl<'s> Beacon<'s> {
     }
 
     fn schedule_keepalive(&mut self, ctx: &mut Context<'_>) {
-        let tenth = NAT_KEEPALIVE / 10;
+        let span = if self.relaying { RELAYED_KEEPALIVE } else { NAT_KEEPALIVE };
+        let tenth = span / 10;
         let jitter = Duration::from_nanos(ctx.rng.below(2 * tenth.as_nanos() as u64));
-        self.keepalive_at = ctx.now + (NAT_KEEPALIVE - tenth) + jitter;
+        self.keepalive_at = ctx.now + (span - tenth) + jitter;
         if self.report {
             self.keepalive = Some(Pending::new());
         }

@@ -1,0 +1,408 @@
+//! How long it takes until agents talk again after kills, moves and cuts, on virtual time
+//! (`wire.md` 4.9, 5.5, 7, 9).
+
+#[path = "support/pair.rs"]
+mod pair;
+
+use pair::*;
+use pilot_core::addr::Port;
+use pilot_core::node::{Command, Config, Event, PathKind, PathPolicy, StreamEnd};
+use pilot_core::rng::Rng;
+use pilot_core::time::Duration;
+use std::net::SocketAddr;
+
+fn path(world: &World, n: usize) -> PathKind {
+    world.agents[n].node.peers().next().expect("a peer").path
+}
+
+fn pair_with(seed: u64, link: Link, path_policy: PathPolicy) -> World {
+    let mut world = World::new(seed, link, 0);
+    for _ in 0..2 {
+        world.add(Config { limits: test_limits(), path_policy, ..Config::default() });
+    }
+    world.register();
+    world.trust(0, 1);
+    for n in [0, 1] {
+        world.listen(n, 7);
+    }
+    world
+}
+
+fn rtt_200() -> Link {
+    Link { delay: ms(100), ..Link::CLEAN }
+}
+
+/// The rendezvous is killed and restarted and has forgotten every channel; the two agents know
+/// no other way, and have a session.
+fn relay_restart(
+    seed: u64,
+    from: usize,
+    idle: Duration,
+    dead: Duration,
+    wait: Duration,
+) -> Duration {
+    let mut world = pair_with(seed, Link::CLEAN, PathPolicy::Relay);
+    world.transfer(0, 1, 7, b"before", secs(20));
+    world.run(idle);
+    world.kill_server();
+    world.run(dead);
+    world.revive_server();
+    world.run(wait);
+    world.transfer(from, 1 - from, 7, b"after", secs(60))
+}
+
+#[test]
+fn relayed_agents_talk_again_soon_after_the_rendezvous_has_restarted() {
+    let mut failed = false;
+    // (idle before, dead for, wait after)
+    for (idle, dead, wait) in [
+        (0, 0, 0),
+        (0, 0, 60_000),
+        (0, 3_000, 0),
+        (30_000, 1_000, 0),
+        (0, 60_000, 0),
+        (100_000, 0, 0),
+        (100_000, 2_000, 0),
+    ] {
+        for from in [0, 1] {
+            let mut times: Vec<_> = (0..8)
+                .map(|seed| {
+                    relay_restart(1000 + seed, from, ms(idle + 1700 * seed), ms(dead), ms(wait))
+                })
+                .collect();
+            times.sort();
+            println!("idle {idle} dead {dead} wait {wait} from {from}: {times:?}");
+            failed |= times[7] > secs(5);
+        }
+    }
+    assert!(!failed);
+}
+
+#[test]
+fn a_peer_that_restarts_on_another_port_is_found() {
+    for seed in 0..8 {
+        let mut world = pair_with(1100 + seed, rtt_200(), PathPolicy::Auto);
+        world.transfer(0, 1, 7, b"before", secs(20));
+        world.run(ms(500 * seed));
+        world.kill(1);
+        world.run(secs(1));
+        world.agents[1].socket.set_port(5000);
+        world.revive(1);
+        world.listen(1, 7);
+        world.run_until(secs(30), |w| w.agents[1].node.link() == pilot_core::node::Link::Online);
+        let took = world.transfer(0, 1, 7, b"after", secs(30));
+        let id = world.connect(0, 1, 7);
+        let direct = world.run_until(secs(60), |w| path(w, 0) == PathKind::Direct);
+        println!("seed {seed}: {took:?}, direct after another {direct:?}");
+        let endpoint = world.agents[0].node.peers().next().unwrap().endpoint;
+        assert_eq!(endpoint, Some(world.agents[1].socket));
+        assert!(took <= secs(2), "{took:?}");
+        let now = world.now;
+        world.agents[0].node.release(now, id);
+    }
+}
+
+/// An open stream of agents 0 and 1: both handles.
+fn open(world: &mut World) -> (pilot_core::node::StreamId, pilot_core::node::StreamId) {
+    let id = world.connect(0, 1, 7);
+    let mut accepted = None;
+    world.run_until(secs(20), |w| {
+        accepted = accepted.or(w.agents[1].node.accept(Port(7)));
+        accepted.is_some()
+    });
+    (id, accepted.unwrap())
+}
+
+fn roam(seed: u64, link: Link, mover: usize, told: bool) -> Duration {
+    let mut world = pair_with(seed, link, PathPolicy::Auto);
+    let (id, accepted) = open(&mut world);
+    let bytes = pattern(5000);
+    let mut got = Vec::new();
+    assert_eq!(world.write(0, id, &bytes[..1000]), 1000);
+    world.run(secs(10));
+    assert_eq!(path(&world, 0), PathKind::Direct);
+    world.agents[mover].socket = SocketAddr::from(([203, 0, 113, 77], 4000));
+    let locals = [world.agents[mover].socket];
+    if told {
+        world.command(mover, Command::NetworkChanged { locals: &locals });
+    }
+    assert_eq!(world.write(0, id, &bytes[1000..]), 4000);
+    world.run_until(secs(60), |w| {
+        w.read(1, accepted, &mut got);
+        got.len() == bytes.len()
+    });
+    assert!(got == bytes);
+    let begin = world.now;
+    // And back the other way, the mover's new address is direct again.
+    let back = pattern(3000);
+    assert_eq!(world.write(1, accepted, &back), 3000);
+    let mut heard = Vec::new();
+    world.run_until(secs(60), |w| {
+        w.read(0, id, &mut heard);
+        heard.len() == back.len()
+    });
+    let returned = world.now.since(begin);
+    let direct = world
+        .run_until(secs(60), |w| path(w, 0) == PathKind::Direct && path(w, 1) == PathKind::Direct);
+    let total = begin.since(begin);
+    println!(
+        "seed {seed} mover {mover} told {told}: back {returned:?}, direct {direct:?} {total:?}"
+    );
+    returned
+}
+
+#[test]
+fn a_stream_survives_a_change_of_address() {
+    for (seed, told) in [(1200, true), (1201, false)] {
+        for mover in [0, 1] {
+            for link in [Link::CLEAN, rtt_200()] {
+                let took = roam(seed, link, mover, told);
+                assert!(took <= secs(5), "{took:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn simultaneous_open_under_loss() {
+    let mut worst = Duration::ZERO;
+    for seed in 0..50 {
+        let link = Link { delay: ms(20), jitter: ms(20), loss: 100 + 4 * seed, duplicates: 20 };
+        let mut world = pair_with(1300 + seed, link, PathPolicy::Auto);
+        world.run(secs(300));
+        let (a, b) = (world.connect(0, 1, 7), world.connect(1, 0, 7));
+        let took = world.run_until(secs(60), |w| {
+            w.saw(0, Event::StreamOpened(a)) && w.saw(1, Event::StreamOpened(b))
+        });
+        worst = worst.max(took);
+    }
+    println!("both open after {worst:?} at the worst");
+    assert!(worst <= secs(20));
+}
+
+/// The revoked agent did not hear of it: it gives up by itself, says why, and is quiet.
+#[test]
+fn who_was_revoked_while_away_gives_up_and_goes_quiet() {
+    for policy in [PathPolicy::Auto, PathPolicy::Relay, PathPolicy::Direct] {
+        let mut world = pair_with(1400, Link::CLEAN, policy);
+        world.transfer(0, 1, 7, b"x", secs(20));
+        world.kill(0);
+        let a = world.address(0);
+        world.run(secs(2));
+        world.command(1, Command::RevokeTrust { peer: a });
+        world.run(secs(30));
+        world.revive(0);
+        world.run(secs(5));
+        let b = world.address(1);
+        let now = world.now;
+        let result = world.agents[0].node.command(now, Command::Connect { to: b, port: Port(7) });
+        println!("{policy:?}: connect {result:?}");
+        if let Ok(pilot_core::node::Reply::Stream(id)) = result {
+            let took = world.run_until(secs(100), |w| {
+                w.agents[0]
+                    .events
+                    .iter()
+                    .any(|e| matches!(e, Event::StreamClosed(i, _) if *i == id))
+            });
+            println!("{policy:?}: ended after {took:?}: {:?}", world.agents[0].events);
+            let unreachable = world.saw(0, Event::StreamClosed(id, StreamEnd::Unreachable));
+            assert!(unreachable || world.saw(0, Event::StreamClosed(id, StreamEnd::Revoked)));
+            world.run(secs(120).saturating_sub(took));
+        } else {
+            world.run(secs(120));
+        }
+        quiet(&mut world, 0);
+    }
+}
+
+/// Somebody who never comes back causes no endless work either.
+#[test]
+fn a_peer_that_is_gone_is_given_up_and_all_is_quiet() {
+    for policy in [PathPolicy::Auto, PathPolicy::Relay, PathPolicy::Direct] {
+        for before in [0, 600] {
+            let mut world = pair_with(1450, Link::CLEAN, policy);
+            world.transfer(0, 1, 7, b"x", secs(20));
+            let (id, _) = open(&mut world);
+            world.run(secs(before));
+            world.kill(1);
+            assert_eq!(world.write(0, id, b"lost"), 4);
+            let took = world.run_until(secs(200), |w| {
+                w.saw(0, Event::StreamClosed(id, StreamEnd::Unreachable))
+            });
+            println!("{policy:?}: given up after {took:?}");
+            world.run(secs(120));
+            quiet(&mut world, 0);
+        }
+    }
+}
+
+/// Agent `n` sends no more than a keepalive each 15 s, and those to the beacon alone.
+fn quiet(world: &mut World, n: usize) {
+    let socket = world.agents[n].socket;
+    world.wire = Some(Vec::new());
+    world.run(secs(300));
+    let wire = world.wire.take().unwrap();
+    let sent: Vec<_> = wire.iter().filter(|(from, ..)| *from == socket).collect();
+    assert!(sent.iter().all(|(_, to, _)| *to == beacon_socket()), "a packet to somebody else");
+    assert!(
+        sent.len() <= 23,
+        "{} packets in 300 s: {:?}",
+        sent.len(),
+        sent.iter().map(|s| (s.2[0], s.2.len())).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn everything_recovers_after_five_minutes_without_the_beacon() {
+    for policy in [PathPolicy::Auto, PathPolicy::Relay] {
+        for seed in 0..4 {
+            let mut world = pair_with(1500 + seed, Link::CLEAN, policy);
+            world.transfer(0, 1, 7, b"x", secs(20));
+            for n in [0, 1] {
+                let socket = world.agents[n].socket;
+                world.cut.insert((socket, beacon_socket()));
+                world.cut.insert((beacon_socket(), socket));
+            }
+            world.run(secs(300));
+            world.cut.clear();
+            let online = world.run_until(secs(60), |w| {
+                w.agents.iter().all(|a| a.node.link() == pilot_core::node::Link::Online)
+            });
+            let took = world.transfer(0, 1, 7, b"y", secs(60));
+            println!("{policy:?}: online {online:?}, transfer another {took:?}");
+            assert!(online + took <= secs(40));
+        }
+    }
+}
+
+/// The bytes of a stream that was reset are gone; the tail probe of its frames in flight
+/// (RFC 8985 7.3) finds nothing to repeat.
+#[test]
+fn a_reset_with_bytes_in_flight_and_no_answer_is_harmless() {
+    let mut world = pair_with(1550, Link::CLEAN, PathPolicy::Auto);
+    let (id, _) = open(&mut world);
+    world.run(secs(5));
+    world.cut_agents(0, 1);
+    for n in [0, 1] {
+        let socket = world.agents[n].socket;
+        world.cut.insert((socket, beacon_socket()));
+    }
+    assert_eq!(world.write(0, id, &pattern(5000)), 5000);
+    world.run(ms(1));
+    let now = world.now;
+    world.agents[0].node.stream(id).expect("it exists").reset(now);
+    world.run(secs(20));
+    world.cut.clear();
+    world.transfer(0, 1, 7, b"and on", secs(60));
+}
+
+/// Streams that a random run has open, by agent.
+type Handles = Vec<Vec<pilot_core::node::StreamId>>;
+
+/// One random operation; what cannot be done now is refused with a typed error.
+fn act(world: &mut World, rng: &mut Rng, open: &mut Handles) {
+    let n = rng.below(3) as usize;
+    let m = (n + 1 + rng.below(2) as usize) % 3;
+    let now = world.now;
+    let pick = |rng: &mut Rng, list: &Vec<_>| match list.len() {
+        0 => None,
+        len => Some(list[rng.below(len as u64) as usize]),
+    };
+    let what = rng.below(100);
+    match what {
+        0..=2 if world.agents[n].up => world.kill(n),
+        3..=12 if !world.agents[n].up => {
+            if rng.below(3) == 0 {
+                let port = world.agents[n].socket.port();
+                world.agents[n].socket.set_port(port + 1);
+            }
+            world.revive(n);
+            world.listen(n, 7);
+            open[n].clear();
+        }
+        13 if world.server_up => world.kill_server(),
+        14..=19 if !world.server_up => world.revive_server(),
+        20..=22 => world.cut_agents(n, m),
+        23..=24 => {
+            let socket = world.agents[n].socket;
+            world.cut.insert((socket, beacon_socket()));
+        }
+        25..=29 => world.cut.clear(),
+        30 if world.agents[n].up => {
+            let port = world.agents[n].socket.port();
+            world.agents[n].socket.set_port(port + 1);
+            let locals = [world.agents[n].socket];
+            world.command(n, Command::NetworkChanged { locals: &locals });
+        }
+        _ if !world.agents[n].up => {}
+        31..=45 => {
+            let Some(to) = world.agents[m].node.address() else { return };
+            let command = Command::Connect { to, port: Port(7) };
+            if let Ok(pilot_core::node::Reply::Stream(id)) =
+                world.agents[n].node.command(now, command)
+            {
+                open[n].push(id);
+            }
+        }
+        46..=55 => open[n].extend(world.agents[n].node.accept(Port(7))),
+        _ => {
+            let Some(id) = pick(rng, &open[n]) else { return };
+            if what >= 95 {
+                world.agents[n].node.release(now, id);
+                open[n].retain(|other| *other != id);
+                return;
+            }
+            let Some(mut stream) = world.agents[n].node.stream(id) else { return };
+            match what {
+                56..=72 => drop(stream.write(now, &pattern(1 + rng.below(20_000) as usize))),
+                73..=86 => drop(stream.read(now, &mut [0; 9000])),
+                87..=91 => drop(stream.finish(now)),
+                _ => stream.reset(now),
+            }
+        }
+    }
+}
+
+#[test]
+fn random_operations_never_panic_and_everything_works_when_healed() {
+    let mut worst = Duration::ZERO;
+    for seed in 0..30 {
+        let link =
+            Link { delay: ms(5 + seed), jitter: ms(10), loss: 10 * (seed % 6), duplicates: 10 };
+        let mut world = World::new(1600 + seed, link, 3);
+        world.register();
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            world.trust(a, b);
+        }
+        for n in 0..3 {
+            world.listen(n, 7);
+        }
+        let mut rng = Rng::new([seed as u8; 32]);
+        let mut open: Handles = vec![Vec::new(); 3];
+        for _ in 0..600 {
+            act(&mut world, &mut rng, &mut open);
+            let span = if rng.below(20) == 0 { rng.below(20_000) } else { rng.below(300) };
+            world.run(ms(span));
+        }
+        world.cut.clear();
+        if !world.server_up {
+            world.revive_server();
+        }
+        for n in 0..3 {
+            if !world.agents[n].up {
+                world.revive(n);
+            }
+            world.listen(n, 9);
+        }
+        for (a, b) in [(0, 1), (0, 2), (1, 2), (2, 0), (1, 0), (2, 1)] {
+            if std::env::var("DBG").is_ok() {
+                println!("--- {a}->{b} at {:?}", world.now);
+                println!("{}", world.describe().chars().take(100).collect::<String>());
+                for n in 0..3 { println!("{n} {} link {:?} {:?} {:?}", world.agents[n].socket, world.agents[n].node.link(), world.agents[n].node.streams().map(|s| (s.peer.address.node, s.state, s.is_ours, s.sent)).collect::<Vec<_>>(), world.agents[n].node.peers().map(|p| (p.path, p.endpoint)).collect::<Vec<_>>()); }
+                world.dbg = true;
+            }
+            worst = worst.max(world.transfer(a, b, 9, &pattern(20_000), secs(60)));
+        }
+    }
+    println!("healed after {worst:?} at the worst");
+}
