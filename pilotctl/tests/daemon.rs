@@ -1,15 +1,31 @@
 //! Daemons as their users have them: a rendezvous server and agents on loopback, started,
 //! connected, killed and stopped with the real program.
 
-#![allow(clippy::disallowed_methods, reason = "a watchdog reads the clock")]
-
 mod support;
 
+use serde_json::Value;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::*;
+use support::{Home, mutual, request_of, start, wait_for};
+
+/// Two agents that trust each other, and their addresses.
+fn friends() -> (Home, [(Home, String); 2]) {
+    let (server, registry, beacon) = Home::rendezvous();
+    let agent = || {
+        let (home, report) = Home::agent(&registry, &beacon);
+        (home, report["address"].as_str().unwrap().to_owned())
+    };
+    let (a, b) = (agent(), agent());
+    let state = b.0.data(&["trust", "request", &a.1, "--justification", "a\u{1b}[31m \"test\""]);
+    assert_eq!(state["state"], "pending");
+    let request = request_of(&a.0, &b.1);
+    assert_eq!(request["justification"], "a[31m \"test\"", "cleaned");
+    a.0.ok(&["trust", "approve", &b.1]);
+    assert_eq!(mutual(&b.0), a.1);
+    (server, [a, b])
+}
 
 #[test]
 fn an_agent_starts_once_keeps_its_address_and_stops() {

@@ -1,183 +1,255 @@
-//! The walk-through of the README with the real program: a rendezvous server and two agents
-//! find, trust and talk to each other; then each of the three is killed and comes back.
-
-#![allow(clippy::disallowed_methods, reason = "a watchdog reads the clock")]
+//! The README's walk-through with the real program: rendezvous, two daemons, names, trust, a
+//! message, a file; then each of the three is killed in turn and everything still works, with
+//! the same addresses and the same trust.
 
 mod support;
 
-use serde_json::Value;
-use std::path::Path;
-use std::time::Instant;
-use support::*;
+use std::time::Duration;
+use support::{Home, Story, mutual, request_of, write_file};
 
-/// 10 MB, as the issue of a real data set would have it.
 const FILE: usize = 10_000_000;
+/// Bytes of the files after each kill.
+const LATER_FILE: usize = 300_000;
+const TAGS: &str = "cloud=aws,region=us-east-1,role=research";
 
-struct Scene {
+/// Two agents, `research-aws` (a) and `analysis-gcp` (b), and their rendezvous server.
+struct Cast {
     server: Home,
-    research: Home,
-    analysis: Home,
     registry: String,
     beacon: String,
-    relay: bool,
-    begin: Instant,
+    a: Home,
+    b: Home,
+    /// As other commands print them, in network 1.
+    to_a: String,
+    to_b: String,
+    /// `direct` or `relayed`.
+    path: &'static str,
+    story: Story,
 }
 
-impl Scene {
-    fn new(host: &str, relay: bool) -> Scene {
-        let at = format!("{host}:0");
-        let server = Home::new();
-        let report =
-            server.data(&["rendezvous", "start", "--registry-addr", &at, "--beacon-addr", &at]);
-        let text = |name: &str| report[name].as_str().unwrap().to_owned();
-        let (registry, beacon) = (text("registry"), text("beacon"));
-        let agent = || {
-            let home = Home::new();
-            let mut arguments = vec!["daemon", "start", "--registry", &registry];
-            arguments.extend(["--beacon", &beacon, "--listen", &at]);
-            if relay {
-                arguments.extend(["--path", "relay"]);
+/// `host` with a port to be chosen; `path` as `echo` calls it.
+fn walk_through(name: &'static str, at: &str, path: &'static str) {
+    let mut story = Story::begin(name, Duration::from_secs(180));
+    let (server, registry, beacon) = Home::rendezvous_at(at);
+    story.done("a rendezvous server");
+    let (a, b) = (Home::new(), Home::new());
+    for home in [&a, &b] {
+        let mut line = vec!["daemon", "start", "--registry", &registry, "--beacon", &beacon];
+        line.extend(["--listen", at]);
+        if path == "relayed" {
+            line.extend(["--path", "relay"]);
+        }
+        home.ok(&line);
+    }
+    story.done("two daemons");
+    let (to_a, to_b) = name_them(&a, &b);
+    story.done("names, tags, resolve, discover");
+    make_trust(&a, &to_a, &b, &to_b);
+    story.done("trust");
+    let mut cast = Cast { server, registry, beacon, a, b, to_a, to_b, path, story };
+    exchange(&mut cast);
+    for who in ["rendezvous", "a", "b"] {
+        kill_and_restart(&mut cast, who);
+        works_as_before(&cast, who);
+        cast.story.done("everything still works");
+    }
+    if path == "relayed" {
+        // It was restarted since; the files after that are what it has carried.
+        assert!(relayed_bytes(&cast.server) >= 3 * LATER_FILE as u64);
+    }
+}
+
+/// Gives both agents what others find them by; their addresses in network 1.
+fn name_them(a: &Home, b: &Home) -> (String, String) {
+    let address = |home: &Home| {
+        let status = home.data(&["daemon", "status"]);
+        let backbone = status["address"].as_str().unwrap().to_owned();
+        assert!(backbone.starts_with("0:0000."), "{backbone}");
+        backbone.replace("0:0000.", "1:0001.")
+    };
+    let (to_a, to_b) = (address(a), address(b));
+    assert_ne!(to_a, to_b);
+    for home in [a, b] {
+        home.ok(&["join", "1"]);
+    }
+    a.ok(&["set-hostname", "research-aws"]);
+    b.ok(&["set-hostname", "analysis-gcp"]);
+    // Hidden until they say otherwise.
+    assert_eq!(a.run(&["resolve", "analysis-gcp"]).code, 3);
+    for home in [a, b] {
+        home.ok(&["set-visibility", "public"]);
+    }
+    a.ok(&["tags", "set", TAGS]);
+    b.ok(&["tags", "set", "cloud=gcp,role=analysis"]);
+    assert_eq!(a.ok(&["resolve", "analysis-gcp"]), to_b, "alone on its line");
+    let line = format!("{to_a} research-aws [cloud=aws, region=us-east-1, role=research]");
+    assert_eq!(b.ok(&["discover", "--tag", "role=research"]), line);
+    (to_a, to_b)
+}
+
+fn make_trust(a: &Home, to_a: &str, b: &Home, to_b: &str) {
+    assert_eq!(a.run(&["send-message", to_b, "too early"]).code, 4);
+    let why = "Cross-cloud research collaboration";
+    let requested = a.data(&["trust", "request", to_b, "--justification", why]);
+    assert_eq!(requested["state"], "pending");
+    let request = request_of(b, &to_a.replace("1:0001.", "0:0000."));
+    assert_eq!(request["justification"], why);
+    b.ok(&["trust", "approve", to_a]);
+    assert_eq!(mutual(a), to_b.replace("1:0001.", "0:0000."));
+    assert_eq!(mutual(b), to_a.replace("1:0001.", "0:0000."));
+}
+
+/// A message, the large file and an echo.
+fn exchange(cast: &mut Cast) {
+    let Cast { a, b, to_b, .. } = &*cast;
+    a.ok(&["send-message", to_b, "Analyze this dataset"]);
+    assert_eq!(b.inbox(), ["Analyze this dataset"]);
+    b.ok(&["send-message", "research-aws", "With pleasure"]);
+    assert_eq!(a.inbox(), ["With pleasure"]);
+    cast.story.done("messages");
+
+    let before = relayed_bytes(&cast.server);
+    send_file(cast, "dataset.csv", FILE);
+    cast.story.done("a file of 10 MB");
+    let carried = relayed_bytes(&cast.server) - before;
+    let Cast { a, to_b, path, .. } = &*cast;
+    if *path == "relayed" {
+        assert!(carried >= FILE as u64, "the beacon carried {carried} bytes");
+    }
+    let echo = a.ok(&["echo", to_b, "--count", "5", "--bytes", "200000"]);
+    let (other, summary) = match *path {
+        "direct" => ("relayed", format!("{to_b} direct: rtt min")),
+        _ => ("direct", format!("{to_b} relayed: rtt min")),
+    };
+    assert!(echo.contains(&summary) && !echo.contains(other), "{echo}");
+    if *path == "direct" {
+        assert!(relayed_bytes(&cast.server) < FILE as u64 / 10, "the file went straight");
+    }
+    cast.story.done("echo");
+}
+
+fn relayed_bytes(server: &Home) -> u64 {
+    server.data(&["rendezvous", "status"])["counters"]["relayed_bytes"].as_u64().unwrap()
+}
+
+/// Sends a file of `len` bytes from a to b; b has the same bytes under the same hash.
+#[track_caller]
+fn send_file(cast: &Cast, name: &str, len: usize) {
+    let Cast { a, b, to_b, path, .. } = cast;
+    let file = a.beside(name);
+    write_file(&file, len, len as u64);
+    let count = b.received().len();
+    let sent = a.data(&["send-file", to_b, file.to_str().unwrap()]);
+    assert_eq!((&sent["bytes"], &sent["path"]), (&len.into(), &(*path).into()), "{sent}");
+    let files = b.received();
+    assert_eq!(files.len(), count + 1);
+    let received = files.last().unwrap();
+    assert_eq!((&received["name"], &received["bytes"]), (&name.into(), &len.into()));
+    assert_eq!(received["sha256"], sent["sha256"]);
+    assert_eq!(sent["sha256"].as_str().unwrap().len(), 64, "{sent}");
+    let there = std::fs::read(received["path"].as_str().unwrap()).unwrap();
+    assert!(there == std::fs::read(&file).unwrap(), "{name} differs");
+    assert!(b.ok(&["received"]).contains(name));
+}
+
+fn kill_and_restart(cast: &mut Cast, who: &str) {
+    match who {
+        "rendezvous" => {
+            cast.server.kill("rendezvous");
+            let (registry, beacon) = (&cast.registry, &cast.beacon);
+            let line = ["--registry-addr", registry, "--beacon-addr", beacon];
+            cast.server.ok(&[&["rendezvous", "start"][..], &line].concat());
+        }
+        who => {
+            let home = if who == "a" { &cast.a } else { &cast.b };
+            home.kill("daemon");
+            // Bare: the settings are those of the last time.
+            let report = home.data(&["daemon", "start"]);
+            assert_eq!(report["first_contact"], false);
+        }
+    }
+    cast.story.done(&format!("{who} killed and restarted"));
+}
+
+/// Both directions, the same addresses, the same trust, a file, the path expected.
+fn works_as_before(cast: &Cast, killed: &str) {
+    let Cast { a, b, to_a, to_b, path, .. } = cast;
+    // The first thing after the restart, in both directions.
+    let texts = [format!("to b after {killed}"), format!("to a after {killed}")];
+    a.ok(&["send-message", to_b, &texts[0]]);
+    assert_eq!(b.inbox().last(), Some(&texts[0]));
+    b.ok(&["send-message", to_a, &texts[1]]);
+    assert_eq!(a.inbox().last(), Some(&texts[1]));
+    send_file(cast, &format!("after-{killed}.csv"), LATER_FILE);
+    for (home, address, other) in [(a, to_a, to_b), (b, to_b, to_a)] {
+        let info = home.data(&["info"]);
+        assert_eq!((&info["address"], &info["network"]), (&address.as_str().into(), &1.into()));
+        assert_eq!(mutual(home), other.replace("1:0001.", "0:0000."));
+    }
+    assert_eq!(a.ok(&["resolve", "analysis-gcp"]), *to_b);
+    let line = format!("{to_a} research-aws [cloud=aws, region=us-east-1, role=research]");
+    assert_eq!(b.ok(&["discover", "--tag", "role=research"]), line);
+    let echo = b.data(&["echo", to_a, "--count", "2"]);
+    assert_eq!(echo["path"], *path);
+}
+
+#[test]
+fn ipv4() {
+    walk_through("ipv4", "127.0.0.1:0", "direct");
+}
+
+#[test]
+fn ipv6() {
+    walk_through("ipv6", "[::1]:0", "direct");
+}
+
+#[test]
+fn relay() {
+    walk_through("relay", "127.0.0.1:0", "relayed");
+}
+
+/// What an agent may learn of others without trust is nothing, and its own daemon says so.
+#[test]
+fn a_third_agent_gets_exit_code_4_whoever_it_asks_for() {
+    let mut story = Story::begin("third", Duration::from_secs(60));
+    let (server, registry, beacon) = Home::rendezvous();
+    let agents = [(); 3].map(|()| Home::agent(&registry, &beacon));
+    let address = |i: usize| agents[i].1["address"].as_str().unwrap().to_owned();
+    let [(public, _), (private, _), (third, _)] = &agents;
+    public.ok(&["set-visibility", "public"]);
+    // The two trust each other: what the third lacks is its own grant.
+    public.ok(&["trust", "request", &address(1)]);
+    request_of(private, &address(0));
+    private.ok(&["trust", "approve", &address(0)]);
+    mutual(public);
+    public.ok(&["send-message", &address(1), "between us"]);
+    story.done("two that trust each other, and a third");
+    let file = third.beside("file");
+    write_file(&file, 1000, 1);
+    let ask = |server: &str| {
+        let mut answers = Vec::new();
+        for to in [address(0), address(1), "0:0000.0000.7777".to_owned()] {
+            for line in [
+                &["send-message", &to, "hi"][..],
+                &["send-file", &to, file.to_str().unwrap()],
+                &["echo", &to],
+            ] {
+                let run = third.run(&[line, &["--json"]].concat());
+                assert_eq!(run.code, 4, "{server}: {line:?}: {}{}", run.out, run.err);
+                // Nothing in the answer but the address says which one it is.
+                answers.push(run.out.replace(&to, "ADDR"));
             }
-            home.ok(&arguments);
-            home
-        };
-        let (research, analysis) = (agent(), agent());
-        Scene { server, research, analysis, registry, beacon, relay, begin: Instant::now() }
-    }
-
-    fn say(&self, what: &str) {
-        println!("{:>8.2?} {what}", self.begin.elapsed());
-    }
-
-    /// Register, name, find, trust.
-    fn introduce(&self) -> (String, String) {
-        let introduce = |home: &Home, name: &str, tags: &str| {
-            home.ok(&["join", "1"]);
-            home.ok(&["set-hostname", name]);
-            home.ok(&["set-visibility", "public"]);
-            home.ok(&["tags", "set", tags]);
-            home.data(&["info"])["address"].as_str().unwrap().to_owned()
-        };
-        let tags = "cloud=aws,region=us-east-1,role=research";
-        let first = introduce(&self.research, "research-aws", tags);
-        let second = introduce(&self.analysis, "analysis-gcp", "cloud=gcp,role=analysis");
-        assert_eq!(self.research.ok(&["resolve", "analysis-gcp"]), second);
-        assert_eq!(
-            self.analysis.ok(&["discover", "--tag", "role=research"]),
-            format!("{first} research-aws [cloud=aws, region=us-east-1, role=research]")
-        );
-        let why = "Cross-cloud research collaboration";
-        self.research.ok(&["trust", "request", &second, "--justification", why]);
-        wait_for("the request arrives", || self.analysis.ok(&["trust", "pending"]).contains(why));
-        self.analysis.ok(&["trust", "approve", &first]);
-        wait_for("trust is mutual", || {
-            let list = self.research.data(&["trust", "list"]);
-            list["peers"].as_array().unwrap().iter().any(|p| p["mutual"] == true)
-        });
-        self.say("trust is mutual");
-        (first, second)
-    }
-
-    /// A message, a file and an echo in both directions.
-    fn talk(&self, first: &str, second: &str, round: &str) {
-        for (from, to, at) in
-            [(&self.research, &self.analysis, second), (&self.analysis, &self.research, first)]
-        {
-            let text = format!("Analyze this dataset, {round}");
-            from.ok(&["send-message", at, &text]);
-            assert!(to.ok(&["inbox"]).contains(&text), "{round}");
+            assert_eq!(third.run(&["connect", &to, "1"]).code, 4);
         }
-        self.say(&format!("{round}: messages"));
-        let file = self.research.path.with_file_name("dataset.csv");
-        std::fs::write(&file, dataset(round)).unwrap();
-        let sent = self.research.data(&["send-file", second, file.to_str().unwrap()]);
-        let received = self.analysis.data(&["received"]);
-        let received = received["files"].as_array().unwrap();
-        let same = |f: &&Value| f["sha256"] == sent["sha256"];
-        let found = received.iter().find(same).expect("the file is in the list");
-        let path = Path::new(found["path"].as_str().unwrap());
-        assert!(std::fs::read(path).unwrap() == dataset(round), "{round}: equal bytes");
-        let echo = self.research.ok(&["echo", second]);
-        let way = if self.relay { "relayed" } else { "direct" };
-        assert!(echo.contains(way), "{round}: {echo}");
-        self.say(&format!("{round}: file and echo, {way}"));
-    }
-
-    fn restart_server(&self) {
-        self.server.kill("rendezvous");
-        self.server.ok(&[
-            "rendezvous",
-            "start",
-            "--registry-addr",
-            &self.registry,
-            "--beacon-addr",
-            &self.beacon,
-        ]);
-        for home in [&self.research, &self.analysis] {
-            wait_for("the agent is online again", || {
-                home.data(&["daemon", "status"])["online"] == true
-            });
-        }
-    }
-}
-
-fn dataset(round: &str) -> Vec<u8> {
-    let line = format!("{round},1,2,3,4,5\n");
-    line.bytes().cycle().take(FILE).collect()
-}
-
-fn walk_through(host: &str, relay: bool) {
-    let scene = Scene::new(host, relay);
-    scene.say("started");
-    let (first, second) = scene.introduce();
-    scene.talk(&first, &second, "fresh");
-    if relay {
-        let status = scene.server.data(&["rendezvous", "status"]);
-        let relayed = status["counters"]["relayed_bytes"].as_u64().unwrap();
-        assert!(relayed >= FILE as u64, "{relayed} bytes were relayed");
-    }
-    scene.restart_server();
-    scene.say("the server was killed and is back");
-    scene.talk(&first, &second, "after the server's death");
-    for (home, name) in [(&scene.research, "research"), (&scene.analysis, "analysis")] {
-        home.kill("daemon");
-        home.ok(&["daemon", "start"]);
-        scene.say(&format!("{name} was killed and is back"));
-        scene.talk(&first, &second, &format!("after the death of {name}"));
-    }
-    for (home, address) in [(&scene.research, &first), (&scene.analysis, &second)] {
-        assert_eq!(home.data(&["info"])["address"].as_str(), Some(address.as_str()));
-        let trusted = home.data(&["trust", "list"])["peers"].clone();
-        assert_eq!(trusted.as_array().unwrap().len(), 1);
-    }
-}
-
-#[test]
-fn over_ipv4() {
-    walk_through("127.0.0.1", false);
-}
-
-#[test]
-fn over_ipv6() {
-    walk_through("[::1]", false);
-}
-
-#[test]
-fn over_the_relay() {
-    walk_through("127.0.0.1", true);
-}
-
-#[test]
-fn an_untrusted_third_agent_is_refused_by_its_own_daemon() {
-    let scene = Scene::new("127.0.0.1", false);
-    let (first, _) = scene.introduce();
-    scene.analysis.ok(&["set-visibility", "private"]);
-    let stranger = Home::new();
-    stranger.ok(&start(&scene.registry, &scene.beacon));
-    stranger.ok(&["join", "1"]);
-    let private = scene.analysis.data(&["info"])["address"].as_str().unwrap().to_owned();
-    for at in [first.as_str(), private.as_str(), "1:0001.0000.9999"] {
-        let (code, error) = stranger.error(&["send-message", at, "hello"]);
-        assert_eq!((code, error.as_str()), (4, "not_trusted"), "{at}");
-    }
+        assert_eq!(answers[..3], answers[3..6]);
+        assert_eq!(answers[..3], answers[6..]);
+        answers
+    };
+    let online = ask("with a server");
+    // Decided without the network.
+    server.kill("rendezvous");
+    assert_eq!(ask("without"), online);
+    assert_eq!(private.inbox(), ["between us"]);
+    assert!(public.inbox().is_empty() && public.received().is_empty());
+    story.done("refused by its own daemon");
 }
