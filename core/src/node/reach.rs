@@ -191,6 +191,8 @@ impl<'s> Node<'s> {
         if !known || replaced.is_some() {
             let size = self.datagram(peer, route);
             self.transport.add_path(now, peer, path, size);
+        } else {
+            self.transport.path_proven(now, peer, path);
         }
         if self.tunnel.has_session(peer) {
             // It may have stood still for want of a path.
