@@ -55,7 +55,7 @@ fn relay_restart(
 fn relayed_agents_talk_again_soon_after_the_rendezvous_has_restarted() {
     // Milliseconds: idle before, dead for, waited after.
     for (idle, dead, wait) in [
-        (0, 0, 0),
+        (0_u64, 0_u64, 0_u64),
         (0, 0, 60_000),
         (0, 3_000, 0),
         (30_000, 1_000, 0),
@@ -64,9 +64,10 @@ fn relayed_agents_talk_again_soon_after_the_rendezvous_has_restarted() {
         (100_000, 2_000, 0),
     ] {
         for from in [0, 1] {
-            let run =
-                |seed| relay_restart(1000 + seed, from, ms(idle + 1700 * seed), ms(dead), ms(wait));
-            let worst = (0..8).map(run).max().expect("eight runs");
+            let run = |seed: u64| {
+                relay_restart(1000 + seed, from, ms(idle + 1700 * seed), ms(dead), ms(wait))
+            };
+            let worst = (0_u64..8).map(run).max().expect("eight runs");
             println!("idle {idle} dead {dead} wait {wait} from {from}: {worst:?} at the worst");
             assert!(worst <= secs(5), "{worst:?}");
         }
