@@ -119,8 +119,6 @@ pub const CHANNEL_IDLE: Duration = s(300);
 pub const BEACON_REKEY: Duration = s(3600);
 /// A beacon session beyond this age is dead.
 pub const BEACON_REJECT: Duration = s(3900);
-/// Longest mean distance of attempts towards the beacon; each ± 50 %.
-pub const BEACON_BACKOFF_MAX: Duration = s(25);
 /// First back-off of attempts towards the registry; doubles up to [`DIRECTORY_BACKOFF_MAX`].
 pub const DIRECTORY_BACKOFF_MIN: Duration = ms(500);
 /// A registry connection that answers nothing for this long is given up.
