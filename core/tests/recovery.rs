@@ -53,10 +53,9 @@ fn relay_restart(
 
 #[test]
 fn relayed_agents_talk_again_soon_after_the_rendezvous_has_restarted() {
-    let mut failed = false;
-    // (idle before, dead for, wait after)
+    // Milliseconds: idle before, dead for, waited after.
     for (idle, dead, wait) in [
-        (0, 0, 0),
+        (0_u64, 0_u64, 0_u64),
         (0, 0, 60_000),
         (0, 3_000, 0),
         (30_000, 1_000, 0),
@@ -65,17 +64,14 @@ fn relayed_agents_talk_again_soon_after_the_rendezvous_has_restarted() {
         (100_000, 2_000, 0),
     ] {
         for from in [0, 1] {
-            let mut times: Vec<_> = (0..8)
-                .map(|seed| {
-                    relay_restart(1000 + seed, from, ms(idle + 1700 * seed), ms(dead), ms(wait))
-                })
-                .collect();
-            times.sort();
-            println!("idle {idle} dead {dead} wait {wait} from {from}: {times:?}");
-            failed |= times[7] > secs(5);
+            let run = |seed: u64| {
+                relay_restart(1000 + seed, from, ms(idle + 1700 * seed), ms(dead), ms(wait))
+            };
+            let worst = (0_u64..8).map(run).max().expect("eight runs");
+            println!("idle {idle} dead {dead} wait {wait} from {from}: {worst:?} at the worst");
+            assert!(worst <= secs(5), "{worst:?}");
         }
     }
-    assert!(!failed);
 }
 
 #[test]
@@ -127,7 +123,7 @@ fn roam(seed: u64, link: Link, mover: usize, told: bool) -> Duration {
         world.command(mover, Command::NetworkChanged { locals: &locals });
     }
     assert_eq!(world.write(0, id, &bytes[1000..]), 4000);
-    world.run_until(secs(60), |w| {
+    let there = world.run_until(secs(60), |w| {
         w.read(1, accepted, &mut got);
         got.len() == bytes.len()
     });
@@ -144,11 +140,10 @@ fn roam(seed: u64, link: Link, mover: usize, told: bool) -> Duration {
     let returned = world.now.since(begin);
     let direct = world
         .run_until(secs(60), |w| path(w, 0) == PathKind::Direct && path(w, 1) == PathKind::Direct);
-    let total = begin.since(begin);
     println!(
-        "seed {seed} mover {mover} told {told}: back {returned:?}, direct {direct:?} {total:?}"
+        "seed {seed} mover {mover} told {told}: there {there:?}, back {returned:?}, direct {direct:?}"
     );
-    returned
+    there.max(returned)
 }
 
 #[test]
@@ -395,14 +390,8 @@ fn random_operations_never_panic_and_everything_works_when_healed() {
             world.listen(n, 9);
         }
         for (a, b) in [(0, 1), (0, 2), (1, 2), (2, 0), (1, 0), (2, 1)] {
-            if std::env::var("DBG").is_ok() {
-                println!("--- {a}->{b} at {:?}", world.now);
-                println!("{}", world.describe().chars().take(100).collect::<String>());
-                for n in 0..3 { println!("{n} {} link {:?} {:?} {:?}", world.agents[n].socket, world.agents[n].node.link(), world.agents[n].node.streams().map(|s| (s.peer.address.node, s.state, s.is_ours, s.sent)).collect::<Vec<_>>(), world.agents[n].node.peers().map(|p| (p.path, p.endpoint)).collect::<Vec<_>>()); }
-                world.dbg = true;
-            }
             worst = worst.max(world.transfer(a, b, 9, &pattern(20_000), secs(60)));
         }
     }
-    println!("healed after {worst:?} at the worst");
+    println!("healed, a transfer took {worst:?} at the worst");
 }

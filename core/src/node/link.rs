@@ -92,6 +92,8 @@ pub(super) struct Link {
     pub(super) roam_at: Option<Instant>,
     /// The earliest next INIT that a suspect path causes.
     pub(super) init_at: Option<Instant>,
+    /// An INIT that waits for `init_at`.
+    pub(super) init_due: Option<Instant>,
     /// Upkeep while streams are open.
     pub(super) upkeep: Upkeep,
     /// The kind of path that the owner was told of.
@@ -131,6 +133,12 @@ impl Link {
 
     pub(super) fn active_route(&self) -> Option<Route> {
         self.route(self.active?)
+    }
+
+    /// Whether the path for data is suspect: there is no better one then.
+    pub(super) fn is_suspect(&self) -> bool {
+        let path = self.active.and_then(|path| self.paths[usize::from(path.0)]);
+        path.is_some_and(|path| path.suspect_since.is_some())
     }
 
     pub(super) fn is_direct(&self) -> bool {
@@ -195,6 +203,7 @@ impl Link {
         self.answers.clear();
         self.sessions.clear();
         self.record_due = None;
+        self.init_due = None;
         self.upkeep = Upkeep::default();
     }
 
@@ -287,7 +296,7 @@ impl Link {
         let dead = dead.filter_map(|(_, p)| p.suspect_since.map(|since| since + PATH_REMOVE));
         let upkeep = &self.upkeep;
         let own = [upkeep.keep_at, upkeep.relay_keep_at, upkeep.upgrade.map(|u| u.0)];
-        let own = own.into_iter().flatten().chain(self.record_due);
+        let own = own.into_iter().flatten().chain(self.record_due).chain(self.init_due);
         challenges.chain(answers).chain(dead).chain(own).min()
     }
 }

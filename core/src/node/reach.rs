@@ -65,10 +65,15 @@ impl<'s> Node<'s> {
     }
 
     /// There is something to send: without a session, or with one that no path is left for, an
-    /// INIT goes out.
+    /// INIT goes out; with one whose path is suspect too, as the suspicion was told but once.
     pub(super) fn reach_unless_reachable(&mut self, now: Instant, peer: PeerIndex) {
         if !self.is_reachable(peer) {
-            self.reach(now, peer);
+            if !self.tunnel.is_attempting(peer) {
+                self.reach(now, peer);
+            }
+        } else if self.link_of(peer).is_some_and(Link::is_suspect) {
+            self.suspect_init(now, peer);
+            self.schedule(peer);
         }
     }
 
@@ -191,6 +196,8 @@ impl<'s> Node<'s> {
         if !known || replaced.is_some() {
             let size = self.datagram(peer, route);
             self.transport.add_path(now, peer, path, size);
+        } else {
+            self.transport.path_proven(now, peer, path);
         }
         if self.tunnel.has_session(peer) {
             // It may have stood still for want of a path.
@@ -251,6 +258,11 @@ impl<'s> Node<'s> {
         if let Some(dead) = link.expire(now) {
             self.transport.remove_path(now, peer, dead);
             self.path_removed(now, peer);
+        }
+        if self.link_mut(peer).is_some_and(|l| l.init_due.take_if(|at| *at <= now).is_some())
+            && self.link_of(peer).is_some_and(Link::is_suspect)
+        {
+            self.suspect_init(now, peer);
         }
         self.keep_alive(now, peer);
         self.schedule(peer);
@@ -444,10 +456,13 @@ impl<'s> Node<'s> {
         }
     }
 
-    /// An INIT at once by all routes, at most one per 5 s: the peer may have restarted.
+    /// An INIT at once by all routes, at most one per 5 s: the peer may have restarted. A
+    /// suspicion is told once, so an INIT that comes too early is put off, not left out.
     fn suspect_init(&mut self, now: Instant, peer: PeerIndex) {
         let Some(link) = self.link_mut(peer) else { return };
-        if link.init_at.is_none_or(|at| at <= now) {
+        let early = link.init_at.filter(|at| *at > now);
+        link.init_due = early;
+        if early.is_none() {
             link.init_at = Some(now + SUSPECT_INIT);
             self.reach(now, peer);
         }

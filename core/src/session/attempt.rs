@@ -8,10 +8,11 @@
 //! | 90 s | given up |
 //!
 //! Towards the beacon there is no giving up: after 90 s the distance doubles up to 30 s,
-//! ± 50 %: whoever was cut off is back 45 s after the cut at the latest.
+//! − 50 % + 25 %: whoever was cut off is back 40 s after the cut at the latest.
 
 use crate::limits::{
-    DIRECTORY_BACKOFF_MAX, INIT_GIVE_UP, INIT_RENEW, INIT_RENEW_JITTER, INIT_RENEW_LATER, INIT_REPEAT,
+    DIRECTORY_BACKOFF_MAX, INIT_GIVE_UP, INIT_RENEW, INIT_RENEW_JITTER, INIT_RENEW_LATER,
+    INIT_REPEAT,
 };
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
@@ -93,7 +94,7 @@ impl Schedule {
         if self.endless && now.since(self.began) >= INIT_GIVE_UP {
             self.back_off = (2 * self.back_off).min(DIRECTORY_BACKOFF_MAX);
             let half = self.back_off / 2;
-            return half + Duration::from_nanos(rng.below(2 * half.as_nanos() as u64));
+            return half + Duration::from_nanos(rng.below((half * 3 / 2).as_nanos() as u64));
         }
         INIT_RENEW_LATER + Duration::from_nanos(rng.below(INIT_RENEW_JITTER.as_nanos() as u64))
     }
@@ -159,7 +160,7 @@ mod tests {
         assert!(log.iter().all(|e| e.1 != Action::GiveUp));
         for pair in log.windows(2).filter(|pair| pair[0].0 > 300.0) {
             let gap = pair[1].0 - pair[0].0;
-            assert!((15.0..=45.0).contains(&gap), "{gap}");
+            assert!((15.0..=37.5).contains(&gap), "{gap}");
         }
         assert!(log.last().unwrap().0 > 3500.0);
     }

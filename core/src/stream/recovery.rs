@@ -488,6 +488,15 @@ impl PathState {
         self.unanswered = (self.flight > 0).then_some(now);
     }
 
+    /// A round trip that was not ours to see succeeded on this path: if it is suspect, it is so
+    /// no more, and can become so again.
+    pub(crate) fn on_proven(&mut self, now: Instant) {
+        if core::mem::take(&mut self.suspect) {
+            self.rtt.clear_backoff();
+            self.restart_timers(now);
+        }
+    }
+
     /// Marks what is in flight as queued again; it is neither in flight nor lost any more.
     /// `each` is told every content once.
     pub(crate) fn requeue_all(

@@ -275,6 +275,16 @@ impl<'s> Transport<'s> {
         self.touch(peer);
     }
 
+    /// A challenge or handshake was answered on `path`: a suspicion is over, and the next
+    /// unanswered frame raises it again.
+    pub fn path_proven(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
+        let now = self.see(now);
+        if let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) {
+            state.on_proven(now);
+            self.touch(peer);
+        }
+    }
+
     /// New frames go over this path. What is in flight on others stays theirs: nothing is
     /// marked lost.
     pub fn set_active_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {

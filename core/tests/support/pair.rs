@@ -85,7 +85,6 @@ pub struct World {
     pub agents: Vec<Agent>,
     pub server: Rendezvous,
     pub server_up: bool,
-    pub dbg: bool,
     server_disk: BTreeMap<(u8, Vec<u8>), Change>,
     server_starts: u8,
     /// Pairs of hosts that cannot reach each other by UDP.
@@ -124,7 +123,6 @@ impl World {
             agents: Vec::new(),
             server: make_server(1, now, UNIX),
             server_up: true,
-            dbg: false,
             server_disk: BTreeMap::new(),
             server_starts: 1,
             cut: BTreeSet::new(),
@@ -266,7 +264,6 @@ impl World {
         if let Some(wire) = &mut self.wire {
             wire.push((from, to, bytes.clone()));
         }
-        if self.dbg { println!("{:?} {from} -> {to} {:02x?} {} idx {:02x?}", self.now, &bytes[0], bytes.len(), &bytes[..8.min(bytes.len())]); }
         if self.cut.contains(&(from, to)) {
             return;
         }
