@@ -92,6 +92,8 @@ pub(super) struct Link {
     pub(super) roam_at: Option<Instant>,
     /// The earliest next INIT that a suspect path causes.
     pub(super) init_at: Option<Instant>,
+    /// A path became suspect before that: the INIT goes out then.
+    pub(super) init_due: bool,
     /// Upkeep while streams are open.
     pub(super) upkeep: Upkeep,
     /// The kind of path that the owner was told of.
@@ -195,6 +197,7 @@ impl Link {
         self.answers.clear();
         self.sessions.clear();
         self.record_due = None;
+        self.init_due = false;
         self.upkeep = Upkeep::default();
     }
 
@@ -286,7 +289,8 @@ impl Link {
         let dead = dead.filter_map(|(_, p)| p.suspect_since.map(|since| since + PATH_REMOVE));
         let upkeep = &self.upkeep;
         let own = [upkeep.keep_at, upkeep.relay_keep_at, upkeep.upgrade.map(|u| u.0)];
-        let own = own.into_iter().flatten().chain(self.record_due);
+        let init = self.init_at.filter(|_| self.init_due);
+        let own = own.into_iter().flatten().chain(self.record_due).chain(init);
         challenges.chain(answers).chain(dead).chain(own).min()
     }
 }

@@ -212,6 +212,10 @@ impl<'s> Node<'s> {
             self.choose(now, peer);
             self.tell_path(peer);
         }
+        let Some(link) = self.link_mut(peer) else { return };
+        if link.init_due && link.init_at.is_none_or(|at| at <= now) {
+            self.suspect_init(now, peer);
+        }
         self.keep_alive(now, peer);
         self.schedule(peer);
     }
@@ -324,6 +328,7 @@ impl<'s> Node<'s> {
         let peer = up.peer;
         if let Some(link) = self.link_mut(peer) {
             link.max_datagram = up.max_datagram;
+            link.init_due = false;
         }
         if up.restarted {
             self.transport.peer_restarted(now, peer);
@@ -350,6 +355,8 @@ impl<'s> Node<'s> {
             TransportEvent::PathAlive(peer, path) => {
                 if let Some(link) = self.link_mut(peer) {
                     link.set_suspect(path, None);
+                    // The session is alive at the other end.
+                    link.init_due = false;
                 }
                 self.choose(now, peer);
                 self.schedule(peer);
@@ -403,13 +410,17 @@ impl<'s> Node<'s> {
         }
     }
 
-    /// An INIT at once by all routes, at most one per 5 s: the peer may have restarted.
+    /// An INIT by all routes: at once, but at most one per 5 s. The peer may have restarted, and
+    /// may do so again within the 5 s: the INIT of the second time is then late, never forgotten
+    /// (a path becomes suspect once, nothing else would ask for it).
     fn suspect_init(&mut self, now: Instant, peer: PeerIndex) {
         let Some(link) = self.link_mut(peer) else { return };
-        if link.init_at.is_none_or(|at| at <= now) {
+        link.init_due = link.init_at.is_some_and(|at| now < at);
+        if !link.init_due {
             link.init_at = Some(now + SUSPECT_INIT);
             self.reach(now, peer);
         }
+        self.schedule(peer);
     }
 
     fn forget_paths(&mut self, now: Instant, peer: PeerIndex) {
