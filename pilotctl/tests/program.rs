@@ -1,6 +1,8 @@
 //! The program as its users have it: exit codes, envelopes, processes that start and stop. No
 //! test here needs an agent on a network.
 
+#![allow(clippy::disallowed_methods, reason = "tests of real processes live by the clock")]
+
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
