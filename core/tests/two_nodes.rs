@@ -154,6 +154,27 @@ fn the_next_message_after_a_restart_arrives_within_two_seconds() {
     }
 }
 
+/// A second restart within the 5 s in which only one INIT answers a suspicion: that INIT is late
+/// and not forgotten (`wire.md` 4.9).
+#[test]
+fn the_next_message_after_two_restarts_in_a_row_arrives() {
+    for seed in [27, 28] {
+        let mut world = pair(seed, Link { delay: ms(20), ..Link::CLEAN });
+        world.listen(1, 1001);
+        world.transfer(0, 1, 1001, b"before", secs(20));
+        for _ in 0..3 {
+            world.kill(1);
+            world.run(ms(200));
+            world.revive(1);
+            world.listen(1, 1001);
+            world
+                .run_until(secs(30), |w| w.agents[1].node.link() == pilot_core::node::Link::Online);
+            let took = world.transfer(0, 1, 1001, b"after", secs(30));
+            assert!(took <= secs(7), "{took:?}");
+        }
+    }
+}
+
 #[test]
 fn each_of_the_three_is_killed_and_addresses_and_trust_stay() {
     let mut world = pair(9, Link::CLEAN);

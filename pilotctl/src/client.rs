@@ -4,7 +4,7 @@ use crate::api::{LINES, Line, STREAM_PROTOCOL};
 use crate::error::{Code, Envelope, Failure};
 use crate::home::Home;
 use crate::socket;
-use futures_util::TryStreamExt as _;
+use futures_util::{FutureExt as _, TryStreamExt as _};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -18,6 +18,7 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio_util::io::ReaderStream;
 
 /// The body of a request.
@@ -77,16 +78,26 @@ impl Client {
         self.call(request, PATIENCE + extra.unwrap_or_default()).await
     }
 
-    /// `POST` of raw bytes, with an answer in lines.
+    /// `POST` of raw bytes, with an answer in lines. The bytes go out once the daemon has told of
+    /// progress, which it does when the other side has accepted them: a daemon that refuses and
+    /// closes with bytes unread would take its answer down with the connection.
     pub(crate) async fn upload<P: DeserializeOwned, T: DeserializeOwned>(
         &self,
         path: &str,
         size: u64,
         bytes: impl AsyncRead + Send + Sync + 'static,
-        progress: impl FnMut(P),
+        mut progress: impl FnMut(P),
     ) -> Result<T, Failure> {
         let frames = ReaderStream::with_capacity(bytes, 256 * 1024).map_ok(Frame::data);
-        let body: Body = StreamBody::new(frames).boxed();
+        let (accepted, gate) = oneshot::channel();
+        let gated = async move {
+            if gate.await.is_err() {
+                // Refused: nobody reads them.
+                std::future::pending::<()>().await;
+            }
+            frames
+        };
+        let body: Body = StreamBody::new(gated.flatten_stream()).boxed();
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)
@@ -96,6 +107,14 @@ impl Client {
             .header(ACCEPT, LINES)
             .body(body)
             .map_err(defect)?;
+        let mut accepted = Some(accepted);
+        let progress = |at: P| {
+            if let Some(accepted) = accepted.take() {
+                // Without a receiver the connection is gone, and the answer says so.
+                let _ = accepted.send(());
+            }
+            progress(at);
+        };
         self.lines(self.open(request).await?, progress).await
     }
 

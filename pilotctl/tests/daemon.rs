@@ -1,6 +1,8 @@
 //! Daemons as their users have them: a rendezvous server and agents on loopback, started,
 //! connected, killed and stopped with the real program.
 
+#![allow(clippy::disallowed_methods, reason = "tests of real processes live by the clock")]
+
 mod support;
 
 use serde_json::Value;

@@ -5,7 +5,7 @@
 mod support;
 
 use std::time::Duration;
-use support::{Home, Story, mutual, request_of, write_file};
+use support::{Home, Story, mutual, request_of, wait_for, write_file};
 
 const FILE: usize = 10_000_000;
 /// Bytes of the files after each kill.
@@ -140,7 +140,10 @@ fn send_file(cast: &Cast, name: &str, len: usize) {
     write_file(&file, len, len as u64);
     let count = b.received().len();
     let sent = a.data(&["send-file", to_b, file.to_str().unwrap()]);
-    assert_eq!((&sent["bytes"], &sent["path"]), (&len.into(), &(*path).into()), "{sent}");
+    assert_eq!(sent["bytes"], len);
+    // After a restart packets may take the relay until the direct path is proven; never the
+    // other way round.
+    assert!(*path == "direct" || sent["path"] == *path, "{sent}");
     let files = b.received();
     assert_eq!(files.len(), count + 1);
     let received = files.last().unwrap();
@@ -189,8 +192,11 @@ fn works_as_before(cast: &Cast, killed: &str) {
     assert_eq!(a.ok(&["resolve", "analysis-gcp"]), *to_b);
     let line = format!("{to_a} research-aws [cloud=aws, region=us-east-1, role=research]");
     assert_eq!(b.ok(&["discover", "--tag", "role=research"]), line);
-    let echo = b.data(&["echo", to_a, "--count", "2"]);
-    assert_eq!(echo["path"], *path);
+    let path_now = || b.data(&["echo", to_a, "--count", "2"])["path"].clone();
+    match *path {
+        "direct" => wait_for("the direct path is found again", || path_now() == "direct"),
+        path => assert_eq!(path_now(), path),
+    }
 }
 
 #[test]
