@@ -264,10 +264,6 @@ impl<'s> Node<'s> {
         {
             self.suspect_init(now, peer);
         }
-        let Some(link) = self.link_mut(peer) else { return };
-        if link.init_due && link.init_at.is_none_or(|at| at <= now) {
-            self.suspect_init(now, peer);
-        }
         self.keep_alive(now, peer);
         self.schedule(peer);
     }
@@ -381,7 +377,6 @@ impl<'s> Node<'s> {
         let peer = up.peer;
         if let Some(link) = self.link_mut(peer) {
             link.max_datagram = up.max_datagram;
-            link.init_due = false;
         }
         if up.restarted {
             self.transport.peer_restarted(now, peer);
@@ -408,8 +403,6 @@ impl<'s> Node<'s> {
             TransportEvent::PathAlive(peer, path) => {
                 if let Some(link) = self.link_mut(peer) {
                     link.set_suspect(path, None);
-                    // The session is alive at the other end.
-                    link.init_due = false;
                 }
                 self.choose(now, peer);
                 self.schedule(peer);
