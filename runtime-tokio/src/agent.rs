@@ -192,8 +192,13 @@ impl Agent {
 
     /// News from now on. A receiver that is more than 256 events behind is told how many it
     /// has missed, and goes on with the oldest that is left.
+    ///
+    /// The first caller also gets what happened since `bind`; later ones what happens from now.
     pub fn events(&self) -> broadcast::Receiver<AgentEvent> {
-        self.inner.driver.peek(|access| access.owner.events.subscribe())
+        self.inner.driver.peek(|access| {
+            let owner = access.owner;
+            owner.early.take().unwrap_or_else(|| owner.events.subscribe())
+        })
     }
 
     // ---- streams and datagrams ----

@@ -42,15 +42,19 @@ pub(crate) struct AgentOwner {
     pub(crate) hub: Hub<Waker>,
     pub(crate) wishes: Wishes,
     pub(crate) events: broadcast::Sender<AgentEvent>,
+    /// What happened before the first caller asked for events; it gets this receiver.
+    pub(crate) early: Option<broadcast::Receiver<AgentEvent>>,
     pub(crate) signals: Arc<Signals>,
 }
 
 impl AgentOwner {
     pub(crate) fn new(limits: &Limits) -> Self {
+        let (events, early) = broadcast::channel(EVENTS);
         AgentOwner {
             hub: Hub::new(limits),
             wishes: Wishes::default(),
-            events: broadcast::Sender::new(EVENTS),
+            events,
+            early: Some(early),
             signals: Arc::default(),
         }
     }
