@@ -167,9 +167,18 @@ impl Client {
         stream.set_nonblocking(true).map_err(|e| Failure::io("use the socket", e))?;
         let stream = UnixStream::from_std(stream).map_err(|e| Failure::io("use the socket", e))?;
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.lost(e))?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unanswered(e))?;
         tokio::spawn(connection.with_upgrades());
-        sender.send_request(request).await.map_err(|e| self.lost(e))
+        sender.send_request(request).await.map_err(|e| self.unanswered(e))
+    }
+
+    /// The process took the connection and closed it without a word of answer. One that is being
+    /// killed does that until the kernel has closed its listener; then nobody listens any more.
+    fn unanswered(&self, error: impl Display) -> Failure {
+        match socket::connect(&self.home.socket(), self.who, self.command) {
+            Err(gone) if gone.code == Code::NotRunning => gone,
+            _ => self.lost(error),
+        }
     }
 
     async fn whole<T: DeserializeOwned>(
@@ -286,5 +295,25 @@ mod tests {
             .with("network", None::<u16>)
             .with("name", Some("a b&c=ü.csv"));
         assert_eq!(query.as_str(), "/v1/files?to=1:0001.0000.0042&name=a%20b%26c%3D%C3%BC.csv");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_dies_before_its_answer_is_not_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::find(Some(dir.path())).unwrap();
+        // What the kernel does to one that is killed: its listener goes, then its connections.
+        for (stays, expected) in [(false, Code::NotRunning), (true, Code::Io)] {
+            let listener = socket::bind(&home.socket()).unwrap();
+            listener.set_nonblocking(false).unwrap();
+            let process = std::thread::spawn(move || {
+                let taken = listener.accept().unwrap();
+                let listener = stays.then_some(listener);
+                drop(taken);
+                listener
+            });
+            let answer = Client::daemon(&home).get::<serde_json::Value>("/v1/status").await;
+            assert_eq!(answer.unwrap_err().code, expected);
+            drop(process.join().unwrap());
+        }
     }
 }
