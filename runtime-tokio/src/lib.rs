@@ -31,6 +31,12 @@
 //! Every future of this crate may be dropped at any time without losing data or leaking a
 //! place in a table; what each drop means is said at the type.
 //!
+//! # Features
+//!
+//! | Feature | Adds |
+//! |---|---|
+//! | `ring` | `RING` for [`Builder::aead`]: faster encryption; needs a C compiler |
+//!
 //! # Other machines
 //!
 //! [`UdpDriver`] drives any [`Machine`](pilot_core::machine::Machine) over UDP with the code
@@ -88,6 +94,8 @@ pub use stream::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 
 pub use pilot_core::addr::{Address, NetworkId, NodeId, Port, SocketAddress};
 pub use pilot_core::crypto::identity::{Fingerprint, Identity, IdentityKey};
+#[cfg(feature = "ring")]
+pub use pilot_core::crypto::ring::RING;
 pub use pilot_core::limits::Limits;
 pub use pilot_core::name::{Hostname, Justification, Tag, Tags};
 pub use pilot_core::node::{

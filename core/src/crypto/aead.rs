@@ -45,7 +45,7 @@ pub trait AeadCipher {
     /// Encrypts `buf` in place; returns the tag. Additional data is empty.
     fn seal_in_place(&self, nonce: &[u8; 12], buf: &mut [u8]) -> [u8; 16];
 
-    /// Decrypts `buf` in place if `tag` is right.
+    /// Decrypts `buf` in place if `tag` is right; otherwise its content is unspecified.
     fn open_in_place(
         &self,
         nonce: &[u8; 12],
@@ -93,7 +93,7 @@ impl AeadKey {
         tag.expect("a datagram is far below the suites' 64 GiB").into()
     }
 
-    /// Decrypts `buf` in place if `tag` is right; otherwise `buf` is as it was.
+    /// Decrypts `buf` in place if `tag` is right; otherwise its content is unspecified.
     pub fn open_in_place(
         &self,
         nonce: [u8; 12],

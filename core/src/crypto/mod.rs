@@ -8,7 +8,7 @@
 //! | [`grant`] | grants and the rights in them |
 //! | [`request`] | trust requests and the proof of a reservation |
 //! | [`exchange`] | Noise IK and X |
-//! | [`aead`] | the two transport suites behind a provider |
+//! | [`aead`], `ring` | the two transport suites behind a provider; another provider (feature `ring`) |
 //! | [`kdf`] | HKDF and MACs |
 //! | [`replay`] | the replay window |
 //!
@@ -25,6 +25,8 @@ pub mod kdf;
 pub mod record;
 pub mod replay;
 pub mod request;
+#[cfg(feature = "ring")]
+pub mod ring;
 
 pub use aead::{AeadCipher, AeadKey, AeadProvider, RUST_CRYPTO, RustCrypto, Suite};
 pub use assign::{Assign, BeaconEntry};
