@@ -73,11 +73,6 @@ impl Home {
         self.path.join("unfinished.json")
     }
 
-    /// What `info` shows of what the registry knows.
-    pub(crate) fn profile(&self) -> PathBuf {
-        self.path.join("profile.json")
-    }
-
     /// Exists while this identity is known to run elsewhere.
     pub(crate) fn fenced(&self) -> PathBuf {
         self.path.join("fenced")

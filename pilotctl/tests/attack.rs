@@ -69,6 +69,9 @@ fn stale_trust_gets_no_byte_from_a_real_daemon() {
     // It does not want to hear that it is over.
     raw.company = Company::Nobody;
     daemon.ok(&["trust", "revoke", &own]);
+    // What it sends meanwhile is lost, so it doubts its path to the daemon.
+    let lost = raw.connect(victim, Port::ECHO);
+    raw.write(lost, b"lost");
     raw.run(Duration::from_secs(2), |_| false);
     assert_eq!(raw.node.peers().count(), 1, "it holds the daemon's grant still");
     assert!(raw.node.peers().all(|peer| peer.grants_us));

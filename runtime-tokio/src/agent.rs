@@ -83,6 +83,8 @@ pub struct Info {
     pub is_public: bool,
     /// The registry's key, given or pinned.
     pub registry_key: Option<IdentityKey>,
+    /// The registry's key was taken at first contact since the start: show its fingerprint.
+    pub is_first_contact: bool,
     /// How the link to the rendezvous server stands.
     pub link: Link,
     /// The endpoint that the beacon observes.
@@ -146,6 +148,7 @@ impl Agent {
             tags: access.machine.tags().clone(),
             is_public: access.machine.is_public(),
             registry_key: access.machine.registry_key(),
+            is_first_contact: access.machine.is_first_contact(),
             link: access.machine.link(),
             observed: access.machine.observed(),
             local,

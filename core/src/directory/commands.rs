@@ -249,6 +249,12 @@ impl<'s> Directory<'s> {
         self.core.registry_key()
     }
 
+    /// Whether the registry's key was taken and pinned since [`Directory::start`], so that its
+    /// owner should compare its fingerprint.
+    pub fn is_first_contact(&self) -> bool {
+        self.core.first_contact
+    }
+
     /// Networks that we have joined, and our names there, the backbone included if we have a
     /// name on it.
     pub fn memberships(&self) -> &[Membership] {

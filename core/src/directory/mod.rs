@@ -123,6 +123,8 @@ struct Core<'s> {
     link_state: LinkState,
     started: bool,
     fenced: bool,
+    /// The registry's key was pinned since the start.
+    first_contact: bool,
     /// The latest time we were told.
     now: Instant,
 }
@@ -200,6 +202,7 @@ impl<'s> Directory<'s> {
                 link_state: LinkState::Offline,
                 started: false,
                 fenced: false,
+                first_contact: false,
                 now,
             },
             deadline: Instant::NEVER,
@@ -356,6 +359,7 @@ impl<'s> Directory<'s> {
                 return self.refuse_registry();
             }
             core.edges.pinned = Some(shown);
+            core.first_contact = true;
         }
         core.pin(shown);
         if core.journal.is_quiet() {

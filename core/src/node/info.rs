@@ -106,6 +106,12 @@ impl Node<'_> {
         self.directory.registry_key()
     }
 
+    /// Whether the registry's key was taken and pinned since the start: its owner should compare
+    /// its fingerprint.
+    pub fn is_first_contact(&self) -> bool {
+        self.directory.is_first_contact()
+    }
+
     /// How the link to the rendezvous server stands.
     pub fn link(&self) -> Link {
         self.directory.link()

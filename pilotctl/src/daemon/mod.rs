@@ -11,7 +11,6 @@ pub(crate) mod ends;
 mod identity;
 pub(crate) mod node;
 pub(crate) mod offer;
-mod profile;
 mod routes;
 mod start;
 mod state;
@@ -26,10 +25,9 @@ use ends::Ends;
 use node::Node;
 use offer::Offer;
 use pilot_core::node::Link;
-use profile::Profile;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 /// What the parts of a daemon share.
@@ -39,13 +37,10 @@ pub(crate) struct Shared {
     pub(crate) ends: Ends,
     /// Becomes true when the daemon shall stop.
     pub(crate) stop: watch::Sender<bool>,
-    profile: Profile,
     home: Home,
     settings: DaemonSettings,
     log: Option<PathBuf>,
     started: std::time::Instant,
-    /// The registry's key was taken by this process.
-    first_contact: AtomicBool,
     /// What its owner should know, beyond what can be seen from the agent.
     warnings: Mutex<Vec<String>>,
 }
@@ -74,8 +69,8 @@ impl Shared {
             observed: info.observed,
             registry: self.registry(),
             beacon: self.beacon(),
-            registry_fingerprint: self.registry_fingerprint(),
-            first_contact: self.first_contact.load(Ordering::Relaxed),
+            registry_fingerprint: info.registry_key.map(|key| node::key_texts(&key).1),
+            first_contact: info.is_first_contact,
             uptime_s: self.started.elapsed().as_secs(),
             settings: self.settings.clone(),
             log: self.log.clone(),
@@ -86,28 +81,27 @@ impl Shared {
     /// `GET /v1/info`.
     fn info(&self) -> api::Info {
         let info = self.node.agent.info();
-        let facts = self.profile.facts();
         let (identity, fingerprint) = node::key_texts(&info.identity);
         let drops = self.node.agent.drops();
         let drops = drops.iter().filter(|(_, count)| *count > 0);
-        let mut networks = facts.networks.clone();
-        networks.insert(0);
-        networks.insert(info.default_network.0);
+        let joined = info.memberships.iter().map(|(network, _)| network.0);
+        let networks: BTreeSet<u16> = joined.chain([0]).collect();
+        let here = info.memberships.iter().find(|(joined, _)| *joined == info.default_network);
         api::Info {
             address: self.node.address_in(info.default_network),
             backbone: info.address.map(|address| address.to_string()),
             network: info.default_network.0,
             networks: networks.into_iter().collect(),
-            hostname: facts.hostnames.get(&info.default_network.0).cloned(),
-            tags: facts.tags,
-            visibility: Some(facts.visibility.unwrap_or_else(|| "private".to_owned())),
+            hostname: here.and_then(|(_, name)| name.as_ref()).map(|name| name.to_string()),
+            tags: info.tags.iter().map(ToString::to_string).collect(),
+            visibility: Some(if info.is_public { "public" } else { "private" }.to_owned()),
             identity,
             fingerprint,
             online: info.link == Link::Online,
             sockets: info.local,
             observed: info.observed,
             registry: self.registry(),
-            registry_fingerprint: self.registry_fingerprint(),
+            registry_fingerprint: info.registry_key.map(|key| node::key_texts(&key).1),
             beacon: self.beacon(),
             path: self.settings.path.unwrap_or(PathChoice::Auto).to_string(),
             version: crate::cli::version().to_owned(),
@@ -122,13 +116,6 @@ impl Shared {
 
     fn beacon(&self) -> String {
         start::beacon(&self.settings).map(|beacon| beacon.to_string()).unwrap_or_default()
-    }
-
-    /// The given key's, else the pinned one's.
-    fn registry_fingerprint(&self) -> Option<String> {
-        let pinned = || self.profile.facts().registry_key?.parse().ok();
-        let key = start::registry_key(&self.settings).or_else(pinned)?;
-        Some(node::key_texts(&pilot_core::crypto::identity::IdentityKey(key.0)).1)
     }
 
     fn warn(&self, warning: String) {

@@ -2,7 +2,6 @@
 
 use super::node::{Node, key_texts};
 use super::offer::Offer;
-use super::profile::Profile;
 use super::state::{Change, State};
 use super::{Shared, identity, routes};
 use crate::background::Foreground;
@@ -20,7 +19,6 @@ use sd_notify::NotifyState;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
@@ -118,8 +116,9 @@ async fn serve(
     let api = socket::bind(&cx.home.socket())?;
     let takeover = args.takeover || cx.home.takeover().exists();
     let shared = build(&cx.home, settings, log, takeover).await?;
-    let mut news = shared.node.agent.events();
+    // The first receiver has missed nothing: it is the one whose news are written down.
     let watching = tokio::spawn(watch_events(Arc::clone(&shared), shared.node.agent.events()));
+    let mut news = shared.node.agent.events();
     let api = http::serve(api, routes::routes(Arc::clone(&shared)), shared.stop.subscribe())?;
     let api = tokio::spawn(api);
     let mut stop = shared.stop.subscribe();
@@ -168,7 +167,6 @@ async fn build(
     let identity = identity::load_or_create(&home.identity())?;
     let state = State::open(&home.state())?;
     let offer = Offer::open(home)?;
-    let profile = Profile::open(&home.profile())?;
     let mut builder = Agent::builder(identity).store(Kept(state)).takeover(takeover);
     if let Some(registry) = &settings.registry {
         let key = registry_key(&settings).map(|key| format!("#{key}")).unwrap_or_default();
@@ -197,12 +195,10 @@ async fn build(
         offer,
         ends: super::ends::Ends::default(),
         stop: watch::Sender::new(false),
-        profile,
         home: home.clone(),
         settings,
         log,
         started: now(),
-        first_contact: AtomicBool::new(false),
         warnings: Default::default(),
     }))
 }
@@ -329,9 +325,7 @@ async fn watch_events(shared: Arc<Shared>, mut news: broadcast::Receiver<AgentEv
     loop {
         match news.recv().await {
             Ok(AgentEvent::RegistryPinned(key)) => {
-                let (text, fingerprint) = key_texts(&key);
-                shared.first_contact.store(true, Ordering::Relaxed);
-                shared.profile.update(|facts| facts.registry_key = Some(text));
+                let fingerprint = key_texts(&key).1;
                 tracing::info!(%fingerprint, "first contact: the registry's key is pinned");
             }
             Ok(AgentEvent::RegistryKeyChanged { pinned, shown }) => {

@@ -4,7 +4,7 @@
 use pilot_core::addr::Address;
 use pilot_core::crypto::{Identity, RUST_CRYPTO};
 use pilot_core::machine::{Ecn, Machine as _, Path};
-use pilot_core::node::{Command, Config, Event, Node, Reply, StreamId};
+use pilot_core::node::{Command, Config, Event, Node, PathPolicy, Reply, StreamId};
 use pilot_core::time::{Instant, UnixTime};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -46,7 +46,8 @@ impl RawNode {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).unwrap();
         let (identity, now) = (Identity::from_secret(secret), Instant::from_nanos(1));
-        let config = Config::default();
+        // A path that it doubts would send it to the relay, where the victim hears nothing.
+        let config = Config { path_policy: PathPolicy::Direct, ..Config::default() };
         let node = Node::boxed(config, identity, &RUST_CRYPTO, seed, now, unix());
         let mut raw = RawNode {
             node,

@@ -46,9 +46,6 @@ pub(super) async fn join(State(shared): Cx, Path(network): Path<String>) -> Resp
         async {
             let network: u16 = parse("the network", &network)?;
             shared.node.join(NetworkId(network)).await?;
-            shared.profile.update(|facts| {
-                facts.networks.insert(network);
-            });
             let address = shared.node.address_in(NetworkId(network));
             Ok(Profile { address, network: Some(network), ..Default::default() })
         }
@@ -61,10 +58,6 @@ pub(super) async fn leave(State(shared): Cx, Path(network): Path<String>) -> Res
         async {
             let network: u16 = parse("the network", &network)?;
             shared.node.leave(NetworkId(network)).await?;
-            shared.profile.update(|facts| {
-                facts.networks.remove(&network);
-                facts.hostnames.remove(&network);
-            });
             Ok(Profile { network: Some(network), ..Default::default() })
         }
         .await,
@@ -80,9 +73,6 @@ pub(super) async fn set_hostname(State(shared): Cx, bytes: Bytes) -> Response {
             let network = wanted.network.map(NetworkId);
             shared.node.set_hostname(name, network).await?;
             let network = network.unwrap_or(shared.node.default_network());
-            shared.profile.update(|facts| {
-                facts.hostnames.insert(network.0, hostname.clone());
-            });
             Ok(Profile {
                 address: shared.node.address_in(network),
                 network: Some(network.0),
@@ -100,9 +90,6 @@ pub(super) async fn clear_hostname(State(shared): Cx, at: Queried<InNetwork>) ->
             let network = query(at)?.network.map(NetworkId);
             shared.node.clear_hostname(network).await?;
             let network = network.unwrap_or(shared.node.default_network());
-            shared.profile.update(|facts| {
-                facts.hostnames.remove(&network.0);
-            });
             Ok(Profile { network: Some(network.0), ..Default::default() })
         }
         .await,
@@ -117,8 +104,6 @@ pub(super) async fn set_visibility(State(shared): Cx, bytes: Bytes) -> Response 
                 Failure::new(Code::Usage, "the visibility is `public` or `private`")
             })?;
             shared.node.set_visibility(visibility == Visibility::Public).await?;
-            let now = wanted.visibility.clone();
-            shared.profile.update(|facts| facts.visibility = Some(now));
             Ok(Profile { visibility: Some(wanted.visibility), ..Default::default() })
         }
         .await,
@@ -143,7 +128,6 @@ pub(super) async fn set_tags(State(shared): Cx, bytes: Bytes) -> Response {
         async {
             let wanted: SetTags = body(&bytes)?;
             shared.node.set_tags(tags(wanted.tags.iter().map(String::as_str))?).await?;
-            shared.profile.update(|facts| facts.tags.clone_from(&wanted.tags));
             Ok(Profile { tags: Some(wanted.tags), ..Default::default() })
         }
         .await,
