@@ -119,12 +119,14 @@ impl Link {
     }
 
     pub(super) fn path_of(&self, route: Route) -> Option<PathId> {
-        let at = self.paths.iter().position(|p| p.is_some_and(|p| same(p.route, route)))?;
-        Some(PathId(at as u8))
+        let is = |p: &Option<PathState>| p.as_ref().is_some_and(|p| same(&p.route, &route));
+        // Asked for each packet, nearly all of which come by the path in use.
+        let active = self.active.filter(|path| is(&self.paths[usize::from(path.0)]));
+        active.or_else(|| Some(PathId(self.paths.iter().position(is)? as u8)))
     }
 
     pub(super) fn route(&self, path: PathId) -> Option<Route> {
-        Some(self.paths[usize::from(path.0)]?.route)
+        Some(self.paths[usize::from(path.0)].as_ref()?.route)
     }
 
     pub(super) fn active(&self) -> Option<PathId> {
@@ -246,12 +248,12 @@ impl Link {
     }
 
     pub(super) fn is_challenged(&self, route: Route) -> bool {
-        self.challenges.iter().any(|c| same(c.route, route))
+        self.challenges.iter().any(|c| same(&c.route, &route))
     }
 
     /// An F3 arrived: the route it proves, which must be the one that was challenged.
     pub(super) fn respond(&mut self, route: Route, data: [u8; 8]) -> bool {
-        let answered = |c: &Challenge| c.data == data && c.sent > 0 && same(c.route, route);
+        let answered = |c: &Challenge| c.data == data && c.sent > 0 && same(&c.route, &route);
         let Some(at) = self.challenges.iter().position(answered) else { return false };
         self.challenges.swap_remove(at);
         true
@@ -302,7 +304,7 @@ impl Link {
 }
 
 /// Whether two routes are one path: the local address may be unknown on one of them.
-pub(super) fn same(a: Route, b: Route) -> bool {
+pub(super) fn same(a: &Route, b: &Route) -> bool {
     match (a, b) {
         (Route::Relay(a), Route::Relay(b)) => a == b,
         (Route::Direct(a), Route::Direct(b)) => a.socket == b.socket && a.remote == b.remote,

@@ -106,7 +106,7 @@ impl<'s> Node<'s> {
     pub(super) fn first_flight(&self, peer: PeerIndex) -> Routes {
         let mut routes = Routes::new();
         let mut add = |route: Route| {
-            if !routes.iter().any(|&r| super::link::same(r, route)) {
+            if !routes.iter().any(|r| super::link::same(r, &route)) {
                 // Four are enough; the list is in order of promise.
                 let _ = routes.push(route);
             }
