@@ -12,6 +12,7 @@ pub(crate) use exchange::*;
 pub(crate) use process::*;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The `Upgrade` token of the routes whose body is a raw stream in both directions.
 pub(crate) const STREAM_PROTOCOL: &str = "pilot-stream";
@@ -37,3 +38,8 @@ pub(crate) const LINES: &str = "application/x-ndjson";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nothing {}
+
+/// Drop counters by their stable names, zeros included: who watches one sees it from the start.
+pub(crate) fn drops(drops: &pilot_core::stats::Drops) -> BTreeMap<String, u64> {
+    drops.iter().map(|(reason, count)| (reason.as_str().to_owned(), count)).collect()
+}

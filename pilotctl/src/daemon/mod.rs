@@ -88,8 +88,6 @@ impl Shared {
         let info = self.node.agent.info();
         let facts = self.profile.facts();
         let (identity, fingerprint) = node::key_texts(&info.identity);
-        let drops = self.node.agent.drops();
-        let drops = drops.iter().filter(|(_, count)| *count > 0);
         let mut networks = facts.networks.clone();
         networks.insert(0);
         networks.insert(info.default_network.0);
@@ -112,7 +110,7 @@ impl Shared {
             path: self.settings.path.unwrap_or(PathChoice::Auto).to_string(),
             version: crate::cli::version().to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
-            drops: drops.map(|(reason, count)| (reason.as_str().to_owned(), count)).collect(),
+            drops: api::drops(&self.node.agent.drops()),
         }
     }
 
