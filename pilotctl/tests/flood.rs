@@ -10,6 +10,8 @@ use pilot_core::addr::Address;
 use pilot_core::limits::Limits;
 use pilot_core::node::Event;
 use pilot_core::rendezvous::RendezvousLimits;
+use pilot_core::stats::DropReason;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use support::hostile::{Attack, Memory, Mix, beacon_key, descriptors};
@@ -21,8 +23,8 @@ use support::{Home, Story, request_of, start, wait_for};
 const PACKETS: u64 = 500_000;
 /// Half-open connections at the registry.
 const CONNECTIONS: u32 = 10_000;
-/// Handshakes that are never finished, at the daemon and at the beacon.
-const HANDSHAKES: u32 = 2_000;
+/// For so many packets there is a handshake that is never finished.
+const PACKETS_PER_HANDSHAKE: u64 = 250;
 /// A newcomer may take so long under attack; the machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -103,7 +105,11 @@ impl Scene {
 
     fn drops(&self) -> [u64; 2] {
         let sum = |drops: &serde_json::Value| {
-            drops.as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum()
+            let drops = drops.as_object().unwrap();
+            let all = DropReason::ALL.iter().map(|reason| reason.as_str());
+            let all: BTreeSet<_> = all.collect();
+            assert_eq!(drops.keys().map(String::as_str).collect::<BTreeSet<_>>(), all);
+            drops.values().map(|n| n.as_u64().unwrap()).sum()
         };
         let daemon = self.daemon.data(&["info"]);
         let server = self.server.data(&["rendezvous", "status"]);
@@ -126,9 +132,10 @@ impl Scene {
         let connections = Attack::connections(registry, each);
         let thieves = [self.thief(), self.thief()];
         let [first, second] = thieves;
+        let count = u32::try_from(packets / PACKETS_PER_HANDSHAKE).unwrap();
         let half = [
-            Attack::handshakes(self.socket, first, at_daemon, self.victim, HANDSHAKES),
-            Attack::handshakes(beacon, second, at_beacon, Address::BEACON, HANDSHAKES),
+            Attack::handshakes(self.socket, first, at_daemon, self.victim, count),
+            Attack::handshakes(beacon, second, at_beacon, Address::BEACON, count),
         ];
         // In the middle of it, not at its beginning.
         wait_for("the flood has begun", || datagrams.done() > 10_000 && more.done() > 10_000);
@@ -209,7 +216,7 @@ fn floods_are_bounded_in_memory_and_let_a_newcomer_through() {
         assert!(dropped > packets / 2, "{who} saw only {dropped} of {packets}");
     }
 
-    scene.flood(packets / 2, "through the second flood");
+    scene.flood(packets / 4, "through the second flood");
     let again = scene.memory();
     println!("after the second {again:?}");
     story.done("the second flood");

@@ -43,3 +43,20 @@ pub(crate) struct Nothing {}
 pub(crate) fn drops(drops: &pilot_core::stats::Drops) -> BTreeMap<String, u64> {
     drops.iter().map(|(reason, count)| (reason.as_str().to_owned(), count)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use pilot_core::stats::{DropReason, Drops};
+
+    #[test]
+    fn each_reason_to_drop_is_shown_and_documented() {
+        let shown = super::drops(&Drops::new());
+        let manual = include_str!("../../../docs/pilotctl.md");
+        for reason in DropReason::ALL {
+            assert_eq!(shown.get(reason.as_str()), Some(&0), "{reason:?}");
+            let row = format!("\n| `{}` | ", reason.as_str());
+            assert_eq!(manual.matches(&row).count(), 1, "{reason:?}");
+        }
+        assert_eq!(shown.len(), DropReason::ALL.len());
+    }
+}
