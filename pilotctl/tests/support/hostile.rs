@@ -123,7 +123,13 @@ impl Attack {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Lets it do its least and end.
+    /// It may end once it has done its least; whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.is_finished()
+    }
+
+    /// Waits for its end; how much it has done.
     pub fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
