@@ -163,6 +163,8 @@ fn with_mac1(mut init: Vec<u8>, to: &pilot_core::crypto::TunnelKey) -> Vec<u8> {
 }
 
 type Act = Box<dyn FnOnce(&mut Scene)>;
+type Before = fn() -> Scene;
+type Provoke = fn(&mut Scene) -> Act;
 
 fn feed(bytes: Vec<u8>) -> Act {
     Box::new(move |scene| scene.feed(bytes))
@@ -173,7 +175,7 @@ fn say(scene: &mut Scene, content: &[u8]) -> Act {
 }
 
 /// How to provoke each reason: what comes before, then the act itself.
-const PROVOKED: &[(DropReason, fn() -> Scene, fn(&mut Scene) -> Act)] = &[
+const PROVOKED: &[(DropReason, Before, Provoke)] = &[
     (DropReason::UnknownType, Scene::new, |_| feed(vec![0x55; 40])),
     (DropReason::Malformed, Scene::new, |_| feed(Vec::new())),
     (DropReason::Version, Scene::new, |_| feed([&[0x10, 2, 0, 0][..], &[7; 326]].concat())),

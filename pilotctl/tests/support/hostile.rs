@@ -66,7 +66,7 @@ fn packet(
     let stranger = TunnelSecret::from_secret(rng.bytes());
     match n % 12 {
         0 => random(rng, len),
-        kind @ (1 | 2 | 3) => {
+        kind @ 1..=3 => {
             // A stranger's INIT with the right mac1, or without, or with a made up mac2.
             let mut payload = thief.payload();
             payload.dst = dst;

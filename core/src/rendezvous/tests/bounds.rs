@@ -120,6 +120,7 @@ fn with_cookie(world: &mut World, home: &mut Home) -> Vec<u8> {
 }
 
 type Act = Box<dyn FnOnce(&mut World)>;
+type Scene = fn(&mut World) -> Act;
 
 /// What is sent last, from an address of nobody.
 fn send(bytes: Vec<u8>) -> Act {
@@ -133,7 +134,7 @@ fn send_from(from: SocketAddr, bytes: Vec<u8>) -> Act {
 }
 
 /// How to provoke each reason that a rendezvous has: what comes before, then the act itself.
-const PROVOKED: &[(DropReason, fn(&mut World) -> Act)] = &[
+const PROVOKED: &[(DropReason, Scene)] = &[
     (DropReason::UnknownType, |_| send([0x55; 40].into())),
     (DropReason::Malformed, |_| send([0x80; 5].into())),
     (DropReason::Version, |_| send([&[0x10, 2, 0, 0][..], &[7; 326]].concat())),
