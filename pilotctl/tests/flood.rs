@@ -4,6 +4,8 @@
 //!
 //! `PILOT_FLOOD_PACKETS` is how many packets each of the two gets.
 
+#![allow(clippy::disallowed_methods, reason = "tests of real processes live by the clock")]
+
 mod support;
 
 use pilot_core::addr::Address;
