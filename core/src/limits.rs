@@ -46,7 +46,8 @@ pub const HS_SEQ_MAX: u64 = 1 << 62;
 pub const VERIFY_PER_SECOND: u32 = 2;
 /// Least distance of HS_STALE answers to one peer (`wire.md` 4.5 step 6).
 pub const STALE_INTERVAL: Duration = s(1);
-/// Handshakes of one source that pass at once after it has shown a cookie.
+/// Handshakes of one source that pass at once after it has shown a cookie; a quarter of
+/// [`Limits::handshakes_per_source`] if that was raised above 20.
 pub const SOURCE_BURST: u32 = 5;
 /// Least burst of the Diffie–Hellman budget, so that small systems answer two peers at once.
 pub const HANDSHAKE_BURST_MIN: u32 = 10;
@@ -243,7 +244,8 @@ pub struct Limits {
     pub channels: usize,
     /// Diffie–Hellman handshakes a second (token bucket; burst is a fifth).
     pub handshakes_per_second: u32,
-    /// Handshakes a second of one source address that has shown a cookie; the burst is 5.
+    /// Handshakes a second of one source address that has shown a cookie; a quarter of it at once,
+    /// at least 5.
     pub handshakes_per_source: u32,
     /// Token buckets of 8 bytes for sources that have shown a cookie; those that share one
     /// share its rate.

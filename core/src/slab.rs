@@ -68,6 +68,14 @@ impl Store<'_, u8> {
     }
 }
 
+#[cfg(feature = "alloc")]
+impl Store<'_, u64> {
+    /// `len` zero words; what is not used costs no resident memory.
+    pub fn boxed_zero_words(len: usize) -> Store<'static, u64> {
+        Store::Boxed(alloc::vec![0; len].into_boxed_slice())
+    }
+}
+
 impl<T> Deref for Store<'_, T> {
     type Target = [T];
     fn deref(&self) -> &[T] {

@@ -4,6 +4,7 @@
 use crate::cli::values::{HostPort, PathChoice, Registry, RegistryKey};
 use crate::error::{Code, Failure};
 use crate::home;
+use crate::limits::{DaemonLimits, ServerLimits};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub(crate) struct DaemonSettings {
     pub(crate) listen: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<PathChoice>,
+    #[serde(default, skip_serializing_if = "DaemonLimits::is_default")]
+    pub(crate) limits: DaemonLimits,
 }
 
 impl Settings for DaemonSettings {
@@ -52,6 +55,7 @@ impl Settings for DaemonSettings {
             endpoint: self.endpoint.or(other.endpoint),
             listen: self.listen.or(other.listen),
             path: self.path.or(other.path),
+            limits: self.limits.or(other.limits),
         }
     }
 }
@@ -68,6 +72,8 @@ pub(crate) struct RendezvousSettings {
     pub(crate) beacon_alt_addr: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) persist: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "ServerLimits::is_default")]
+    pub(crate) limits: ServerLimits,
 }
 
 impl Settings for RendezvousSettings {
@@ -80,6 +86,7 @@ impl Settings for RendezvousSettings {
             beacon_addr: self.beacon_addr.or(other.beacon_addr),
             beacon_alt_addr: self.beacon_alt_addr.or(other.beacon_alt_addr),
             persist: self.persist.or(other.persist),
+            limits: self.limits.or(other.limits),
         }
     }
 }
@@ -129,6 +136,7 @@ mod tests {
             endpoint: None,
             listen: Some("[::]:0".parse().unwrap()),
             path: Some(PathChoice::Relay),
+            limits: toml::from_str("peers = 2000").unwrap(),
         }
     }
 
@@ -155,6 +163,8 @@ mod tests {
             ("# one\npath = \"fast\"\n", 2, "fast"),
             ("path = \"auto\"\nlisten = \"0.0.0.0\"\n", 2, ""),
             ("path = \n", 1, ""),
+            ("path = \"auto\"\n\n[limits]\npeers = 0\n", 4, "between 1 and"),
+            ("[limits]\npeer = 5\n", 2, "peer"),
         ] {
             std::fs::write(&path, text).unwrap();
             let failure = load::<DaemonSettings>(&path).unwrap_err();

@@ -15,6 +15,7 @@ mod demo;
 mod error;
 mod home;
 mod http;
+mod limits;
 mod log;
 mod output;
 mod rendezvous;

@@ -200,7 +200,7 @@ impl<'s> Node<'s> {
             self.tell_candidates(now, Some(endpoint));
         }
         self.identify();
-        for index in 0..self.links.len() {
+        for index in 0..self.links.capacity() {
             let peer = PeerIndex(index as u32);
             if self.directory.trust().peer(peer).is_some() {
                 self.peer_added(now, peer);

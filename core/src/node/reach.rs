@@ -2,7 +2,7 @@
 
 use super::egress::RECORD;
 use super::link::{Control, Link};
-use super::{Node, PathKind, PathPolicy};
+use super::{Node, PathKind, PathPolicy, storage};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
@@ -559,6 +559,8 @@ impl<'s> Node<'s> {
         let added = self.tunnel.add_peer(peer, keys);
         debug_assert!(added.is_ok(), "the trust table hands out each number once: {added:?}");
         self.transport.add_peer(now, peer, own, keys.address);
+        let is_place = self.links.reach(peer.index(), storage::LinkSlot::empty);
+        assert!(is_place, "as many places as the trust table has numbers");
         if let Some(link) = self.links[peer.index()].0.replace(Link::new()) {
             self.count_relayed(now, link.told, PathKind::None);
         }

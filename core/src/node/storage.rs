@@ -39,7 +39,7 @@ pub struct Storage<'s> {
 
 impl core::fmt::Debug for Storage<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Storage({} peers)", self.links.len())
+        write!(f, "Storage({} peers)", self.links.capacity())
     }
 }
 
@@ -51,7 +51,7 @@ impl Storage<'static> {
             directory: directory::Storage::boxed(limits),
             tunnel: TunnelStorage::boxed(limits),
             transport: TransportStorage::boxed(limits),
-            links: Store::<LinkSlot>::boxed_with(limits.peers, LinkSlot::empty),
+            links: Store::<LinkSlot>::growing(limits.peers),
             deadlines: Deadlines::boxed(limits.peers),
         }
     }

@@ -11,9 +11,11 @@ pub struct RendezvousLimits {
     pub nodes: usize,
     /// Letters in all mailboxes together. Full: the oldest of all goes.
     pub letters: usize,
-    /// Open registry connections. Full: a new one is closed at once.
+    /// Open registry connections. Full: the oldest of which it is not known whose it is gives
+    /// way, else the new one is closed at once.
     pub connections: usize,
-    /// Connections of one source (IPv4 address or IPv6 /64) that have not authenticated.
+    /// Connections of one source (IPv4 address or IPv6 /64) of which it is not known whose they
+    /// are: they have neither shown a record nor reserved an address. One more is closed at once.
     pub unauthenticated_per_source: usize,
     /// Authenticated connections of one node; one more closes the oldest.
     pub connections_per_node: usize,
@@ -25,12 +27,14 @@ pub struct RendezvousLimits {
     pub reserves_per_minute: u32,
     /// STUN answers to one source a second (`wire.md` 7).
     pub stun_per_second: u32,
-    /// Registry handshakes a second over all sources; the burst is a second's worth.
+    /// Registry handshakes a second over all sources; the burst is a second's worth. Above it
+    /// a connection is closed when its first message is complete.
     pub channel_handshakes_per_second: u32,
     /// Beacon handshakes a second; a quarter of a second's worth may come at once. An
     /// adapter sets it to what 80 % of its cores carry (`wire.md` 7).
     pub beacon_handshakes_per_second: u32,
-    /// Beacon handshakes a second of one source that has shown a cookie; the burst is 5.
+    /// Beacon handshakes a second of one source that has shown a cookie; a quarter of
+    /// it at once, at least 5.
     pub beacon_handshakes_per_source: u32,
     /// Agents with a beacon session. Full: a new one is not admitted, and counted.
     pub sessions: usize,

@@ -47,6 +47,10 @@ const KEYS: usize = 32 + 32 + 64;
 
 /// Bytes that each of a channel's two buffers should have: one longest frame.
 pub const BUFFER: usize = 2 + REGISTRY_FRAME_MAX;
+/// Bytes that suffice a server for each buffer until its client has authenticated: all that it
+/// may send, and the keys with msg2 in answer.
+pub const HELLO_BUFFER: usize = REGISTRY_PRE_AUTH_BYTES;
+const _: () = assert!(KEYS + 2 + MESSAGE2_OVERHEAD + P2_MAX <= HELLO_BUFFER);
 
 /// Why a channel ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -85,9 +89,19 @@ struct Pipe<'s> {
 }
 
 impl<'s> Pipe<'s> {
-    fn new(input: Store<'s, u8>, output: Store<'s, u8>) -> Self {
-        assert!(input.len() >= BUFFER && output.len() >= BUFFER, "room for a frame each way");
+    fn new(input: Store<'s, u8>, output: Store<'s, u8>, room: usize) -> Self {
+        assert!(input.len() >= room && output.len() >= room, "room for a message each way");
         Pipe { input, start: 0, end: 0, output, out_start: 0, out_end: 0 }
+    }
+
+    /// Goes on in other buffers, with the bytes that are here.
+    fn move_to(&mut self, mut input: Store<'s, u8>, mut output: Store<'s, u8>) {
+        assert!(input.len() >= BUFFER && output.len() >= BUFFER, "room for a frame each way");
+        let (came, goes) = (self.waiting(), &self.output[self.out_start..self.out_end]);
+        let (end, out_end) = (came.len(), goes.len());
+        input[..end].copy_from_slice(came);
+        output[..out_end].copy_from_slice(goes);
+        *self = Pipe { input, start: 0, end, output, out_start: 0, out_end };
     }
 
     fn fill(&mut self, bytes: &[u8]) -> usize {
@@ -269,7 +283,7 @@ impl<'s> ClientChannel<'s> {
         input: Store<'s, u8>,
         output: Store<'s, u8>,
     ) -> Self {
-        let pipe = Pipe::new(input, output);
+        let pipe = Pipe::new(input, output, BUFFER);
         let mut channel = ClientChannel { pipe, state: ClientState::Failed, pin, us };
         let hello = remembered.and_then(|key| channel.hello(secret, &key, rng).ok());
         if hello.is_none() {
@@ -461,10 +475,31 @@ pub struct ServerChannel<'s> {
 }
 
 impl<'s> ServerChannel<'s> {
-    /// A connection that was accepted. Both buffers have at least [`BUFFER`] bytes.
+    /// A connection that was accepted. Both buffers have at least [`HELLO_BUFFER`] bytes: a
+    /// stranger is worth no more. Once the channel is open it needs [`ServerChannel::grow`].
     pub fn new(us: Introduction, input: Store<'s, u8>, output: Store<'s, u8>) -> Self {
         let state = ServerState::Hello { asked: false };
-        ServerChannel { pipe: Pipe::new(input, output), state, pre_auth: 0, us }
+        let pipe = Pipe::new(input, output, HELLO_BUFFER);
+        ServerChannel { pipe, state, pre_auth: 0, us }
+    }
+
+    /// Goes on in buffers of at least [`BUFFER`] bytes, as [`ServerEvent::Open`] asks for.
+    pub fn grow(&mut self, input: Store<'s, u8>, output: Store<'s, u8>) {
+        self.pipe.move_to(input, output);
+    }
+
+    /// Whether the next [`ServerChannel::poll`] computes for a stranger: a signature, or
+    /// Diffie–Hellmans.
+    pub fn is_costly(&self) -> bool {
+        let ServerState::Hello { .. } = self.state else { return false };
+        let waiting = self.pipe.waiting();
+        match waiting.first_chunk::<6>() {
+            Some([b'A', b'O', b'R', b'0', ..]) => waiting.len() >= ASK_KEYS.len() + NONCE,
+            Some([b'A', b'O', b'R', b'1', high, low]) => {
+                waiting.len() - 6 >= usize::from(u16::from_be_bytes([*high, *low]))
+            }
+            _ => false,
+        }
     }
 
     /// Takes bytes from the connection; returns how many. Before the client has authenticated

@@ -84,12 +84,12 @@ impl<'s> Gate<'s> {
         mut sources: Store<'s, u64>,
         always_cookie: bool,
     ) -> Self {
-        let rate = limits.handshakes_per_second;
+        let (rate, per_source) = (limits.handshakes_per_second, limits.handshakes_per_source);
         sources.fill(0);
         Gate {
             budget: Bucket::new(rate, (rate / 5).max(HANDSHAKE_BURST_MIN)),
             full_at: 0,
-            per_source: Bucket::new(limits.handshakes_per_source, SOURCE_BURST),
+            per_source: Bucket::new(per_source, (per_source / 4).max(SOURCE_BURST)),
             sources,
             key: [rng.u64(), rng.u64()],
             jar: CookieJar::new(now, rng),

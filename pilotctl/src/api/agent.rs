@@ -32,7 +32,7 @@ pub(crate) struct Info {
     pub(crate) path: String,
     pub(crate) version: String,
     pub(crate) uptime_s: u64,
-    /// Packets dropped, by reason; only those that occurred.
+    /// Packets dropped, by reason: all reasons there are, those that never occurred too.
     pub(crate) drops: BTreeMap<String, u64>,
 }
 

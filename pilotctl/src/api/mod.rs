@@ -12,6 +12,7 @@ pub(crate) use exchange::*;
 pub(crate) use process::*;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The `Upgrade` token of the routes whose body is a raw stream in both directions.
 pub(crate) const STREAM_PROTOCOL: &str = "pilot-stream";
@@ -37,3 +38,27 @@ pub(crate) const LINES: &str = "application/x-ndjson";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nothing {}
+
+/// Drop counters by their stable names, zeros included: who watches one sees it from the start.
+pub(crate) fn drops(drops: &pilot_core::stats::Drops) -> BTreeMap<String, u64> {
+    drops.iter().map(|(reason, count)| (reason.as_str().to_owned(), count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use pilot_core::stats::{DropReason, Drops};
+
+    #[test]
+    fn each_reason_to_drop_is_shown_and_documented() {
+        let shown = super::drops(&Drops::new());
+        let manual = include_str!("../../../docs/pilotctl.md");
+        let (_, section) = manual.split_once("\n## What is dropped\n").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        for reason in DropReason::ALL {
+            assert_eq!(shown.get(reason.as_str()), Some(&0), "{reason:?}");
+            let row = format!("\n| `{}` | ", reason.as_str());
+            assert_eq!(section.matches(&row).count(), 1, "{reason:?}");
+        }
+        assert_eq!(shown.len(), DropReason::ALL.len());
+    }
+}

@@ -61,6 +61,9 @@ pub(crate) struct RendezvousStatus {
     pub(crate) uptime_s: u64,
     /// How much there is and how much was carried.
     pub(crate) counters: BTreeMap<String, u64>,
+    /// Datagrams and connections dropped, by reason: all reasons there are, those that never
+    /// occurred too.
+    pub(crate) drops: BTreeMap<String, u64>,
     pub(crate) settings: RendezvousSettings,
     pub(crate) log: Option<PathBuf>,
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use super::values::{HostPort, PathChoice, Registry, RegistryKey};
 use crate::config::{DaemonSettings, RendezvousSettings};
+use crate::limits::{DaemonLimits, ServerLimits};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -59,6 +60,7 @@ impl RendezvousStart {
             beacon_addr: self.beacon_addr.clone(),
             beacon_alt_addr: self.beacon_alt_addr.clone(),
             persist: self.persist.clone(),
+            limits: ServerLimits::default(),
         }
     }
 }
@@ -139,6 +141,7 @@ impl DaemonStart {
             endpoint: self.endpoint.clone(),
             listen: self.listen.clone(),
             path: self.path,
+            limits: DaemonLimits::default(),
         }
     }
 }

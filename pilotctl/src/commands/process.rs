@@ -168,6 +168,7 @@ pub(super) async fn rendezvous_status(cx: &Context) -> Result<(), Failure> {
         for (name, count) in &s.counters {
             facts.line(name, count);
         }
+        facts.drops(&s.drops);
         facts.text()
     });
     Ok(())

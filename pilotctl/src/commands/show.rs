@@ -25,6 +25,13 @@ impl Facts {
         }
     }
 
+    /// Those that occurred; `--json` has the others too.
+    pub(super) fn drops(&mut self, drops: &std::collections::BTreeMap<String, u64>) {
+        for (reason, count) in drops.iter().filter(|(_, count)| **count > 0) {
+            self.line(&format!("dropped: {reason}"), count);
+        }
+    }
+
     pub(super) fn text(self) -> String {
         self.0
     }
@@ -51,6 +58,7 @@ pub(super) async fn info(cx: &Context) -> Result<(), Failure> {
         facts.line("UDP sockets", sockets.join(", "));
         facts.line("path", &info.path);
         facts.line("version", &info.version);
+        facts.drops(&info.drops);
         facts.text()
     });
     Ok(())

@@ -82,8 +82,6 @@ impl Shared {
     fn info(&self) -> api::Info {
         let info = self.node.agent.info();
         let (identity, fingerprint) = node::key_texts(&info.identity);
-        let drops = self.node.agent.drops();
-        let drops = drops.iter().filter(|(_, count)| *count > 0);
         let joined = info.memberships.iter().map(|(network, _)| network.0);
         let networks: BTreeSet<u16> = joined.chain([0]).collect();
         let here = info.memberships.iter().find(|(joined, _)| *joined == info.default_network);
@@ -106,7 +104,7 @@ impl Shared {
             path: self.settings.path.unwrap_or(PathChoice::Auto).to_string(),
             version: crate::cli::version().to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
-            drops: drops.map(|(reason, count)| (reason.as_str().to_owned(), count)).collect(),
+            drops: api::drops(&self.node.agent.drops()),
         }
     }
 

@@ -168,6 +168,7 @@ async fn build(
     let state = State::open(&home.state())?;
     let offer = Offer::open(home)?;
     let mut builder = Agent::builder(identity).store(Kept(state)).takeover(takeover);
+    builder = builder.limits(settings.limits.apply());
     if let Some(registry) = &settings.registry {
         let key = registry_key(&settings).map(|key| format!("#{key}")).unwrap_or_default();
         builder = builder.registry(format!("{}{key}", registry.at));

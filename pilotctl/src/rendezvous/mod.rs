@@ -1,6 +1,6 @@
 //! The rendezvous server as a process: its lock, its settings, its own small local API.
 
-use crate::api::{Exported, Nothing, RendezvousStatus};
+use crate::api::{self, Exported, Nothing, RendezvousStatus};
 use crate::background::Foreground;
 use crate::cli::run::RendezvousStart;
 use crate::commands::{Context, rendezvous_text};
@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use pilot_core::drive::KeyText;
-use pilot_rendezvous::{AlternateBeacon, Server, ServerConfig, StartError};
+use pilot_rendezvous::{AlternateBeacon, Server, ServerConfig, ServerStats, StartError};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
@@ -125,6 +125,7 @@ async fn start(
     let persist = settings.persist.clone().unwrap_or_else(|| home.path().join("registry.json"));
     let mut config = ServerConfig::new(persist);
     config.new_key = args.new_key;
+    config.limits = settings.limits.apply();
     if let Some(at) = &settings.registry_addr {
         config.registry_addr = look_up("--registry-addr", at).await?;
     }
@@ -191,7 +192,7 @@ async fn export(State(shared): State<Arc<Shared>>) -> Response {
 
 impl Shared {
     fn status(&self) -> RendezvousStatus {
-        let files = self.server.files();
+        let (files, stats) = (self.server.files(), self.server.stats());
         RendezvousStatus {
             pid: std::process::id(),
             version: crate::cli::version().to_owned(),
@@ -204,39 +205,39 @@ impl Shared {
             store: files.store.clone(),
             export: files.export.clone(),
             uptime_s: self.started.elapsed().as_secs(),
-            counters: self.counters(),
+            counters: counters(&stats),
+            drops: api::drops(&stats.drops),
             settings: self.settings.clone(),
             log: self.log.clone(),
             warnings: Vec::new(),
         }
     }
+}
 
-    fn counters(&self) -> BTreeMap<String, u64> {
-        let stats = self.server.stats();
-        let rendezvous = &stats.rendezvous;
-        let counters = [
-            ("nodes", rendezvous.nodes as u64),
-            ("published_nodes", rendezvous.published as u64),
-            ("agents_online", rendezvous.agents as u64),
-            ("relay_channels", rendezvous.channels as u64),
-            ("registry_connections", rendezvous.connections as u64),
-            ("letters_waiting", rendezvous.letters as u64),
-            ("registrations", rendezvous.registrations),
-            ("requests", rendezvous.requests),
-            ("stun_answers", rendezvous.stun_answers),
-            ("handshakes", rendezvous.handshakes),
-            ("relayed_packets", rendezvous.relayed_packets),
-            ("relayed_bytes", rendezvous.relayed_bytes),
-            ("transactions", stats.transactions),
-            ("failed_transactions", stats.failed_transactions),
-            ("udp_datagrams_in", stats.io.datagrams_in),
-            ("udp_datagrams_out", stats.io.datagrams_out),
-            ("udp_bytes_in", stats.io.bytes_in),
-            ("udp_bytes_out", stats.io.bytes_out),
-            ("dropped", stats.drops.total()),
-        ];
-        counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
-    }
+fn counters(stats: &ServerStats) -> BTreeMap<String, u64> {
+    let rendezvous = &stats.rendezvous;
+    let counters = [
+        ("nodes", rendezvous.nodes as u64),
+        ("published_nodes", rendezvous.published as u64),
+        ("agents_online", rendezvous.agents as u64),
+        ("relay_channels", rendezvous.channels as u64),
+        ("registry_connections", rendezvous.connections as u64),
+        ("letters_waiting", rendezvous.letters as u64),
+        ("registrations", rendezvous.registrations),
+        ("requests", rendezvous.requests),
+        ("stun_answers", rendezvous.stun_answers),
+        ("handshakes", rendezvous.handshakes),
+        ("relayed_packets", rendezvous.relayed_packets),
+        ("relayed_bytes", rendezvous.relayed_bytes),
+        ("transactions", stats.transactions),
+        ("failed_transactions", stats.failed_transactions),
+        ("udp_datagrams_in", stats.io.datagrams_in),
+        ("udp_datagrams_out", stats.io.datagrams_out),
+        ("udp_bytes_in", stats.io.bytes_in),
+        ("udp_bytes_out", stats.io.bytes_out),
+        ("dropped", stats.drops.total()),
+    ];
+    counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 fn announce(shared: &Shared, foreground: Foreground) -> Result<(), Failure> {

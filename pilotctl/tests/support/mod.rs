@@ -5,7 +5,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests of real processes live by the clock")]
 
 pub mod forwarder;
+pub mod hostile;
 pub mod raw_node;
+#[path = "../../../core/tests/support/thief.rs"]
+pub mod thief;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ use pilot_core::crypto::{Identity, RUST_CRYPTO};
 use pilot_core::machine::{Ecn, Machine as _, Path};
 use pilot_core::node::{Command, Config, Event, Node, PathPolicy, Reply, StreamId};
 use pilot_core::time::{Instant, UnixTime};
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
@@ -30,6 +31,10 @@ pub struct RawNode {
     /// How many datagrams went there.
     pub to_victim: usize,
     pub events: Vec<Event>,
+    /// What it would have stored.
+    pub facts: BTreeMap<[u8; 8], Vec<u8>>,
+    /// The index in front of its newest data frame to the victim.
+    pub index_at_victim: Option<[u8; 4]>,
     victim: SocketAddr,
     registry: SocketAddr,
     udp: UdpSocket,
@@ -55,6 +60,8 @@ impl RawNode {
             from_victim: Vec::new(),
             to_victim: 0,
             events: Vec::new(),
+            facts: BTreeMap::new(),
+            index_at_victim: None,
             victim: victim.parse().unwrap(),
             registry: registry.parse().unwrap(),
             udp,
@@ -139,6 +146,9 @@ impl RawNode {
             let to = transmit.path.remote;
             if self.hears(to) {
                 self.to_victim += usize::from(to == self.victim);
+                if to == self.victim && buf[0] >= 0x80 {
+                    self.index_at_victim = buf.first_chunk().copied();
+                }
                 let _ = self.udp.send_to(&buf[..transmit.len], to);
             }
         }
@@ -194,10 +204,12 @@ impl RawNode {
                     self.close();
                 }
                 Event::RegistryBytes => self.send_tcp(),
-                // It remembers nothing; it need not.
+                // Nothing of it is ever loaded again.
                 Event::Store => {
                     let mut value = [0; 2048];
                     while let Some(change) = self.node.poll_store(&mut value) {
+                        let len = change.len.unwrap_or(0);
+                        self.facts.insert(change.key, value[..len].to_vec());
                         self.node.handle_stored(self.now(), change.sequence);
                     }
                 }

@@ -7,6 +7,12 @@
 //! | open | a frame | a request; its answer goes out at once or after a commit |
 //! | open | a frame that does not open, 60 s of silence, or 256 KiB of unread answers | closed |
 //!
+//! A connection counts for its source until it is known whose it is: it has shown a record, or
+//! reserved an address. Anybody can authenticate with a fresh key, which proves nothing. A full
+//! table closes the oldest stranger: an honest one is none for longer than a round trip. The
+//! handshake budget is spent where it is needed, when a stranger's message is complete, so that
+//! connections that say nothing cost nobody a handshake.
+//!
 //! The bytes are [`crate::session::channel`]'s business; what a record and a boot id are worth
 //! here is this module's.
 
@@ -19,7 +25,7 @@ use crate::rendezvous::limit::prefix;
 use crate::rendezvous::{Event, RendezvousLimits};
 use crate::rng::Rng;
 use crate::session::channel::{
-    BUFFER, ChannelError, Introduction, ServerChannel, ServerEvent, ServerKeys,
+    BUFFER, ChannelError, HELLO_BUFFER, Introduction, ServerChannel, ServerEvent, ServerKeys,
 };
 use crate::session::gate::Bucket;
 use crate::session::payload::Caps;
@@ -43,6 +49,8 @@ struct Conn {
     /// Where it stands among the timers.
     check: Instant,
     channel: ServerChannel<'static>,
+    /// Its handshake was paid for from the budget.
+    paid: bool,
     /// Set once the channel is open.
     standing: Option<Standing>,
     /// The node under which it is counted.
@@ -59,8 +67,10 @@ struct Conn {
 pub(crate) struct Connections {
     conns: BTreeMap<ConnId, Conn>,
     timers: BTreeSet<(Instant, ConnId)>,
-    /// Connections that have not authenticated, per source.
+    /// Connections of nobody we know, per source.
     strangers: BTreeMap<[u8; 9], usize>,
+    /// The same, the oldest first: ids rise.
+    by_age: BTreeSet<ConnId>,
     of_node: BTreeSet<(NodeId, ConnId)>,
     events: VecDeque<Event>,
     aead: &'static dyn AeadProvider,
@@ -91,6 +101,7 @@ impl Connections {
             conns: BTreeMap::new(),
             timers: BTreeSet::new(),
             strangers: BTreeMap::new(),
+            by_age: BTreeSet::new(),
             of_node: BTreeSet::new(),
             events: VecDeque::new(),
             aead,
@@ -107,6 +118,8 @@ impl Connections {
         self.conns.len()
     }
 
+    /// Takes a connection that was accepted. An error is a counted drop: of this one, or of
+    /// the one that it displaced.
     pub(crate) fn open(
         &mut self,
         now: Instant,
@@ -115,27 +128,30 @@ impl Connections {
     ) -> Result<(), DropReason> {
         let source = prefix(remote.ip());
         let strangers = self.strangers.get(&source).copied().unwrap_or(0);
-        if self.conns.len() >= self.limits.connections
-            || strangers >= self.limits.unauthenticated_per_source
-            || self.conns.contains_key(&conn)
-        {
+        if strangers >= self.limits.unauthenticated_per_source || self.conns.contains_key(&conn) {
             self.events.push_back(Event::CloseConnection(conn));
             return Err(DropReason::Full);
         }
-        // A connection costs one handshake at most.
-        if !self.budget.take(&mut self.budget_full_at, now) {
-            self.events.push_back(Event::CloseConnection(conn));
-            return Err(DropReason::RateLimited);
+        let mut evicted = Ok(());
+        if self.conns.len() >= self.limits.connections {
+            evicted = Err(DropReason::Full);
+            let Some(oldest) = self.by_age.first().copied() else {
+                self.events.push_back(Event::CloseConnection(conn));
+                return evicted;
+            };
+            self.close(oldest);
         }
+        let strangers = self.strangers.get(&source).copied().unwrap_or(0);
         self.strangers.insert(source, strangers + 1);
         let check = now + REGISTRY_PRE_AUTH;
         self.timers.insert((check, conn));
-        let buffer = || Store::<u8>::boxed_zeroed(BUFFER);
+        let buffer = || Store::<u8>::boxed_zeroed(HELLO_BUFFER);
         let state = Conn {
             remote,
             heard: now,
             check,
             channel: ServerChannel::new(self.us, buffer(), buffer()),
+            paid: false,
             standing: None,
             counted: None,
             backlog: VecDeque::new(),
@@ -144,7 +160,8 @@ impl Connections {
             told: false,
         };
         self.conns.insert(conn, state);
-        Ok(())
+        self.by_age.insert(conn);
+        evicted
     }
 
     /// Takes bytes until a request is complete (`Some(Ok(plaintext))`) or all are taken
@@ -158,6 +175,12 @@ impl Connections {
     ) -> Option<Result<Vec<u8>, DropReason>> {
         loop {
             let state = self.conns.get_mut(&conn)?;
+            if !state.paid && state.channel.is_costly() {
+                if !self.budget.take(&mut self.budget_full_at, ctx.now) {
+                    return Some(self.fail(conn, DropReason::RateLimited));
+                }
+                state.paid = true;
+            }
             let keys = ServerKeys { identity: ctx.registry, secret: &self.secret, previous: None };
             let event = match state.channel.poll(keys, self.aead, &mut self.rng) {
                 Ok(event) => event,
@@ -205,13 +228,13 @@ impl Connections {
         }
     }
 
-    /// The channel is open; the connection is no stranger's any more.
+    /// The channel is open.
     fn admit(&mut self, now: Instant, conn: ConnId, standing: Standing) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
+        let buffer = || Store::<u8>::boxed_zeroed(BUFFER);
+        state.channel.grow(buffer(), buffer());
         state.heard = now;
         state.standing = Some(standing);
-        let source = prefix(state.remote.ip());
-        self.less_strange(source);
         self.follow(conn);
         self.tell(conn);
     }
@@ -229,13 +252,16 @@ impl Connections {
         self.conns.get_mut(&conn)?.standing.as_mut()
     }
 
-    /// Counts the connection under the node it has proven to be; above the limit the node's
-    /// oldest connection is closed.
+    /// Counts the connection under the node it has proven to be, and no longer under its
+    /// source; above the limit the node's oldest connection is closed.
     pub(crate) fn follow(&mut self, conn: ConnId) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         let caller = state.standing.and_then(|standing| standing.caller);
         let Some(caller) = caller.filter(|_| state.counted.is_none()) else { return };
         state.counted = Some(caller.node);
+        let source = prefix(state.remote.ip());
+        self.less_strange(source);
+        self.by_age.remove(&conn);
         self.of_node.insert((caller.node, conn));
         let all = (caller.node, ConnId(0))..=(caller.node, ConnId(u64::MAX));
         if self.of_node.range(all.clone()).count() > self.limits.connections_per_node.max(1) {
@@ -330,11 +356,10 @@ impl Connections {
     pub(crate) fn forget(&mut self, conn: ConnId) -> bool {
         let Some(state) = self.conns.remove(&conn) else { return false };
         self.timers.remove(&(state.check, conn));
-        if state.standing.is_none() {
-            self.less_strange(prefix(state.remote.ip()));
-        }
-        if let Some(node) = state.counted {
-            self.of_node.remove(&(node, conn));
+        self.by_age.remove(&conn);
+        match state.counted {
+            Some(node) => drop(self.of_node.remove(&(node, conn))),
+            None => self.less_strange(prefix(state.remote.ip())),
         }
         true
     }

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod beacon;
+mod bounds;
 mod registry;
 mod storage;
 mod trust;

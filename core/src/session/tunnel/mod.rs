@@ -147,9 +147,9 @@ impl<'s> Tunnel<'s> {
         mut rng: Rng,
         storage: TunnelStorage<'s>,
     ) -> Self {
-        let words = storage.replay.len() / storage.sessions.len().max(1);
+        let words = storage.replay.len() / storage.sessions.capacity().max(1);
         assert!(words >= 2, "a replay window has at least two words");
-        let n = storage.peers.len();
+        let n = storage.peers.capacity();
         assert!(
             [storage.by_address.len(), storage.ready.len(), storage.eventful.len()] == [n; 3]
                 && storage.deadlines.len() == n,

@@ -37,7 +37,8 @@ pub struct SessionInfo {
 impl Tunnel<'_> {
     /// Pins a peer under a number that is not in use.
     pub fn add_peer(&mut self, peer: PeerIndex, keys: PeerKeys) -> Result<(), PeerError> {
-        if self.peers.get(peer.index()).is_none_or(|cell| cell.0.is_some()) {
+        let is_place = self.peers.reach(peer.index(), PeerCell::empty);
+        if !is_place || self.peers[peer.index()].0.is_some() {
             return Err(PeerError::Number);
         }
         let Err(place) = self.search(keys.address, &keys.identity) else {

@@ -56,20 +56,21 @@ pub struct TunnelStorage<'s> {
 
 #[cfg(feature = "alloc")]
 impl TunnelStorage<'static> {
-    /// Tables for `limits`, with one place more than `limits.peers`: for the beacon.
+    /// Tables for `limits`, with one place more than `limits.peers`: for the beacon. What is not
+    /// used is not touched.
     pub fn boxed(limits: &Limits) -> Self {
         let (n, m) = (limits.peers + 1, limits.sessions);
         let words = limits.replay_words.max(2);
         TunnelStorage {
-            peers: Store::<PeerCell>::boxed_with(n, PeerCell::empty),
+            peers: Store::<PeerCell>::growing(n),
             by_address: Store::<u32>::boxed_with(n, || 0),
             ready: Store::<u32>::boxed_with(n, || 0),
             eventful: Store::<u32>::boxed_with(n, || 0),
             deadlines: Store::<Cell>::boxed_with(n, Cell::empty),
-            sessions: Store::<LinkSlot>::boxed_with(m, Slot::empty),
-            replay: Store::<u64>::boxed_with(m * words, || 0),
-            attempts: Store::<AttemptSlot>::boxed_with(n, Slot::empty),
-            answers: Store::<AnswerSlot>::boxed_with(n, Slot::empty),
+            sessions: Store::<LinkSlot>::growing(m),
+            replay: Store::boxed_zero_words(m * words),
+            attempts: Store::<AttemptSlot>::growing(n),
+            answers: Store::<AnswerSlot>::growing(n),
             indices: Store::<IndexCell>::boxed_with(IndexTable::cells_for(m + n), IndexCell::empty),
             hashes: Store::<IndexCell>::boxed_with(IndexTable::cells_for(n), IndexCell::empty),
             sources: Store::<u64>::boxed_with(limits.sources.max(1), || 0),
