@@ -152,6 +152,12 @@ fn other_files_are_refused_and_not_touched() {
     let error = Opened::open(&path, SCHEMA, opener()).err().unwrap();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     assert!(std::fs::read(&path).unwrap() == text, "it was touched");
+    // Nor is one that merely begins as a database does whose making a crash has interrupted.
+    let zeros = [&[0; 20_000][..], b"and yet"].concat();
+    crate::files::replace_private(&path, |w| w.write_all(&zeros)).unwrap();
+    let error = Opened::open(&path, SCHEMA, opener()).err().unwrap();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(std::fs::read(&path).unwrap() == zeros, "it was touched");
 
     // A redb file of somebody else.
     let path = directory.path().join("other.redb");
