@@ -268,7 +268,7 @@ fn a_full_disk_fails_commits_and_heals() {
     }
     assert_eq!((store.transactions(), store.failures()), (1, 3));
     let error = store.snapshot().err().unwrap();
-    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
     fault.full.store(false, Ordering::SeqCst);
     submit(&store, 5, vec![put(5, b"after")]);
     assert!(outcome_of(&told, 5));

@@ -15,7 +15,7 @@ use crate::home::Home;
 use crate::{http, socket};
 use pilot_core::node::{Link, PathPolicy};
 use pilot_tokio::{Agent, AgentEvent, BindError, ReadyError, StartError};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use sd_notify::NotifyState;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -77,10 +77,7 @@ pub(crate) fn run(cx: &Context, args: &DaemonStart) -> Result<(), Failure> {
     check_settings(&settings)?;
     check_fence(&cx.home, args.takeover)?;
     let log = foreground.start_log(&cx.home)?;
-    // Keys live in this process: no core dumps, no debugger of the same user.
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "core dumps stay possible");
-    }
+    forbid_dumps();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -92,6 +89,16 @@ pub(crate) fn run(cx: &Context, args: &DaemonStart) -> Result<(), Failure> {
         tracing::error!(code = failure.code.as_str(), "{failure}");
     }
     result
+}
+
+/// Keys live in this process: no core dumps, no debugger of the same user.
+pub(crate) fn forbid_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let forbidden = set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .and_then(|()| setrlimit(Resource::Core, none));
+    if let Err(error) = forbidden {
+        tracing::warn!(%error, "core dumps stay possible");
+    }
 }
 
 /// A home whose identity runs elsewhere does not start unless told to take it back.
@@ -380,6 +387,7 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    _too_large: Signal,
 }
 
 impl Signals {
@@ -390,6 +398,9 @@ impl Signals {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
             hangup: on(SignalKind::hangup())?,
+            // Sent to whoever writes beyond the limit of file sizes, and unheard the end of
+            // it; heard, the write fails as on a full disk.
+            _too_large: on(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 
