@@ -66,6 +66,7 @@ mod datagrams;
 mod driver;
 mod error;
 mod event;
+mod generation;
 mod household;
 mod listener;
 mod owner;
