@@ -7,10 +7,13 @@ use chacha20::ChaCha20Rng;
 use core::convert::Infallible;
 use rand_core::{Rng as _, SeedableRng, TryCryptoRng, TryRng};
 use sha2::{Digest, Sha256};
+use zeroize::ZeroizeOnDrop;
 
 /// A deterministic, cryptographically strong generator. No `Clone`: two copies would draw
 /// the same keys.
 pub struct Rng(ChaCha20Rng);
+
+impl ZeroizeOnDrop for Rng {}
 
 impl Rng {
     /// A generator that yields the same bytes for the same seed, always.
@@ -22,6 +25,13 @@ impl Rng {
     pub fn fork(&mut self, label: &str) -> Rng {
         let digest = Sha256::new().chain_update(self.bytes::<32>()).chain_update(label.as_bytes());
         Rng::new(digest.finalize().into())
+    }
+
+    /// Mixes fresh entropy in: what is drawn from now on cannot be told without it, nor
+    /// without what was there before.
+    pub fn mix(&mut self, entropy: &[u8; 32]) {
+        let digest = Sha256::new().chain_update(self.bytes::<32>()).chain_update(entropy);
+        *self = Rng::new(digest.finalize().into());
     }
 
     /// `N` random bytes.

@@ -228,6 +228,85 @@ fn streams_survive_a_rekey_and_a_suspend() {
     assert!(got == bytes, "600 s and five rekeys later {} bytes arrived", got.len());
 }
 
+/// Indices of the sessions under which `from` has sent data to anybody.
+fn data_indices(world: &World, from: usize) -> std::collections::BTreeSet<[u8; 4]> {
+    let socket = world.agents[from].socket;
+    let sent = world.wire.iter().flatten().filter(|(source, ..)| *source == socket);
+    let packets = sent.map(|(_, _, bytes)| match bytes[0] {
+        // A relay frame: what is in it.
+        0x30 => &bytes[12..],
+        _ => &bytes[..],
+    });
+    packets.filter(|p| p[0] >= 0x80).map(|p| *p.first_chunk().unwrap()).collect()
+}
+
+#[test]
+fn after_a_suspend_nothing_leaves_under_an_old_key() {
+    let mut world = pair(14, Link::CLEAN);
+    world.listen(1, 7);
+    let id = world.connect(0, 1, 7);
+    world.wire = Some(Vec::new());
+    let mut accepted = None;
+    world.run_until(secs(5), |w| {
+        accepted = accepted.or(w.agents[1].node.accept(Port(7)));
+        accepted.is_some()
+    });
+    world.run(secs(20));
+    let mut sent = world.write(0, id, &pattern(100_000));
+    world.run(ms(30));
+    let before = data_indices(&world, 0);
+    assert!(before.len() >= 2, "to the peer and to the beacon");
+    // In the middle of a transfer, and with more to send at once.
+    world.wire = Some(Vec::new());
+    let unix = world.unix();
+    world.command(0, Command::ClockChanged { unix });
+    sent += world.write(0, id, &pattern(1000));
+    let (mut got, accepted) = (Vec::new(), accepted.unwrap());
+    world.run_until(secs(20), |w| {
+        w.read(1, accepted, &mut got);
+        got.len() >= sent
+    });
+    assert!(sent > 50_000 && got.len() == sent, "the stream survives");
+    world.run(secs(30));
+    let after = data_indices(&world, 0);
+    assert!(after.len() >= 2 && after.is_disjoint(&before), "{before:x?} and then {after:x?}");
+}
+
+/// The ephemeral keys of the INITs that `from` has sent.
+fn ephemerals(world: &World, from: usize) -> Vec<[u8; 32]> {
+    let socket = world.agents[from].socket;
+    let sent = world.wire.iter().flatten().filter(|(source, ..)| *source == socket);
+    let packets = sent.map(|(_, _, bytes)| if bytes[0] == 0x30 { &bytes[12..] } else { bytes });
+    packets.filter(|p| p[0] == 0x10).map(|p| *p[8..].first_chunk().unwrap()).collect()
+}
+
+/// Of a machine that was copied there are two with the same generator: fresh entropy parts
+/// them before either makes a key.
+#[test]
+fn two_copies_of_a_machine_draw_different_keys_once_reseeded() {
+    let copy = |entropy: Option<[u8; 32]>| {
+        let mut world = pair(15, Link::CLEAN);
+        world.listen(1, 7);
+        let id = world.connect(0, 1, 7);
+        world.run(secs(5));
+        world.wire = Some(Vec::new());
+        if let Some(entropy) = entropy {
+            world.command(0, Command::Reseed { entropy });
+        }
+        let unix = world.unix();
+        world.command(0, Command::ClockChanged { unix });
+        world.write(0, id, b"more");
+        world.run(secs(5));
+        ephemerals(&world, 0)
+    };
+    let (one, two) = (copy(Some([1; 32])), copy(Some([2; 32])));
+    // To the peer and to the beacon.
+    assert!(one.len() >= 2 && two.len() >= 2, "{one:x?} {two:x?}");
+    assert!(one.iter().all(|e| !two.contains(e)), "{one:x?} {two:x?}");
+    // The control: copies that are not told so do make the same keys.
+    assert_eq!(copy(None), copy(None));
+}
+
 #[test]
 fn datagrams_arrive_and_too_large_ones_are_refused() {
     let mut world = pair(11, Link::CLEAN);

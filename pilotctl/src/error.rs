@@ -109,8 +109,15 @@ impl Failure {
 
     /// A failed operation of the operating system: `doing` says what was tried.
     pub(crate) fn io(doing: impl fmt::Display, error: impl Into<std::io::Error>) -> Self {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         let error = error.into();
-        Failure::new(Code::Io, format!("cannot {doing}: {error}"))
+        let message = format!("cannot {doing}: {error}");
+        match error.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => {
+                Failure::new(Code::Full, message).hint("make room on the device, then try again")
+            }
+            _ => Failure::new(Code::Io, message),
+        }
     }
 
     /// The error as it stands in an envelope.
@@ -196,6 +203,14 @@ mod tests {
         );
         let back: Envelope<u8> = serde_json::from_str(&text).unwrap();
         assert_eq!(back.into_result().unwrap_err().code, Code::NotTrusted);
+    }
+
+    #[test]
+    fn no_room_is_told_from_other_failures_of_the_disk() {
+        let code = |kind| Failure::io("write", std::io::Error::from(kind)).code;
+        assert_eq!(code(std::io::ErrorKind::StorageFull), Code::Full);
+        assert_eq!(code(std::io::ErrorKind::QuotaExceeded), Code::Full);
+        assert_eq!(code(std::io::ErrorKind::PermissionDenied), Code::Io);
     }
 
     #[test]

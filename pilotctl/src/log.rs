@@ -82,7 +82,12 @@ impl Write for RotatedLog {
 /// Starts logging. `PILOT_LOG` chooses what, as in `info,pilot_core=trace`.
 pub(crate) fn start(file: Option<RotatedLog>) {
     let filter = EnvFilter::try_from_env("PILOT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        // It would say so on standard error, which is this log: where that is full, it would
+        // panic.
+        .log_internal_errors(false);
     // A subscriber that is already there (tests) stays.
     let _ = match file {
         Some(file) => builder.with_ansi(false).with_writer(Mutex::new(file)).try_init(),

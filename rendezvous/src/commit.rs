@@ -22,7 +22,7 @@ use crate::store::{Opened, Opener, Snapshot, StoreError, Tables, begin};
 use pilot_core::rendezvous::Commit;
 use redb::Database;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -41,6 +41,8 @@ struct Shared {
     database: Mutex<Option<Arc<Database>>>,
     transactions: AtomicU64,
     failures: AtomicU64,
+    /// The last failure was for want of room.
+    is_full: AtomicBool,
 }
 
 /// A store in service. Closing or dropping it writes what is queued and closes the file.
@@ -59,6 +61,7 @@ impl Store {
             database: Mutex::new(Some(Arc::new(database))),
             transactions: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
         });
         let (queue, commits) = mpsc::sync_channel(QUEUE);
         let mut writer = Writer { shared: shared.clone(), opener, deliver };
@@ -91,6 +94,9 @@ impl Store {
         let database = self.shared.database.lock().unwrap().clone();
         match database {
             Some(database) => Snapshot::of(&self.shared.path, &database),
+            None if self.shared.is_full.load(Ordering::Relaxed) => {
+                Err(StoreError::Full { path: self.shared.path.clone() })
+            }
             None => Err(StoreError::redb(&self.shared.path, redb::Error::PreviousIo)),
         }
     }
@@ -131,6 +137,8 @@ impl Writer {
                 Ok(()) => self.shared.transactions.fetch_add(1, Ordering::AcqRel),
                 Err(error) => {
                     tracing::warn!(%error, "the store could not commit");
+                    let is_full = matches!(error, StoreError::Full { .. });
+                    self.shared.is_full.store(is_full, Ordering::Relaxed);
                     self.shared.failures.fetch_add(1, Ordering::Relaxed)
                 }
             };

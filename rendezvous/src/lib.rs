@@ -54,10 +54,12 @@ pub use files::{Files, PrivateFileError};
 pub use key::{KeyError, TUNNEL_ROTATION};
 pub use open::OpenError;
 pub use server::{AlternateBeacon, EXPORT_INTERVAL, Server, ServerConfig, ServerStats, StartError};
-pub use store::StoreError;
+pub use store::{StoreError, open_database};
 
 #[cfg(test)]
 mod export_tests;
+#[cfg(all(test, unix))]
+mod power_tests;
 #[cfg(test)]
 mod server_tests;
 #[cfg(test)]
@@ -66,3 +68,5 @@ mod store_tests;
 mod test_client;
 #[cfg(test)]
 mod test_disk;
+#[cfg(all(test, unix))]
+mod test_power;

@@ -14,6 +14,7 @@ use redb::{
     Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
     WriteTransaction,
 };
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,14 +118,32 @@ fn is_full(error: &io::Error) -> bool {
 /// Opens the database file; tests put a failing disk underneath.
 pub(crate) type Opener = Arc<dyn Fn(&Path) -> Result<Database, StoreError> + Send + Sync>;
 
-/// A private file, created if missing, locked by redb for as long as it is open.
-pub(crate) fn open_file(path: &Path) -> Result<Database, StoreError> {
-    let backend = FileBackend::new(private_file(path)?)
-        .map_err(|error| StoreError::redb(path, error.into()))?;
-    open_backend(path, backend)
+/// A private redb file, created if missing, locked for as long as it is open; at most
+/// `cache_bytes` of it are kept in memory.
+pub fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
+    open_with(path, cache_bytes, FileBackend::new)
 }
 
-pub(crate) fn private_file(path: &Path) -> Result<std::fs::File, StoreError> {
+pub(crate) fn open_file(path: &Path) -> Result<Database, StoreError> {
+    open_database(path, CACHE_BYTES)
+}
+
+/// Opens the database in the private file `path` through a backend.
+pub(crate) fn open_with<B: redb::StorageBackend>(
+    path: &Path,
+    cache_bytes: usize,
+    backend: impl FnOnce(File) -> Result<B, redb::DatabaseError>,
+) -> Result<Database, StoreError> {
+    let backend = backend(private_file(path)?).map_err(|e| StoreError::redb(path, e.into()))?;
+    // With redb's lock held.
+    clear_unfinished(&backend).map_err(|error| StoreError::io(path, error))?;
+    Database::builder()
+        .set_cache_size(cache_bytes)
+        .create_with_backend(backend)
+        .map_err(|error| StoreError::redb(path, error.into()))
+}
+
+fn private_file(path: &Path) -> Result<File, StoreError> {
     match files::open_private(path, true) {
         Err(error) if error.is_missing() => {
             let file = files::create_private(path).map_err(|error| StoreError::io(path, error))?;
@@ -135,14 +154,30 @@ pub(crate) fn private_file(path: &Path) -> Result<std::fs::File, StoreError> {
     }
 }
 
-pub(crate) fn open_backend(
-    path: &Path,
-    backend: impl redb::StorageBackend,
-) -> Result<Database, StoreError> {
-    Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create_with_backend(backend)
-        .map_err(|error| StoreError::redb(path, error.into()))
+/// redb makes a database by growing the file, writing its header, and last of all the header's
+/// first bytes, the magic; it takes a file without them for somebody else's. What a crash has
+/// left halfway holds nothing behind the header's page, and is begun anew.
+fn clear_unfinished(backend: &impl redb::StorageBackend) -> io::Result<()> {
+    const MAGIC: u64 = 9;
+    const PAGE: u64 = 4096;
+    let is_zero = |from: u64, to: u64| -> io::Result<bool> {
+        let mut bytes = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0)];
+        backend.read(from, &mut bytes)?;
+        Ok(bytes.iter().all(|byte| *byte == 0))
+    };
+    let len = backend.len()?;
+    if len == 0 || !is_zero(0, len.min(MAGIC))? {
+        return Ok(());
+    }
+    let mut at = PAGE;
+    while at < len {
+        let end = len.min(at + 16 * PAGE);
+        if !is_zero(at, end)? {
+            return Ok(());
+        }
+        at = end;
+    }
+    backend.set_len(0)
 }
 
 /// One migration, in the transaction that also raises the file's schema.

@@ -152,6 +152,12 @@ fn other_files_are_refused_and_not_touched() {
     let error = Opened::open(&path, SCHEMA, opener()).err().unwrap();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     assert!(std::fs::read(&path).unwrap() == text, "it was touched");
+    // Nor is one that merely begins as a database does whose making a crash has interrupted.
+    let zeros = [&[0; 20_000][..], b"and yet"].concat();
+    crate::files::replace_private(&path, |w| w.write_all(&zeros)).unwrap();
+    let error = Opened::open(&path, SCHEMA, opener()).err().unwrap();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(std::fs::read(&path).unwrap() == zeros, "it was touched");
 
     // A redb file of somebody else.
     let path = directory.path().join("other.redb");
@@ -262,7 +268,7 @@ fn a_full_disk_fails_commits_and_heals() {
     }
     assert_eq!((store.transactions(), store.failures()), (1, 3));
     let error = store.snapshot().err().unwrap();
-    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
     fault.full.store(false, Ordering::SeqCst);
     submit(&store, 5, vec![put(5, b"after")]);
     assert!(outcome_of(&told, 5));

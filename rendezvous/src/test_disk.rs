@@ -1,6 +1,6 @@
 //! A disk that can be made to fail, for tests.
 
-use crate::store::{self, Opener, StoreError, open_backend};
+use crate::store::{Opener, StoreError, open_with};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 use std::io;
@@ -33,8 +33,9 @@ impl Disk {
             if fault.gone.load(Ordering::SeqCst) {
                 return Err(StoreError::io(path, io::Error::other("gone")));
             }
-            let file = FileBackend::new(store::private_file(path)?).unwrap();
-            open_backend(path, Disk { file, fault: fault.clone() })
+            open_with(path, 1 << 20, |file| {
+                Ok(Disk { file: FileBackend::new(file)?, fault: fault.clone() })
+            })
         })
     }
 

@@ -85,6 +85,11 @@ impl Reading {
         Reading { monotonic, boot: clock.boot(), unix: clock.unix() }
     }
 
+    /// What the wall clock showed.
+    pub(crate) fn unix(&self) -> UnixTime {
+        self.unix
+    }
+
     fn asleep(&self) -> Duration {
         self.boot.saturating_sub(self.monotonic)
     }

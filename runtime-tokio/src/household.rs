@@ -4,6 +4,7 @@
 
 use crate::clock::{ClockWatch, Reading};
 use crate::driver::UdpDriver;
+use crate::generation::Generation;
 use crate::owner::{AgentNode, AgentOwner, Signals, Wishes};
 use crate::store::{Change, Store};
 use pilot_core::drive::{BEACON_PORT, HostPort, REGISTRY_PORT};
@@ -35,7 +36,7 @@ const VALUE: usize = 4 * 1024;
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest distance of two attempts to look the beacon up for the first time.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// The clocks are compared this often ...
+/// The clocks are compared and fresh entropy is mixed in this often ...
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 /// ... and the interfaces listed at every so many of these.
 const CHECKS_PER_LISTING: u32 = 5;
@@ -236,12 +237,29 @@ impl Household {
         let mut ticks = interval(CLOCK_CHECK);
         // After a suspend one look is enough.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let generation = Generation::watch();
         for n in 1u32.. {
-            ticks.tick().await;
-            if let Some(unix) = clocks.check(Reading::take(&self.driver.clock())) {
+            let copied = tokio::select! {
+                biased;
+                () = generation.changed() => true,
+                _ = ticks.tick() => false,
+            };
+            let reading = Reading::take(&self.driver.clock());
+            let stepped = clocks.check(reading);
+            if stepped.is_some() {
                 tracing::info!("the clock was stepped, or the machine was suspended");
+            }
+            if copied {
+                tracing::info!("this machine is a copy of what it was");
+            }
+            // Refused only after a shutdown. First the generator, then who draws from it.
+            if let Some(entropy) = entropy() {
+                self.driver.peek(|access| {
+                    let _ = access.machine.command(access.now, Command::Reseed { entropy });
+                });
+            }
+            if let Some(unix) = stepped.or(copied.then_some(reading.unix())) {
                 self.driver.with(|access| {
-                    // Refused only after a shutdown.
                     let _ = access.machine.command(access.now, Command::ClockChanged { unix });
                 });
             }
@@ -256,6 +274,19 @@ impl Household {
                 });
                 self.signals.resolve.notify_one();
             }
+        }
+    }
+}
+
+/// Fresh entropy of the operating system.
+fn entropy() -> Option<[u8; 32]> {
+    let mut entropy = [0; 32];
+    match getrandom::fill(&mut entropy) {
+        Ok(()) => Some(entropy),
+        Err(error) => {
+            // It gave some at the start, from which the generator goes on.
+            tracing::warn!(%error, "no fresh entropy");
+            None
         }
     }
 }

@@ -72,6 +72,7 @@ mod datagrams;
 mod driver;
 mod error;
 mod event;
+mod generation;
 mod household;
 mod listener;
 mod owner;

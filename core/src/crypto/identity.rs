@@ -6,7 +6,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// The longest text that is signed: a trust request with 512 bytes of justification.
 const SIGNED_MAX: usize = 768;
@@ -26,6 +26,8 @@ fn signed_text(purpose: &[u8], parts: &[&[u8]]) -> heapless::Vec<u8, SIGNED_MAX>
 
 /// An agent's long-lived Ed25519 secret. Signs; never used in Diffie–Hellman.
 pub struct Identity(SigningKey);
+
+impl ZeroizeOnDrop for Identity {}
 
 impl Identity {
     /// The identity of a 32-byte secret, which should be random.
@@ -98,6 +100,8 @@ pub struct TunnelSecret {
     public: TunnelKey,
 }
 
+impl ZeroizeOnDrop for TunnelSecret {}
+
 impl TunnelSecret {
     /// The key pair of 32 random bytes.
     pub fn from_secret(secret: [u8; 32]) -> Self {
@@ -126,6 +130,8 @@ impl TunnelSecret {
 
 /// The result of a Diffie–Hellman. Zeroed when dropped.
 pub struct Shared(SharedSecret);
+
+impl ZeroizeOnDrop for Shared {}
 
 impl Shared {
     /// The 32 bytes.

@@ -480,8 +480,13 @@ impl<'s> Directory<'s> {
         core.clock = WallClock::new(now, unix);
         core.plan_rotation();
         core.rotate();
-        core.beacon.try_again(now);
+        core.beacon.start_over(now);
         self.update();
+    }
+
+    /// Mixes entropy into the generator.
+    pub fn reseed(&mut self, entropy: &[u8; 32]) {
+        self.core.rng.mix(entropy);
     }
 
     /// Says goodbye to the beacon (F7, `wire.md` 4.9) and stops: nothing but that frame leaves

@@ -52,6 +52,13 @@ pub enum Command<'a> {
         /// What the wall clock shows now.
         unix: UnixTime,
     },
+    /// Mixes fresh entropy of the operating system into the generator, from which ephemeral
+    /// keys come (`wire.md` 8): often while the node runs, and before [`Command::ClockChanged`],
+    /// since of a machine that was copied there are two with the same generator.
+    Reseed {
+        /// Random.
+        entropy: [u8; 32],
+    },
     /// Opens a stream. Fails with [`CommandError::NotTrusted`] without asking anybody if we
     /// hold no grant. Yields [`Reply::Stream`]; [`super::Event::StreamOpened`] or
     /// [`super::Event::StreamClosed`] follows.

@@ -25,6 +25,7 @@ impl<'s> Node<'s> {
             Command::ClockChanged { unix } => {
                 self.clock_changed(now, unix);
             }
+            Command::Reseed { entropy } => self.reseed(&entropy),
             Command::Connect { to, port } => return self.connect(now, to, port),
             Command::Listen { port } => {
                 self.transport.listen(port)?;
@@ -98,6 +99,13 @@ impl<'s> Node<'s> {
             }
         }
         self.directory.set_candidates(now, candidates, 0);
+    }
+
+    fn reseed(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+        self.directory.reseed(&self.rng.bytes());
+        self.tunnel.reseed(&self.rng.bytes());
+        self.transport.reseed(&self.rng.bytes());
     }
 
     /// After a suspend a resumed counter could repeat, so every session ends and is made anew;

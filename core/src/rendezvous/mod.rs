@@ -177,6 +177,14 @@ impl Rendezvous {
         }
     }
 
+    /// Mixes fresh entropy of the operating system into the generators, from which ephemeral
+    /// keys and relay keys come (`wire.md` 8). To be called often.
+    pub fn reseed(&mut self, entropy: [u8; 32]) {
+        let mut rng = Rng::new(entropy);
+        self.connections.reseed(&rng.bytes());
+        self.beacon.reseed(&rng.bytes());
+    }
+
     /// The registry's public key.
     pub fn identity(&self) -> IdentityKey {
         self.identity.public()

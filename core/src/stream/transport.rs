@@ -137,6 +137,11 @@ impl<'s> Transport<'s> {
 
     // ---- peers and paths ----
 
+    /// Mixes entropy into the generator.
+    pub fn reseed(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+    }
+
     /// Adds a peer: our address and its, on the backbone. `false` if the number is in use or
     /// not below `Limits::peers`.
     pub fn add_peer(

@@ -106,14 +106,8 @@ pub enum Direction {
 }
 
 /// The key of one end of a channel; each end has its own.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct RelayKey(pub [u8; 16]);
-
-impl core::fmt::Debug for RelayKey {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("RelayKey")
-    }
-}
 
 /// The channel in the header of what [`classify`] called [`Kind::Relay`].
 pub fn relay_channel(frame: &[u8]) -> Option<ChannelId> {

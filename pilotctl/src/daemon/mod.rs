@@ -15,7 +15,7 @@ mod routes;
 mod start;
 mod state;
 
-pub(crate) use start::{Signals, check_settings, look_up, run};
+pub(crate) use start::{Signals, check_settings, forbid_dumps, look_up, run};
 
 use crate::api::{self, DaemonStatus};
 use crate::cli::values::PathChoice;

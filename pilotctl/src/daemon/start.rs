@@ -11,10 +11,11 @@ use crate::commands::{Context, started_text};
 use crate::config::{self, DaemonSettings, Settings as _};
 use crate::error::{Code, Failure};
 use crate::home::Home;
+use crate::output::utc;
 use crate::{http, socket};
 use pilot_core::node::{Link, PathPolicy};
 use pilot_tokio::{Agent, AgentEvent, BindError, ReadyError, StartError};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use sd_notify::NotifyState;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -75,10 +76,7 @@ pub(crate) fn run(cx: &Context, args: &DaemonStart) -> Result<(), Failure> {
     check_settings(&settings)?;
     check_fence(&cx.home, args.takeover)?;
     let log = foreground.start_log(&cx.home)?;
-    // Keys live in this process: no core dumps, no debugger of the same user.
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "core dumps stay possible");
-    }
+    forbid_dumps();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -90,6 +88,16 @@ pub(crate) fn run(cx: &Context, args: &DaemonStart) -> Result<(), Failure> {
         tracing::error!(code = failure.code.as_str(), "{failure}");
     }
     result
+}
+
+/// Keys live in this process: no core dumps, no debugger of the same user.
+pub(crate) fn forbid_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let forbidden = set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .and_then(|()| setrlimit(Resource::Core, none));
+    if let Err(error) = forbidden {
+        tracing::warn!(%error, "core dumps stay possible");
+    }
 }
 
 /// A home whose identity runs elsewhere does not start unless told to take it back.
@@ -333,9 +341,7 @@ async fn watch_events(shared: Arc<Shared>, mut news: broadcast::Receiver<AgentEv
                 shared.warn(key_changed(&pinned, &shown).message);
             }
             Ok(AgentEvent::ClockSkew(seconds)) => {
-                shared.warn(format!(
-                    "this machine's clock and the registry's differ by {seconds} s (theirs less ours)"
-                ));
+                shared.warn(clocks_differ(unix_seconds(), seconds));
             }
             Ok(AgentEvent::TrustRequested(from)) => {
                 tracing::info!(%from, "somebody asks for trust: `pilotctl trust pending`");
@@ -352,6 +358,18 @@ async fn watch_events(shared: Arc<Shared>, mut news: broadcast::Receiver<AgentEv
             Err(RecvError::Closed) => return,
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "for a message about the time of day")]
+fn unix_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Says what two clocks show that differ by so many seconds, theirs less ours.
+fn clocks_differ(ours: u64, seconds: i64) -> String {
+    let theirs = utc(ours.saturating_add_signed(seconds));
+    format!("this machine's clock shows {}, the registry's {theirs}: set the wrong one", utc(ours))
 }
 
 /// The agent's store, kept in `state.redb`.
@@ -375,6 +393,7 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    _too_large: Signal,
 }
 
 impl Signals {
@@ -385,6 +404,9 @@ impl Signals {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
             hangup: on(SignalKind::hangup())?,
+            // Sent to whoever writes beyond the limit of file sizes, and unheard the end of
+            // it; heard, the write fails as on a full disk.
+            _too_large: on(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 
@@ -430,6 +452,13 @@ mod tests {
         settings.registry_key = Some(a);
         assert!(check_settings(&settings).is_ok());
         assert_eq!(registry_key(&settings), Some(a));
+    }
+
+    #[test]
+    fn clocks_that_differ_are_both_shown() {
+        let text = clocks_differ(1_767_225_600, -7200);
+        assert!(text.contains(&utc(1_767_225_600)) && text.contains(&utc(1_767_218_400)), "{text}");
+        assert!(text.contains("2026-01-01") && text.contains("2025-12-31"), "{text}");
     }
 
     #[test]

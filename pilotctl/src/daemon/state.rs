@@ -2,8 +2,8 @@
 //! is on disk when it returns.
 
 use crate::error::{Code, Failure};
-use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use pilot_rendezvous::{PrivateFileError, StoreError};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
 use std::path::{Path, PathBuf};
 
 const FACTS: TableDefinition<'_, &[u8; 8], &[u8]> = TableDefinition::new("facts");
@@ -19,69 +19,39 @@ pub(crate) type Change = ([u8; 8], Option<Vec<u8>>);
 /// Facts with their keys.
 pub(crate) type Facts = Vec<([u8; 8], Vec<u8>)>;
 
-/// The open store.
+/// The store.
 pub(crate) struct State {
-    database: Database,
+    /// Absent after a failure: redb refuses all further work until the file is opened again,
+    /// which the next commit does. Whether the failed changes are in it does no harm: the
+    /// same are committed again.
+    database: Option<Database>,
     path: PathBuf,
 }
 
 impl State {
     /// Opens the store, creates it at first (private: it holds tunnel keys).
     pub(crate) fn open(path: &Path) -> Result<State, Failure> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let failed = |e: &dyn std::fmt::Display| broken(path, "open", e);
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|e| Failure::io(format!("open {}", path.display()), e))?;
-        let database = FileBackend::new(file).and_then(|file| {
-            Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)
-        });
-        let database = database.map_err(|e| match e {
-            DatabaseError::DatabaseAlreadyOpen => {
-                let message = format!("{} is open in another process", path.display());
-                Failure::new(Code::StoreBusy, message)
-            }
-            e => failed(&e),
-        })?;
-        let state = State { database, path: path.to_owned() };
-        state.check_schema()?;
-        Ok(state)
+        Ok(State { database: Some(open(path)?), path: path.to_owned() })
     }
 
-    fn check_schema(&self) -> Result<(), Failure> {
-        let run = || -> Result<Option<u64>, redb::Error> {
-            let write = self.database.begin_write()?;
-            let schema = {
-                let mut meta = write.open_table(META)?;
-                let found = meta.get("schema")?.map(|value| value.value());
-                if found.is_none() {
-                    meta.insert("schema", SCHEMA)?;
-                }
-                write.open_table(FACTS)?;
-                found
-            };
-            write.commit()?;
-            Ok(schema)
-        };
-        match run().map_err(|e| broken(&self.path, "open", &e))? {
-            None | Some(SCHEMA) => Ok(()),
-            Some(newer) => {
-                let shown = self.path.display();
-                let message = format!("{shown} has schema {newer}, this program knows {SCHEMA}");
-                Err(Failure::new(Code::State, message).hint("use the newer program again"))
-            }
+    fn database(&mut self) -> Result<&Database, Failure> {
+        if self.database.is_none() {
+            self.database = Some(open(&self.path)?);
+            tracing::info!("the store of durable state is open again");
+        }
+        match &self.database {
+            Some(database) => Ok(database),
+            None => unreachable!("it was opened just now"),
         }
     }
 
     /// All facts.
-    pub(crate) fn load(&self) -> Result<Facts, Failure> {
-        let run = || -> Result<Facts, redb::Error> {
-            let facts = self.database.begin_read()?.open_table(FACTS)?;
+    pub(crate) fn load(&mut self) -> Result<Facts, Failure> {
+        let run = |database: &Database| -> Result<Facts, redb::Error> {
+            let facts = match database.begin_read()?.open_table(FACTS) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                facts => facts?,
+            };
             let mut all = Vec::new();
             for fact in facts.iter()? {
                 let (key, value) = fact?;
@@ -89,13 +59,13 @@ impl State {
             }
             Ok(all)
         };
-        run().map_err(|e| broken(&self.path, "read", &e))
+        run(self.database()?).map_err(|e| broken(&self.path, "read", e))
     }
 
     /// Makes changes durable, all or none.
-    pub(crate) fn commit(&self, changes: &[Change]) -> Result<(), Failure> {
-        let run = || -> Result<(), redb::Error> {
-            let mut write = self.database.begin_write()?;
+    pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), Failure> {
+        let run = |database: &Database| -> Result<(), redb::Error> {
+            let mut write = database.begin_write()?;
             // Reopening after a crash then takes milliseconds, not a walk over the file.
             write.set_quick_repair(true);
             {
@@ -109,12 +79,70 @@ impl State {
             }
             Ok(write.commit()?)
         };
-        run().map_err(|e| broken(&self.path, "write", &e))
+        run(self.database()?).map_err(|error| {
+            self.database = None;
+            broken(&self.path, "write", error)
+        })
     }
 }
 
-fn broken(path: &Path, doing: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Code::State, format!("cannot {doing} {}: {error}", path.display()))
+fn open(path: &Path) -> Result<Database, Failure> {
+    let database = pilot_rendezvous::open_database(path, CACHE_BYTES).map_err(|e| match e {
+        StoreError::AlreadyOpen { path } => {
+            let message = format!("{} is open in another process", path.display());
+            Failure::new(Code::StoreBusy, message)
+        }
+        StoreError::Damaged { path, what } => {
+            Failure::new(Code::State, format!("cannot open {}: {what}", path.display()))
+        }
+        StoreError::Full { path } => {
+            Failure::io(format!("open {}", path.display()), std::io::ErrorKind::StorageFull)
+        }
+        StoreError::Private(PrivateFileError::Io { path, source })
+        | StoreError::Io { path, source } => {
+            Failure::io(format!("open {}", path.display()), source)
+        }
+        StoreError::Private(e) => Failure::new(Code::Permissions, e.to_string()),
+        e => Failure::new(Code::State, e.to_string()),
+    })?;
+    check_schema(path, &database)?;
+    Ok(database)
+}
+
+/// Writes the schema into a fresh file; else reads it, and only that: a disk that is full
+/// keeps nobody from starting.
+fn check_schema(path: &Path, database: &Database) -> Result<(), Failure> {
+    let read = || -> Result<Option<u64>, redb::Error> {
+        match database.begin_read()?.open_table(META) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            meta => Ok(meta?.get("schema")?.map(|value| value.value())),
+        }
+    };
+    let write = || -> Result<(), redb::Error> {
+        let mut write = database.begin_write()?;
+        write.set_quick_repair(true);
+        write.open_table(META)?.insert("schema", SCHEMA)?;
+        write.open_table(FACTS)?;
+        Ok(write.commit()?)
+    };
+    match read().map_err(|e| broken(path, "open", e))? {
+        None => write().map_err(|e| broken(path, "open", e)),
+        Some(SCHEMA) => Ok(()),
+        Some(newer) => {
+            let shown = path.display();
+            let message = format!("{shown} has schema {newer}, this program knows {SCHEMA}");
+            Err(Failure::new(Code::State, message).hint("use the newer program again"))
+        }
+    }
+}
+
+fn broken(path: &Path, doing: &str, error: redb::Error) -> Failure {
+    let doing = format!("{doing} {}", path.display());
+    match error {
+        // How redb says that a file's content makes no sense.
+        redb::Error::Io(e) if e.kind() != std::io::ErrorKind::InvalidData => Failure::io(doing, e),
+        e => Failure::new(Code::State, format!("cannot {doing}: {e}")),
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +153,7 @@ mod tests {
     fn facts_survive_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.redb");
-        let state = State::open(&path).unwrap();
+        let mut state = State::open(&path).unwrap();
         assert_eq!(state.load().unwrap(), []);
         let one = (*b"one-----", Some(b"1".to_vec()));
         let two = (*b"two-----", Some(b"22".to_vec()));
@@ -133,7 +161,7 @@ mod tests {
         state.commit(&[(*b"one-----", None), (*b"two-----", Some(vec![3]))]).unwrap();
         assert_eq!(State::open(&path).err().unwrap().code, Code::StoreBusy);
         drop(state);
-        let state = State::open(&path).unwrap();
+        let mut state = State::open(&path).unwrap();
         assert_eq!(state.load().unwrap(), [(*b"two-----", vec![3])]);
         use std::os::unix::fs::PermissionsExt as _;
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
@@ -141,11 +169,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_not_ours_alone_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.redb");
+        drop(State::open(&path).unwrap());
+        let link = dir.path().join("link.redb");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(State::open(&link).err().unwrap().code, Code::Permissions);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(State::open(&path).err().unwrap().code, Code::Permissions);
+    }
+
+    #[test]
     fn a_newer_store_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.redb");
         let state = State::open(&path).unwrap();
-        let write = state.database.begin_write().unwrap();
+        let write = state.database.as_ref().unwrap().begin_write().unwrap();
         write.open_table(META).unwrap().insert("schema", SCHEMA + 1).unwrap();
         write.commit().unwrap();
         drop(state);

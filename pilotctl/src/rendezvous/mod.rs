@@ -5,7 +5,7 @@ use crate::background::Foreground;
 use crate::cli::run::RendezvousStart;
 use crate::commands::{Context, rendezvous_text};
 use crate::config::{self, RendezvousSettings, Settings as _};
-use crate::daemon::{Signals, look_up};
+use crate::daemon::{Signals, forbid_dumps, look_up};
 use crate::error::{Code, Failure};
 use crate::home::Home;
 use crate::{http, socket};
@@ -14,8 +14,9 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use pilot_core::drive::KeyText;
-use pilot_rendezvous::{AlternateBeacon, Server, ServerConfig, ServerStats, StartError};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use pilot_rendezvous::{
+    AlternateBeacon, ExportError, Server, ServerConfig, ServerStats, StartError, StoreError,
+};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -57,9 +58,7 @@ pub(crate) fn run(cx: &Context, args: &RendezvousStart) -> Result<(), Failure> {
     };
     let settings = absolute(args.settings())?.or(config::load(&home.config())?);
     let log = foreground.start_log(&home)?;
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "core dumps stay possible");
-    }
+    forbid_dumps();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -186,6 +185,13 @@ async fn export(State(shared): State<Arc<Shared>>) -> Response {
     let exported = shared.server.export().await;
     http::answer(match exported {
         Ok(()) => Ok(Exported { file: shared.server.files().export.clone() }),
+        Err(ExportError::Io { path, source }) => {
+            Err(Failure::io(format!("write {}", path.display()), source))
+        }
+        Err(ExportError::Store(StoreError::Full { path })) => {
+            let full = std::io::ErrorKind::StorageFull;
+            Err(Failure::io(format!("read {}", path.display()), full))
+        }
         Err(e) => Err(Failure::new(Code::Io, format!("cannot write the export: {e}"))),
     })
 }

@@ -275,7 +275,11 @@ impl Inbox {
             return Ok(());
         }
         let lines: String = messages.iter().map(|info| seen_line(&info.key())).collect();
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
+        let mut file = disk::open_append(&path)?;
+        // A line that a crash or a full disk has cut must not swallow the next one.
+        if !ends_in_newline(&file)? {
+            file.write_all(b"\n")?;
+        }
         file.write_all(lines.as_bytes())?;
         file.sync_all()?;
         state.seen_lines += messages.len();
@@ -300,6 +304,15 @@ impl Inbox {
         }
         Ok(())
     }
+}
+
+fn ends_in_newline(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt as _;
+    let mut last = *b"\n";
+    if let Some(at) = file.metadata()?.len().checked_sub(1) {
+        file.read_exact_at(&mut last, at)?;
+    }
+    Ok(last == *b"\n")
 }
 
 fn seen_line((from, id): &MessageKey) -> String {

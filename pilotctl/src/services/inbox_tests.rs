@@ -140,3 +140,21 @@ fn digests_parse() {
     assert_eq!(parse_digest(&digest.to_string()), Some(digest));
     assert_eq!(parse_digest("a5"), None);
 }
+
+#[test]
+fn a_note_of_deleted_messages_that_was_cut_does_not_swallow_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let inbox = open(&dir);
+    put(&inbox, 16, 1, b"one").unwrap();
+    put(&inbox, 16, 2, b"two").unwrap();
+    let all = inbox.list(0, usize::MAX);
+    assert_eq!(inbox.remove(&all[..1]).unwrap(), 1);
+    // What a disk that runs full leaves of a line.
+    let seen = dir.path().join("inbox/seen");
+    let text = std::fs::read_to_string(&seen).unwrap();
+    std::fs::write(&seen, [&text, "0:0000.0000.0010 0202"].concat()).unwrap();
+    assert_eq!(inbox.remove(&all[1..]).unwrap(), 1);
+    let inbox = open(&dir);
+    assert_eq!(put(&inbox, 16, 1, b"one").unwrap(), Delivery::Known);
+    assert_eq!(put(&inbox, 16, 2, b"two").unwrap(), Delivery::Known);
+}

@@ -338,8 +338,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transfer<S> {
             let moved = async {
                 tokio::select! {
                     biased;
-                    n = writing.write(rest) => n.map(Moved::Out),
                     n = reading.read(&mut self.talk.input[..]) => n.map(Moved::In),
+                    n = writing.write(rest) => n.map(Moved::Out),
                 }
             };
             match timeout(STALL, moved).await.map_err(|_| stalled())?.map_err(SendError::Broken)? {

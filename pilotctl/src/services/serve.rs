@@ -185,11 +185,22 @@ where
         };
         if let Err(failure) = handle(exchange, from, &mut receiver, current, event).await? {
             receiver.abort(failure)?;
-            let _ = timeout(STALL, stream.write_all(receiver.output())).await;
-            let _ = stream.shutdown().await;
+            let _ = timeout(STALL, give_notice(&mut stream, receiver.output(), &mut buf)).await;
             return Err(ServeError::NotStored(failure));
         }
     }
+}
+
+/// Writes the last word, and reads on until the peer has it: bytes that nobody reads would
+/// reset the stream, and the word could be lost.
+async fn give_notice<S>(stream: &mut S, notice: &[u8], buf: &mut [u8]) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(notice).await?;
+    stream.shutdown().await?;
+    while stream.read(buf).await? > 0 {}
+    Ok(())
 }
 
 /// Waits for more input, but not for ever, and not if a newer stream takes the file over.

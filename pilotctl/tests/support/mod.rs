@@ -166,10 +166,15 @@ pub fn start<'a>(registry: &'a str, beacon: &'a str) -> [&'a str; 8] {
 }
 
 #[track_caller]
-pub fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, is: impl FnMut() -> bool) {
+    wait_at_most(WAIT_MAX, what, is);
+}
+
+#[track_caller]
+pub fn wait_at_most(limit: Duration, what: &str, mut is: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is() {
-        assert!(start.elapsed() < WAIT_MAX, "{what}");
+        assert!(start.elapsed() < limit, "{what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

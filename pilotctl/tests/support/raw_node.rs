@@ -193,7 +193,10 @@ impl RawNode {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::DialRegistry if self.company == Company::All => {
-                    let tcp = TcpStream::connect(self.registry).unwrap();
+                    let Ok(tcp) = TcpStream::connect(self.registry) else {
+                        self.node.handle_registry_close(self.now());
+                        continue;
+                    };
                     tcp.set_nonblocking(true).unwrap();
                     self.tcp = Some(tcp);
                     self.node.handle_registry_open(self.now());

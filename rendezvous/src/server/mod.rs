@@ -354,11 +354,19 @@ async fn wait_until(is_done: impl Fn() -> bool) {
     let _ = tokio::time::timeout(DRAIN, look).await;
 }
 
+/// Tells the machine what the wall clock shows, and mixes fresh entropy in.
 async fn follow_wall_clock(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(WALL_CLOCK).await;
         let unix = shared.driver.clock().unix();
-        shared.driver.peek(|access| access.machine.rendezvous.set_wall_clock(access.now, unix));
+        // Fresh entropy as long as there is some; what there was goes on otherwise.
+        let entropy = key::random();
+        shared.driver.peek(|access| {
+            access.machine.rendezvous.set_wall_clock(access.now, unix);
+            if let Ok(entropy) = entropy {
+                access.machine.rendezvous.reseed(entropy);
+            }
+        });
     }
 }
 

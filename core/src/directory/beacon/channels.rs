@@ -29,7 +29,6 @@ use crate::wire::frame::RelayKey;
 use core::net::SocketAddr;
 
 /// An open relay channel, our end.
-#[derive(Clone, Debug)]
 pub struct Channel {
     /// Our end's id; packets travel under it.
     pub id: ChannelId,
@@ -43,7 +42,6 @@ pub struct Channel {
 const UP: u8 = 1;
 const REFUSED: u8 = 2;
 
-#[derive(Debug)]
 pub(super) struct Entry {
     pub(super) peer: PeerIndex,
     /// The owner wants it: we bind, and bind again.
@@ -65,7 +63,7 @@ pub(super) struct Entry {
 }
 
 /// One place of the channel table.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ChannelSlot(Option<Entry>);
 
 impl ChannelSlot {

@@ -246,8 +246,18 @@ impl<'s> Beacon<'s> {
         self.try_again(now);
     }
 
-    /// Starts a handshake at once, also when a session lives (its counter may have been rolled
-    /// back by a suspended machine, `wire.md` 8).
+    /// The counter of the session may have been rolled back with a suspended machine: it hears
+    /// on and sends nothing more, and a handshake begins at once (`wire.md` 8).
+    pub(super) fn start_over(&mut self, now: Instant) {
+        if let Some(session) = self.current.take() {
+            self.previous = Some(session);
+            self.replies.clear();
+            self.go_down(now);
+        }
+        self.try_again(now);
+    }
+
+    /// Starts a handshake at once, also when a session lives.
     pub(super) fn try_again(&mut self, now: Instant) {
         if self.tunnel.is_some() {
             self.attempt = None;
@@ -404,7 +414,9 @@ impl<'s> Beacon<'s> {
         let expires = ctx.now + BEACON_REJECT;
         let session = SmallSession::new(accepted.keys, local, accepted.remote_index, expires);
         (self.attempt, self.schedule) = (None, None);
-        self.previous = self.current.replace(session);
+        if let Some(replaced) = self.current.replace(session) {
+            self.previous = Some(replaced);
+        }
         self.rekey_at = ctx.now + BEACON_REKEY;
         // A new boot id: the beacon has forgotten channels and who we are.
         if self.boot.replace(accepted.payload.boot_id) != Some(accepted.payload.boot_id) {

@@ -135,6 +135,11 @@ impl Beacon {
         (self.agents.len(), self.channels.len())
     }
 
+    /// Mixes entropy into the generator.
+    pub(crate) fn reseed(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+    }
+
     /// Takes a datagram; an error is a counted drop.
     pub(crate) fn handle_datagram(
         &mut self,

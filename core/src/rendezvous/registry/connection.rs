@@ -114,6 +114,11 @@ impl Connections {
         }
     }
 
+    /// Mixes entropy into the generator.
+    pub(crate) fn reseed(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.conns.len()
     }

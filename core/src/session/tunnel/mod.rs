@@ -201,6 +201,11 @@ impl<'s> Tunnel<'s> {
         self.us.config.registry = registry;
     }
 
+    /// Mixes entropy into the generator.
+    pub fn reseed(&mut self, entropy: &[u8; 32]) {
+        self.rng.mix(entropy);
+    }
+
     /// The wall clock was set.
     pub fn set_wall_clock(&mut self, wall: WallClock) {
         self.us.config.wall = wall;

@@ -24,7 +24,9 @@ use pilot_core::service::exchange::{FileName, Kind, Note};
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::time::Duration;
+use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::io::StreamReader;
 
@@ -36,6 +38,8 @@ const FILE_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
 const PAGE: usize = 100;
 /// Bytes between two progress lines.
 const PROGRESS_BYTES: u64 = 256 * 1024;
+/// How long a client that has its answer may go on sending.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Progress lines that wait for the client; more are left out, since the next says as much.
 const PROGRESS_QUEUE: usize = 16;
 
@@ -214,45 +218,74 @@ pub(super) async fn send_file(
 ) -> Response {
     let in_lines = headers.get(ACCEPT).is_some_and(|accept| accept == LINES);
     let (progress, mut told) = mpsc::channel(PROGRESS_QUEUE);
+    let stream = content.into_data_stream().map_err(std::io::Error::other);
+    let mut source = Once(StreamReader::new(stream));
     let work = async move {
-        let asked = query(asked)?;
-        let size = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        let size: u64 = size.and_then(|length| length.parse().ok()).ok_or_else(|| {
-            Failure::new(Code::Usage, "the file's length must be told (Content-Length)")
-                .hint("with curl use -T FILE, or --data-binary @FILE")
-        })?;
-        transfer(&shared, asked, size, content, progress).await
+        let result = async {
+            let asked = query(asked)?;
+            let size = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+            let size: u64 = size.and_then(|length| length.parse().ok()).ok_or_else(|| {
+                Failure::new(Code::Usage, "the file's length must be told (Content-Length)")
+                    .hint("with curl use -T FILE, or --data-binary @FILE")
+            })?;
+            transfer(&shared, asked, size, &mut source, progress).await
+        };
+        (result.await, source.0)
     };
     if !in_lines {
         told.close();
-        return answer(work.await);
+        return answer(work.await.0);
     }
     // The answer begins at once and runs beside the body.
-    let work = tokio::spawn(work);
-    let lines = futures_util::stream::unfold(Some((told, work)), |state| async move {
-        let (mut told, work) = state?;
-        match told.recv().await {
-            Some(at) => {
-                let line: Line<api::Progress, api::Sent> = Line::Progress { progress: at };
-                Some((to_line(&line) + "\n", Some((told, work))))
-            }
-            None => {
-                let result = work.await.unwrap_or_else(|e| {
-                    Err(Failure::new(Code::Internal, format!("the transfer failed: {e}")))
-                });
-                Some((to_line(&Envelope::from_result(result)) + "\n", None))
-            }
-        }
-    });
+    let telling = Telling::Progress(told, tokio::spawn(work));
+    let lines = futures_util::stream::unfold(telling, Telling::next);
     let lines = futures_util::StreamExt::map(lines, Ok::<_, Infallible>);
     streamed(LINES, Body::from_stream(lines))
+}
+
+/// The lines of an answer that runs beside the body.
+enum Telling<R> {
+    Progress(mpsc::Receiver<api::Progress>, JoinHandle<(Result<api::Sent, Failure>, R)>),
+    /// All is said. The client may not have noticed yet: were its connection closed while it
+    /// still sends, it would lose the last line.
+    Over(Option<R>),
+}
+
+impl<R: AsyncRead + Unpin> Telling<R> {
+    async fn next(self) -> Option<(String, Self)> {
+        match self {
+            Telling::Progress(mut told, work) => {
+                if let Some(at) = told.recv().await {
+                    let line: Line<api::Progress, api::Sent> = Line::Progress { progress: at };
+                    return Some((to_line(&line) + "\n", Telling::Progress(told, work)));
+                }
+                let (result, rest) = match work.await {
+                    Ok((result, rest)) => (result, Some(rest)),
+                    Err(e) => {
+                        let message = format!("the transfer failed: {e}");
+                        (Err(Failure::new(Code::Internal, message)), None)
+                    }
+                };
+                let line = to_line(&Envelope::from_result(result)) + "\n";
+                Some((line, Telling::Over(rest)))
+            }
+            Telling::Over(rest) => {
+                if let Some(mut rest) = rest {
+                    let mut nowhere = tokio::io::sink();
+                    let drain = tokio::io::copy(&mut rest, &mut nowhere);
+                    let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
+                }
+                None
+            }
+        }
+    }
 }
 
 async fn transfer(
     shared: &crate::daemon::Shared,
     asked: SendFile,
     size: u64,
-    content: Body,
+    source: &mut Once<impl AsyncRead + Unpin + Send>,
     progress: mpsc::Sender<api::Progress>,
 ) -> Result<api::Sent, Failure> {
     let agent: Agent = parse("the agent", &asked.to)?;
@@ -263,8 +296,6 @@ async fn transfer(
     let key = FileKey { to, name: name.clone(), size, modified_ns: asked.modified_ns };
     let unfinished = shared.offer.unfinished.clone();
     let id = blocking("note the transfer", move || unfinished.begin(&key)).await?;
-    let stream = content.into_data_stream().map_err(std::io::Error::other);
-    let mut source = Once(StreamReader::new(stream));
     let mut said = 0;
     let mut tell = |at: Progress| {
         let (Progress::Accepted(sent) | Progress::At(sent)) = at;
@@ -276,13 +307,12 @@ async fn transfer(
     };
     let note = Note::cleaned(asked.note.as_bytes());
     let net = Net::new(shared, limit);
-    let sent =
-        send::send_file(&net, to, id, name, size, note, &mut source, deadline, &mut tell).await;
+    let sent = send::send_file(&net, to, id, name, size, note, source, deadline, &mut tell).await;
     let result = sent.map(|sent| shown(to, &sent)).map_err(|e| from_send(e, limit.is_some()));
-    let over = match &result {
-        Ok(_) => true,
-        Err(failure) => !matches!(failure.code, Code::Interrupted | Code::NoAnswer | Code::Timeout),
-    };
+    // What has arrived is kept there, also where there is no room for more.
+    let is_kept =
+        |code| matches!(code, Code::Interrupted | Code::NoAnswer | Code::Timeout | Code::Full);
+    let over = !result.as_ref().is_err_and(|failure| is_kept(failure.code));
     if over {
         let unfinished = shared.offer.unfinished.clone();
         blocking("note the transfer", move || unfinished.end(id)).await?;

@@ -241,7 +241,12 @@ impl Received {
             Err(error) => {
                 tracing::warn!(%error, "cannot open a file to receive");
                 let mut state = self.state();
-                self.drop_partial(&mut state, &key);
+                // What an earlier attempt has brought is kept for a later one.
+                match state.partials.get_mut(&key) {
+                    Some(partial) if partial.synced > 0 => partial.active = None,
+                    _ => self.drop_partial(&mut state, &key),
+                }
+                drop(state);
                 self.released.notify_all();
                 Err(if disk::is_full(&error) { Refusal::Full } else { Refusal::Failed })
             }
@@ -453,7 +458,12 @@ impl Received {
             disk::replace(&self.index_path(info), &[&serde_json::to_vec(&entry)?], true)?;
             match disk::rename_new(part, &path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                other => return other.and_then(|()| disk::sync_dir(&self.dir)),
+                Err(e) => {
+                    // The file stays partial, and its next attempt makes an entry of its own.
+                    remove(&self.index_path(info));
+                    return Err(e);
+                }
+                Ok(()) => return disk::sync_dir(&self.dir),
             }
         }
         remove(&self.index_path(info));

@@ -224,3 +224,30 @@ fn a_newer_stream_takes_a_transfer_over() {
     assert_eq!(new.offset(), 3);
     old.join().unwrap();
 }
+
+#[test]
+fn a_file_that_cannot_be_opened_or_named_now_keeps_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let offer = offer(1, "data.csv", 6);
+    let received = open(&dir);
+    let mut incoming = go(&received, 16, &offer);
+    incoming.write(b"abc").unwrap();
+    drop(incoming);
+    // Something is in the way for a moment.
+    let part = received.part_path(&(address(16).on_backbone(), offer.id), "part");
+    let aside = part.with_extension("aside");
+    std::fs::rename(&part, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &part).unwrap();
+    assert_eq!(refusal(received.begin(address(16), &offer)), Some(Refusal::Failed));
+    std::fs::rename(&aside, &part).unwrap();
+    let mut incoming = go(&received, 16, &offer);
+    assert_eq!(incoming.offset(), 3);
+
+    // No name can be given: no entry of a file that nobody has stays behind.
+    incoming.write(b"def").unwrap();
+    std::fs::rename(&part, &aside).unwrap();
+    assert_eq!(incoming.finish(sha256(b"abcdef")), Err(Failure::Failed));
+    assert_eq!(std::fs::read_dir(dir.path().join("received/.index")).unwrap().count(), 0);
+    std::fs::rename(&aside, &part).unwrap();
+    assert_eq!(go(&received, 16, &offer).offset(), 6);
+}
