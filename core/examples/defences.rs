@@ -14,7 +14,7 @@
 #[path = "../tests/support/attack_table.rs"]
 mod attack_table;
 
-use attack_table::{Row, TestName, folder, parse, remove};
+use attack_table::{Defence, Row, TestName, folder, parse, remove};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -117,17 +117,16 @@ impl Copy {
 
     fn judge(&self, row: &Row) -> Result<(), Wrong> {
         let mut noticed = BTreeSet::new();
-        for defence in &row.defences {
-            let file = self.root.join(&defence.file);
-            let genuine = fs::read_to_string(&file)
-                .map_err(|e| Wrong::BadRow(format!("{}: {e}", defence.file)))?;
-            let without = remove(&genuine, defence).map_err(Wrong::BadRow)?;
-            fs::write(&file, without).expect("the copy is ours");
-            let failing = self.failing(row);
-            fs::write(&file, genuine).expect("the copy is ours");
+        for places in &row.defences {
+            let mut genuine = BTreeMap::new();
+            let edited = places.iter().try_for_each(|place| self.edit(place, &mut genuine));
+            let failing = edited.and_then(|()| self.failing(row));
+            for (file, text) in genuine {
+                fs::write(file, text).expect("the copy is ours");
+            }
             let failing = failing?;
             if failing.is_empty() {
-                return Err(Wrong::Survives(format!("no test needs `{}`", defence.line)));
+                return Err(Wrong::Survives(format!("no test needs `{}`", places[0].line)));
             }
             noticed.extend(failing);
         }
@@ -135,6 +134,17 @@ impl Copy {
             Some(test) => Err(Wrong::Survives(format!("{} needs none of them", test.path()))),
             None => Ok(()),
         }
+    }
+
+    /// Puts one replacement in; keeps the text that was there first.
+    fn edit(&self, place: &Defence, genuine: &mut BTreeMap<PathBuf, String>) -> Result<(), Wrong> {
+        let file = self.root.join(&place.file);
+        let text =
+            fs::read_to_string(&file).map_err(|e| Wrong::BadRow(format!("{}: {e}", place.file)))?;
+        let without = remove(&text, place).map_err(Wrong::BadRow)?;
+        genuine.entry(file.clone()).or_insert(text);
+        fs::write(file, without).expect("the copy is ours");
+        Ok(())
     }
 
     /// The row's tests that fail with the copy as it stands.
