@@ -10,12 +10,14 @@
 //! error unless all rows do.
 
 #![allow(missing_docs, reason = "a program")]
+#![allow(clippy::disallowed_methods, reason = "it waits for other programs, by the real clock")]
 
 #[path = "../tests/support/attack_table.rs"]
 mod attack_table;
 
 use attack_table::{Defence, Row, TestName, folder, parse, remove};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -153,10 +155,11 @@ impl Copy {
         let mut failing = Vec::new();
         for test in &row.tests {
             let key = (test.package.as_str(), test.binary.as_str());
-            if !programs.contains_key(&key) {
-                programs.insert(key, self.build(test)?);
-            }
-            if !self.passes(&programs[&key], test) {
+            let program = match programs.entry(key) {
+                Entry::Occupied(built) => built.into_mut(),
+                Entry::Vacant(place) => place.insert(self.build(test)?),
+            };
+            if !self.passes(program, test) {
                 failing.push(test);
             }
         }
