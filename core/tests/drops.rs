@@ -4,8 +4,8 @@
 
 #[path = "support/pair.rs"]
 mod pair;
-#[path = "support/thief.rs"]
-mod thief;
+#[path = "support/stolen_facts.rs"]
+mod stolen_facts;
 
 use pair::*;
 use pilot_core::addr::{Address, NetworkId, NodeId, Port, SocketAddress};
@@ -22,7 +22,7 @@ use pilot_core::wire::frame::{self, Direction, RelayKey};
 use pilot_core::wire::header::{Flags, Header, Protocol};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use thief::{Thief, seal};
+use stolen_facts::{Thief, seal};
 
 const VICTIM: usize = 0;
 const PEER: usize = 1;

@@ -6,8 +6,8 @@
 mod allocations;
 #[path = "support/pair.rs"]
 mod pair;
-#[path = "support/thief.rs"]
-mod thief;
+#[path = "support/stolen_facts.rs"]
+mod stolen_facts;
 
 use allocations::Counting;
 use pair::*;
@@ -20,7 +20,7 @@ use pilot_core::stats::DropReason;
 use pilot_core::time::Duration;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use thief::Thief;
+use stolen_facts::Thief;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use support::hostile::{Attack, Memory, Mix, beacon_key, descriptors};
 use support::raw_node::RawNode;
-use support::thief::Thief;
+use support::stolen_facts::Thief;
 use support::{Home, Story, request_of, start, wait_for};
 
 /// Each of daemon and beacon gets so many, unless the environment says otherwise.

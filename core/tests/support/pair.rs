@@ -46,6 +46,9 @@ impl Link {
         Link { delay: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0, duplicates: 0 };
 }
 
+/// Whether a datagram is lost.
+pub type Loss = fn(SocketAddr, SocketAddr, &[u8]) -> bool;
+
 enum Item {
     Udp { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Opened { agent: usize, conn: ConnId },
@@ -89,6 +92,8 @@ pub struct World {
     server_starts: u8,
     /// Pairs of hosts that cannot reach each other by UDP.
     pub cut: BTreeSet<(SocketAddr, SocketAddr)>,
+    /// Loses the datagrams for which it says so: from, to, bytes.
+    pub lose: Option<Loss>,
     /// Everything that was sent by UDP, if recording.
     pub wire: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
     items: BTreeMap<(Instant, u64), Item>,
@@ -126,6 +131,7 @@ impl World {
             server_disk: BTreeMap::new(),
             server_starts: 1,
             cut: BTreeSet::new(),
+            lose: None,
             wire: None,
             items: BTreeMap::new(),
             serial: 0,
@@ -264,7 +270,7 @@ impl World {
         if let Some(wire) = &mut self.wire {
             wire.push((from, to, bytes.clone()));
         }
-        if self.cut.contains(&(from, to)) {
+        if self.cut.contains(&(from, to)) || self.lose.is_some_and(|lost| lost(from, to, &bytes)) {
             return;
         }
         let copies = 1 + usize::from(self.rng.below(1000) < self.link.duplicates);

@@ -1,6 +1,6 @@
 //! Floods over loopback sockets, from many addresses of 127.0.0.0/8, bounded in count and time.
 
-use super::thief::Thief;
+use super::stolen_facts::Thief;
 use pilot_core::addr::Address;
 use pilot_core::crypto::{TunnelKey, TunnelSecret};
 use pilot_core::rng::Rng;

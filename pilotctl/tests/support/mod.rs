@@ -7,8 +7,8 @@
 pub mod forwarder;
 pub mod hostile;
 pub mod raw_node;
-#[path = "../../../core/tests/support/thief.rs"]
-pub mod thief;
+#[path = "../../../core/tests/support/stolen_facts.rs"]
+pub mod stolen_facts;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
