@@ -25,6 +25,8 @@ pub mod kdf;
 pub mod record;
 pub mod replay;
 pub mod request;
+#[cfg(test)]
+mod wycheproof_tests;
 
 pub use aead::{AeadCipher, AeadKey, AeadProvider, RUST_CRYPTO, RustCrypto, Suite};
 pub use assign::{Assign, BeaconEntry};
