@@ -170,7 +170,7 @@ impl<'m> Search<'m> {
                 let mut after = state.clone();
                 after.budget.restarts -= 1;
                 after.budget.opens[n] += 1;
-                after.clocks[n] = after.clocks[n] + RESTART;
+                after.clocks[n] += RESTART;
                 after.restarted = true;
                 let boot = self.local(state, n).boot + 1;
                 after.locals[n] = self.machines.born(end, boot, after.clocks[n]);
