@@ -55,6 +55,8 @@ pub mod addr;
 pub mod crypto;
 pub mod directory;
 pub mod drive;
+#[cfg(test)]
+mod frozen_packets;
 pub mod journal;
 pub mod limits;
 pub mod machine;

@@ -68,12 +68,19 @@ impl IdentityKey {
         parts: &[&[u8]],
         signature: &[u8; 64],
     ) -> Result<(), BadSignature> {
+        self.verify_text(&signed_text(purpose, parts), signature)
+    }
+
+    pub(super) fn verify_text(
+        &self,
+        text: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), BadSignature> {
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| BadSignature)?;
         if key.is_weak() {
             return Err(BadSignature);
         }
-        key.verify_strict(&signed_text(purpose, parts), &Signature::from_bytes(signature))
-            .map_err(|_| BadSignature)
+        key.verify_strict(text, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
     }
 }
 

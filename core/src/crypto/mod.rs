@@ -27,6 +27,8 @@ pub mod replay;
 pub mod request;
 #[cfg(feature = "ring")]
 pub mod ring;
+#[cfg(test)]
+mod wycheproof_tests;
 
 pub use aead::{AeadCipher, AeadKey, AeadProvider, RUST_CRYPTO, RustCrypto, Suite};
 pub use assign::{Assign, BeaconEntry};

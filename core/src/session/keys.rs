@@ -230,6 +230,12 @@ impl<K: FrameKeys> Session<K> {
     pub(crate) fn wear(&mut self, blocks: u64) {
         self.blocks_sent += blocks;
     }
+
+    /// The next counter sent, and one more than the highest received.
+    #[cfg(test)]
+    pub(crate) fn counters(&self) -> (u64, u64) {
+        (self.next_counter, self.window.next())
+    }
 }
 
 /// AES blocks of a frame: its content's and one for the tag's mask (`wire.md` 5.4).

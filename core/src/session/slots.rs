@@ -9,13 +9,17 @@
 //! | RESP for our INIT | `install` |
 //! | INIT accepted | into `pending`; a full one replaces the lower hs_seq |
 //! | frame on pending | heard; confirmed_seq rises; `install` |
-//! | frame on prev | heard; `install` if its boot id is not cur's |
+//! | frame on prev | heard; `install` if its boot id is not cur's, or if it wins over cur |
 //! | frame on cur | heard |
 //!
 //! `install(s)` makes `s` current if there is no current session; if the boot ids differ, if
 //! `s` was heard and cur was not or is older; with equal generations of different initiators,
 //! if the smaller identity initiated `s`; or if its generation is higher. Else `s` goes to
-//! `prev`. Whoever is displaced goes to `prev`, which drops its oldest.
+//! `prev`. Whoever is displaced goes to `prev`, which drops one whose process cur has outlived
+//! (another boot id, derived before cur), else its oldest.
+//!
+//! That a frame on `prev` is judged again matters after a restart: two sessions with the new
+//! process may both wait in `prev` behind one of the old, and the lesser may be heard first.
 
 /// What the rules need to know of a session; `S` names it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -76,6 +80,22 @@ impl<S> Change<S> {
     }
 }
 
+/// Wrong rules, for searches that must find what they lead to.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    /// As in WireGuard: the session that was confirmed last sends.
+    LastConfirmedWins,
+    /// One pending slot.
+    OnePending,
+    /// A session in `prev` with cur's boot id stays there.
+    PreviousIsFinal,
+    /// `prev` drops its oldest, though another is of a process that is gone.
+    OldestGoesFirst,
+}
+
 /// The slots of one peer.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Slots<S> {
@@ -86,6 +106,8 @@ pub struct Slots<S> {
     confirmed_seq: u64,
     generation: u32,
     next_ord: u64,
+    #[cfg(test)]
+    pub(crate) fault: Fault,
 }
 
 impl<S> Default for Slots<S> {
@@ -97,6 +119,8 @@ impl<S> Default for Slots<S> {
             confirmed_seq: 0,
             generation: 0,
             next_ord: 0,
+            #[cfg(test)]
+            fault: Fault::None,
         }
     }
 }
@@ -143,6 +167,8 @@ impl<S: Copy + PartialEq> Slots<S> {
     /// We answered an INIT: `s` waits for its first frame. Returns what it replaced.
     pub fn answered(&mut self, s: Entry<S>) -> Option<Entry<S>> {
         let place = match self.pending {
+            #[cfg(test)]
+            _ if self.fault == Fault::OnePending => 0,
             [None, _] => 0,
             [_, None] => 1,
             [Some(a), Some(b)] => usize::from(b.hs_seq < a.hs_seq),
@@ -179,7 +205,7 @@ impl<S: Copy + PartialEq> Slots<S> {
         let s = self.prev[place].as_mut()?;
         change.first_heard = !core::mem::replace(&mut s.heard, true);
         let s = *s;
-        if self.cur.is_none_or(|cur| cur.boot != s.boot) {
+        if self.cur.is_none_or(|cur| cur.boot != s.boot || self.overtakes(&s, &cur)) {
             self.prev[place] = None;
             self.install(s, &mut change);
         }
@@ -210,14 +236,7 @@ impl<S: Copy + PartialEq> Slots<S> {
             change.current_changed = true;
             return;
         };
-        let wins = if s.boot != cur.boot {
-            s.heard && (!cur.heard || s.ord > cur.ord)
-        } else if s.generation == cur.generation && s.ours != cur.ours {
-            s.by_smaller
-        } else {
-            s.generation > cur.generation
-        };
-        if wins {
+        if self.wins(&s, &cur) {
             self.cur = Some(s);
             change.current_changed = true;
             change.boot_before = Some(cur.boot);
@@ -227,17 +246,55 @@ impl<S: Copy + PartialEq> Slots<S> {
         }
     }
 
+    fn wins(&self, s: &Entry<S>, cur: &Entry<S>) -> bool {
+        #[cfg(test)]
+        if self.fault == Fault::LastConfirmedWins {
+            return true;
+        }
+        if s.boot != cur.boot {
+            s.heard && (!cur.heard || s.ord > cur.ord)
+        } else if s.generation == cur.generation && s.ours != cur.ours {
+            s.by_smaller
+        } else {
+            s.generation > cur.generation
+        }
+    }
+
+    /// Whether a session in `prev` belongs to cur after all.
+    fn overtakes(&self, s: &Entry<S>, cur: &Entry<S>) -> bool {
+        #[cfg(test)]
+        if matches!(self.fault, Fault::PreviousIsFinal | Fault::LastConfirmedWins) {
+            return false;
+        }
+        self.wins(s, cur)
+    }
+
     fn push_previous(&mut self, s: Entry<S>, change: &mut Change<S>) {
         // A gap, left by a session that moved to cur, is filled before anything is dropped.
-        let second = match self.prev {
-            [None, second] => second,
-            [first, None] => first,
-            [first, second] => {
-                change.dropped = second;
-                first
+        let [first, second] = match self.prev {
+            [None, second] => [Some(s), second],
+            [first, None] => [Some(s), first],
+            [Some(first), Some(second)] => {
+                let gone = [s, first, second].iter().rposition(|e| self.is_over(e));
+                let (keep, dropped) = match gone {
+                    Some(0) => ([first, second], s),
+                    Some(1) => ([s, second], first),
+                    _ => ([s, first], second),
+                };
+                change.dropped = Some(dropped);
+                keep.map(Some)
             }
         };
-        self.prev = [Some(s), second];
+        self.prev = [first, second];
+    }
+
+    /// Whether the process that had this session ended before cur was derived.
+    fn is_over(&self, s: &Entry<S>) -> bool {
+        #[cfg(test)]
+        if self.fault == Fault::OldestGoesFirst {
+            return false;
+        }
+        self.cur.is_some_and(|cur| cur.boot != s.boot && s.ord < cur.ord)
     }
 }
 

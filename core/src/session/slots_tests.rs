@@ -52,6 +52,37 @@ fn another_boot_wins_only_once_it_was_heard() {
 }
 
 #[test]
+fn of_two_sessions_behind_an_earlier_boot_the_better_wins_though_heard_last() {
+    let mut slots = Slots::default();
+    slots.accepted(entry(1, 5, true, true, 1, 1));
+    slots.heard(1);
+    slots.accepted(entry(2, 2, true, true, 2, 2));
+    slots.answered(entry(3, 1, false, false, 2, 3));
+    assert!(slots.heard(3).unwrap().1.current_changed);
+    assert_eq!(slots.current().unwrap().id, 3);
+    let (slot, change) = slots.heard(2).unwrap();
+    assert_eq!((slot, change.current_changed), (Slot::Previous, true));
+    assert_eq!((slots.current().unwrap().id, change.dropped), (2, None));
+    // The lesser one stays where it is, however often it is heard.
+    assert!(!slots.heard(3).unwrap().1.current_changed);
+    assert_eq!(slots.current().unwrap().id, 2);
+}
+
+#[test]
+fn a_session_with_a_process_that_is_gone_is_dropped_before_a_living_one() {
+    let mut slots = Slots::default();
+    slots.accepted(entry(1, 5, true, true, 1, 1));
+    slots.heard(1);
+    slots.accepted(entry(2, 2, true, true, 2, 2));
+    for (id, ord) in [(3, 3), (4, 4)] {
+        slots.answered(entry(id, 1, false, false, 2, ord));
+    }
+    assert_eq!(slots.heard(4).unwrap().1.dropped, None);
+    assert_eq!(slots.heard(3).unwrap().1.dropped.unwrap().id, 1, "not the unheard 2");
+    assert!(slots.heard(2).unwrap().1.current_changed);
+}
+
+#[test]
 fn pending_keeps_the_two_highest_numbers() {
     let mut slots = Slots::default();
     assert_eq!(slots.answered(entry(5, 1, false, true, 1, 1)), None);

@@ -41,7 +41,7 @@
 //! puts the peer there, and [`Transport::poll_ready`] works out once what it has and when its
 //! next timer is due.
 
-mod ack;
+pub(crate) mod ack;
 mod acknowledge;
 mod application;
 mod buffer;

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod flows;
+mod schedule;
 
 use super::*;
 use crate::addr::NodeId;
