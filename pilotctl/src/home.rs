@@ -238,7 +238,9 @@ pub(crate) fn read_private_file(path: &Path, bound: u64) -> Result<Option<Vec<u8
         return Err(Failure::new(Code::Permissions, message)
             .hint(format!("if nobody has, run `chmod 600 {shown}`; else `pilotctl reset --yes`")));
     }
-    let mut content = Vec::new();
+    // All at once: growing would leave copies of a secret behind.
+    let size = usize::try_from(meta.len().min(bound)).unwrap_or_default();
+    let mut content = Vec::with_capacity(size + 1);
     file.take(bound)
         .read_to_end(&mut content)
         .map_err(|e| Failure::io(format!("read {shown}"), e))?;

@@ -4,12 +4,12 @@
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use rustix::fd::OwnedFd;
     use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
     use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
     use rustix::net::{bind, recvfrom, socket_with};
     use std::io;
-    use tokio::io::unix::AsyncFd;
+    use tokio::io::Interest;
+    use tokio::net::UdpSocket;
 
     /// The multicast group of the kernel's own uevents.
     const KERNEL: u32 = 1;
@@ -19,18 +19,20 @@ mod linux {
     const NEW: &[u8] = b"NEW_VMGENID=1";
 
     #[derive(Debug)]
-    pub(crate) struct Generation(Option<AsyncFd<OwnedFd>>);
+    pub(crate) struct Generation(Option<UdpSocket>);
 
     impl Generation {
         /// From now on. Where uevents cannot be heard, nothing is ever noticed.
         pub(crate) fn watch() -> Self {
-            let open = || -> io::Result<AsyncFd<OwnedFd>> {
+            // No UDP, but of all that tokio waits for without unsafe code the nearest: a socket
+            // of datagrams. Nothing of UDP is asked of it.
+            let open = || -> io::Result<UdpSocket> {
                 let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
                 let kind = SocketType::DGRAM;
                 let socket =
                     socket_with(AddressFamily::NETLINK, kind, flags, Some(KOBJECT_UEVENT))?;
                 bind(&socket, &SocketAddrNetlink::new(0, KERNEL))?;
-                AsyncFd::new(socket)
+                UdpSocket::from_std(socket.into())
             };
             let socket = open();
             if let Err(error) = &socket {
@@ -44,23 +46,32 @@ mod linux {
             let Some(socket) = &self.0 else { return std::future::pending().await };
             let mut message = [0; MESSAGE];
             loop {
-                let Ok(mut ready) = socket.readable().await else {
+                let Ok(()) = socket.readable().await else {
                     return std::future::pending().await;
                 };
-                let received = ready.try_io(|socket| {
+                let received = socket.try_io(Interest::READABLE, || {
                     let (len, _, from) = recvfrom(socket, &mut message[..], RecvFlags::empty())?;
                     let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
                     Ok((len, from))
                 });
                 // Port 0 is the kernel; others may say what they like.
-                if let Ok(Ok((len, Some(from)))) = received
-                    && from.pid() == 0
-                    && is_new(&message[..len.min(MESSAGE)])
-                {
-                    return;
+                match received {
+                    Ok((len, Some(from)))
+                        if from.pid() == 0 && is_new(&message[..len.min(MESSAGE)]) =>
+                    {
+                        return;
+                    }
+                    Err(error) if !is_passing(&error) => return std::future::pending().await,
+                    _ => {}
                 }
             }
         }
+    }
+
+    /// Nothing there yet, or there was more than the socket could hold.
+    fn is_passing(error: &io::Error) -> bool {
+        let overflow = rustix::io::Errno::NOBUFS.raw_os_error();
+        error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(overflow)
     }
 
     /// Whether a uevent (a line and `KEY=value` pairs, each ended by a zero) is the one.

@@ -5,6 +5,7 @@ use crate::error::{Code, Failure};
 use crate::home;
 use pilot_core::crypto::identity::Identity;
 use std::path::Path;
+use zeroize::Zeroizing;
 
 /// What the line begins with; the number is the schema.
 const HEAD: &str = "pilot-identity-1 ";
@@ -13,17 +14,18 @@ const BYTES_MAX: u64 = 256;
 
 /// Reads the identity; makes one at the first start.
 pub(crate) fn load_or_create(path: &Path) -> Result<Identity, Failure> {
-    if let Some(content) = home::read_private_file(path, BYTES_MAX)? {
+    if let Some(content) = home::read_private_file(path, BYTES_MAX)?.map(Zeroizing::new) {
         return parse(&content).map_err(|what| {
             let message = format!("{} {what}", path.display());
             Failure::new(Code::State, message)
         });
     }
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret)
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *secret)
         .map_err(|e| Failure::new(Code::Internal, format!("no randomness: {e}")))?;
-    let identity = Identity::from_secret(secret);
-    let text = format!("{HEAD}{}\n", data_encoding::BASE32_NOPAD.encode(&secret));
+    let identity = Identity::from_secret(*secret);
+    let secret = Zeroizing::new(data_encoding::BASE32_NOPAD.encode(&*secret));
+    let text = Zeroizing::new(format!("{HEAD}{}\n", *secret));
     home::create_private_file(path, text.as_bytes())?;
     Ok(identity)
 }
@@ -36,8 +38,9 @@ fn parse(content: &[u8]) -> Result<Identity, &'static str> {
         return Err(if newer { "was written by a newer program" } else { damaged });
     };
     let secret = data_encoding::BASE32_NOPAD.decode(secret.trim_end().as_bytes());
-    let secret = secret.ok().and_then(|secret| <[u8; 32]>::try_from(secret).ok());
-    secret.map(Identity::from_secret).ok_or(damaged)
+    let secret = Zeroizing::new(secret.map_err(|_| damaged)?);
+    let secret = <[u8; 32]>::try_from(&secret[..]).map_err(|_| damaged)?;
+    Ok(Identity::from_secret(secret))
 }
 
 #[cfg(test)]

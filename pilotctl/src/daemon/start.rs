@@ -12,6 +12,7 @@ use crate::commands::{Context, started_text};
 use crate::config::{self, DaemonSettings, Settings as _};
 use crate::error::{Code, Failure};
 use crate::home::Home;
+use crate::output::utc;
 use crate::{http, socket};
 use pilot_core::node::{Link, PathPolicy};
 use pilot_tokio::{Agent, AgentEvent, BindError, ReadyError, StartError};
@@ -345,9 +346,7 @@ async fn watch_events(shared: Arc<Shared>, mut news: broadcast::Receiver<AgentEv
                 shared.warn(key_changed(&pinned, &shown).message);
             }
             Ok(AgentEvent::ClockSkew(seconds)) => {
-                shared.warn(format!(
-                    "this machine's clock and the registry's differ by {seconds} s (theirs less ours)"
-                ));
+                shared.warn(clocks_differ(unix_seconds(), seconds));
             }
             Ok(AgentEvent::TrustRequested(from)) => {
                 tracing::info!(%from, "somebody asks for trust: `pilotctl trust pending`");
@@ -364,6 +363,18 @@ async fn watch_events(shared: Arc<Shared>, mut news: broadcast::Receiver<AgentEv
             Err(RecvError::Closed) => return,
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "for a message about the time of day")]
+fn unix_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Says what two clocks show that differ by so many seconds, theirs less ours.
+fn clocks_differ(ours: u64, seconds: i64) -> String {
+    let theirs = utc(ours.saturating_add_signed(seconds));
+    format!("this machine's clock shows {}, the registry's {theirs}: set the wrong one", utc(ours))
 }
 
 /// The agent's store, kept in `state.redb`.
@@ -446,6 +457,13 @@ mod tests {
         settings.registry_key = Some(a);
         assert!(check_settings(&settings).is_ok());
         assert_eq!(registry_key(&settings), Some(a));
+    }
+
+    #[test]
+    fn clocks_that_differ_are_both_shown() {
+        let text = clocks_differ(1_767_225_600, -7200);
+        assert!(text.contains(&utc(1_767_225_600)) && text.contains(&utc(1_767_218_400)), "{text}");
+        assert!(text.contains("2026-01-01") && text.contains("2025-12-31"), "{text}");
     }
 
     #[test]
