@@ -609,8 +609,8 @@ fn the_relay_is_left_when_a_direct_path_opens() {
     let path = |w: &World, n: usize| w.agents[n].node.peers().next().expect("a peer").path;
     assert_eq!([0, 1].map(|n| path(&world, n)), [PathKind::Relayed; 2]);
     world.cut.clear();
-    // Rekeys look for direct paths, too; here none gets through.
-    world.lose = Some(|_, _, packet| packet[0] == 0x10);
+    // Rekeys look for direct paths, too; here none gets through, by the relay neither.
+    world.lose = Some(|_, _, p| p[0] == 0x10 || (p[0] == 0x30 && p.get(12) == Some(&0x10)));
     let direct = |w: &mut World| [0, 1].iter().all(|n| path(w, *n) == PathKind::Direct);
     world.run_until(secs(61), direct);
     for n in [0, 1] {
