@@ -205,8 +205,8 @@ impl Transport<'_> {
         out: &mut [u8],
         train: &TrainState,
     ) -> Option<(usize, Option<Content>)> {
-        let full = self.frames.is_full();
         let record = self.peers.get_mut(peer)?;
+        let full = self.frames.is_full_for(record.frames_in_flight());
         let active = record.active == Some(path);
         let due = record.ack_due().is_some_and(|due| due <= now);
         let probing = record.path(path)?.tail_probe == TailProbe::Due;

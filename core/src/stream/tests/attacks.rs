@@ -289,7 +289,8 @@ fn resets_are_sent_until_they_arrive() {
 
 #[test]
 fn refusals_say_why() {
-    let limits = Limits { backlog: 2, ..limits() };
+    // Of four places one peer may have two.
+    let limits = Limits { backlog: 4, ..limits() };
     let mut world = World::with(9, [Link::clean(ms(5)); 2], &limits, 1232);
     world.ends[1].t.listen(PORT).unwrap();
     let try_port = |world: &mut World, port: Port| {
@@ -318,9 +319,9 @@ fn a_flood_of_syns_is_bounded() {
         let syn = segment(&world, Flags::SYN, Port(n as u16), PORT, n, 0);
         let _ = world.ends[1].t.handle_packet(now, PEER, &syn, b"", true, true);
     }
-    assert_eq!(world.ends[1].t.open_streams(PEER), limits().backlog);
+    assert_eq!(world.ends[1].t.open_streams(PEER), limits().backlog / 2);
     let (_, unreserved, all) = world.ends[1].t.pool_blocks();
-    assert_eq!(all - unreserved, 4 * limits().backlog as u32);
+    assert_eq!(all - unreserved, 2 * limits().backlog as u32);
 }
 
 /// W-T12: a SYN of a former life neither disturbs a stream nor answers for it, and a SYN-ACK
@@ -370,16 +371,19 @@ fn source_ports_are_ephemeral_and_distinct() {
 /// gives the room back.
 #[test]
 fn an_exhausted_pool_refuses_streams_and_no_bytes() {
-    let limits = Limits { buffer_bytes: 12 * BLOCK, ..limits() };
+    let limits = Limits { buffer_bytes: 24 * BLOCK, ..limits() };
     let mut world = World::with(13, [Link::lossy(ms(5), 20); 2], &limits, 1232);
     world.ends[1].t.listen(PORT).unwrap();
     let pairs: Vec<_> = (0..3).map(|_| world.open(PORT)).collect();
+    // A peer may open no more than it leaves to others; the rest is ours to ask with.
     let now = world.now;
-    assert_eq!(world.ends[0].t.connect(now, PEER, PORT, NETWORK), Err(ConnectError::NoMemory));
-    assert_eq!(
-        world.ends[0].t.send_datagram(now, PEER, PORT, PORT, NETWORK, b"x"),
-        Err(DatagramError::NoMemory)
-    );
+    let mut asked = Vec::new();
+    for (at, end) in world.ends.iter_mut().enumerate() {
+        asked.extend((0..3).map(|_| (at, end.t.connect(now, PEER, PORT, NETWORK).unwrap())));
+        assert_eq!(end.t.connect(now, PEER, PORT, NETWORK), Err(ConnectError::NoMemory));
+        let datagram = end.t.send_datagram(now, PEER, PORT, PORT, NETWORK, b"x");
+        assert_eq!(datagram, Err(DatagramError::NoMemory));
+    }
     let mut flows: Vec<_> = pairs
         .iter()
         .enumerate()
@@ -392,6 +396,12 @@ fn an_exhausted_pool_refuses_streams_and_no_bytes() {
         }
         flows.iter().all(|(_, sink)| sink.finished)
     });
+    for (at, id) in asked {
+        let code = if at == 0 { ResetCode::Busy } else { ResetCode::Closed };
+        let end = &mut world.ends[at].t;
+        assert_eq!(end.stream_info(id).unwrap().end, Some(StreamEnd::Reset(code)));
+        end.release(world.now, id);
+    }
     for (a, b) in &pairs {
         let now = world.now;
         world.ends[0].t.release(now, *a);
@@ -399,7 +409,7 @@ fn an_exhausted_pool_refuses_streams_and_no_bytes() {
     }
     world.run(S(60), |world| world.ends.iter().all(|end| end.t.open_streams(PEER) == 0));
     for end in &world.ends {
-        assert_eq!(end.t.pool_blocks(), (0, 12, 12));
+        assert_eq!(end.t.pool_blocks(), (0, 24, 24));
     }
     world.open(PORT);
 }

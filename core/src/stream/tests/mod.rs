@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bench;
+mod hostile;
 mod peers;
 mod transfer;
 mod world;
