@@ -209,9 +209,11 @@ impl<'s> Transport<'s> {
         self.touch(peer);
     }
 
-    /// There is no session any more; timers stand still.
+    /// There is no session any more; timers stand still. What was written and not sealed any
+    /// more waits for the next one.
     pub fn session_down(&mut self, now: Instant, peer: PeerIndex) {
-        self.see(now);
+        let now = self.see(now);
+        self.abandon_unsent(now);
         if let Some(record) = self.peers.get_mut(peer) {
             record.session = false;
             self.touch(peer);
@@ -331,6 +333,7 @@ impl<'s> Transport<'s> {
     /// A peer that has a frame to send now; in turn. `None` when all have been asked.
     pub fn poll_ready(&mut self, now: Instant) -> Option<PeerIndex> {
         let now = self.see(now);
+        self.abandon_unsent(now);
         while let Some(slot) = self.ready.front() {
             let peer = PeerIndex(slot);
             if self.settle(now, peer) {

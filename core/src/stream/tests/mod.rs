@@ -4,5 +4,6 @@ mod attacks;
 mod bench;
 mod hostile;
 mod peers;
+mod recovery;
 mod transfer;
 mod world;
