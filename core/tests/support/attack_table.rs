@@ -127,7 +127,7 @@ fn row(cells: &[String]) -> Result<Row, String> {
 /// The text between backticks.
 fn spans(cell: &str) -> Result<Vec<String>, String> {
     let parts: Vec<&str> = cell.split('`').collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return Err(format!("an open code span in: {cell}"));
     }
     Ok(parts.iter().skip(1).step_by(2).map(|span| (*span).to_string()).collect())

@@ -89,6 +89,8 @@ pub struct World {
     server_starts: u8,
     /// Pairs of hosts that cannot reach each other by UDP.
     pub cut: BTreeSet<(SocketAddr, SocketAddr)>,
+    /// Loses the datagrams for which it says so: from, to, bytes.
+    pub lose: Option<fn(SocketAddr, SocketAddr, &[u8]) -> bool>,
     /// Everything that was sent by UDP, if recording.
     pub wire: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
     items: BTreeMap<(Instant, u64), Item>,
@@ -126,6 +128,7 @@ impl World {
             server_disk: BTreeMap::new(),
             server_starts: 1,
             cut: BTreeSet::new(),
+            lose: None,
             wire: None,
             items: BTreeMap::new(),
             serial: 0,
@@ -264,7 +267,7 @@ impl World {
         if let Some(wire) = &mut self.wire {
             wire.push((from, to, bytes.clone()));
         }
-        if self.cut.contains(&(from, to)) {
+        if self.cut.contains(&(from, to)) || self.lose.is_some_and(|lost| lost(from, to, &bytes)) {
             return;
         }
         let copies = 1 + usize::from(self.rng.below(1000) < self.link.duplicates);
