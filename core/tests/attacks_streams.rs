@@ -3,9 +3,16 @@
 
 #[path = "support/pair.rs"]
 mod pair;
+#[path = "support/thief.rs"]
+#[allow(dead_code, reason = "another test uses more of it")]
+mod thief;
 
 use pair::*;
+use pilot_core::addr::Port;
+use pilot_core::crypto::RUST_CRYPTO;
 use pilot_core::node::{Config, Event, PathPolicy, StreamEnd};
+use std::net::SocketAddr;
+use thief::{Thief, datagram};
 
 /// Agents that are online and of which the first trusts all others.
 fn world(seed: u64, agents: usize) -> World {
@@ -89,4 +96,82 @@ fn a_dead_peer_is_noticed() {
     assert_eq!(world.write(1, id, b"hello"), 5);
     let gone = Event::StreamClosed(id, StreamEnd::Unreachable);
     world.run_until(secs(120), |w| w.saw(1, gone));
+}
+
+/// Each session leaves counters out, so that a peer which acknowledges frames that it has not
+/// seen gives itself away; between honest nodes no acknowledgement is taken for a lie.
+#[test]
+fn counters_are_left_out_and_no_honest_acknowledgement_is_refused() {
+    let mut world = world(5, 2);
+    world.listen(0, 7);
+    world.wire = Some(Vec::new());
+    world.transfer(1, 0, 7, &pattern(6_000_000), secs(60));
+    let mut counters =
+        std::collections::BTreeMap::<[u8; 4], std::collections::BTreeSet<u64>>::new();
+    for (from, _, bytes) in world.wire.take().unwrap() {
+        if from == world.agents[1].socket && bytes.len() >= 28 && bytes[0] & 0x80 != 0 {
+            let (index, rest) = bytes.split_first_chunk::<4>().unwrap();
+            let counter = u64::from_be_bytes(*rest.first_chunk().unwrap());
+            counters.entry(*index).or_default().insert(counter);
+        }
+    }
+    let used = counters.values().max_by_key(|used| used.len()).unwrap();
+    // The first ones may have gone over the relay.
+    let left_out = (500..*used.last().unwrap()).filter(|n| !used.contains(n)).count();
+    assert!(used.len() > 4000 && (2..=6).contains(&left_out), "{left_out} of {}", used.len());
+    let refused = pilot_core::stats::DropReason::Unasked;
+    assert_eq!(world.agents.iter().map(|a| a.node.drops().get(refused)).sum::<u64>(), 0);
+}
+
+/// With the keys of a trusted agent: pings, challenges, acknowledgements of anything, segments
+/// of no stream and frames of no kind, thousands of each. What is answered stays a
+/// small multiple of what was asked (acknowledgements with many gaps), nothing echoes, and
+/// others are served as if nothing were.
+#[test]
+fn a_storm_inside_a_session_hurts_nobody_else() {
+    let mut undisturbed = None;
+    for storm in [false, true] {
+        let mut world = world(6, 3);
+        world.listen(0, 7);
+        world.transfer(2, 0, 7, b"x", secs(5));
+        world.kill(1);
+        let mut thief = Thief::copy(&world, 1);
+        let mut session = thief.open(&mut world, 0);
+        world.wire = Some(Vec::new());
+        let (from, to) = (thief.address, world.address(0));
+        let target = world.agents[0].socket;
+        for n in 0..if storm { 20_000u32 } else { 0 } {
+            let packet = datagram(from, to, Port(n as u16), b"?");
+            let eight = u64::from(n).to_be_bytes();
+            let content = match n % 8 {
+                0 | 1 => [&[0xF0][..], &eight].concat(),
+                2 | 3 => [&[0xF2][..], &eight].concat(),
+                4 => [&[0xFD][..], &[0xFF; 14], &[0, 0, 0, 1, 0]].concat(),
+                5 => packet,
+                6 => [&[0x10 | (n as u8 >> 3 & 15), 1], &packet[2..]].concat(),
+                _ => vec![0xF0 | n as u8 >> 3 & 15; 1 + n as usize % 40],
+            };
+            let mut frame = vec![0; 12 + content.len() + 16];
+            frame[12..12 + content.len()].copy_from_slice(&content);
+            session.seal(world.now, &RUST_CRYPTO, &mut frame, content.len()).unwrap();
+            // Four in each microsecond.
+            world.send_udp(thief.socket, target, frame);
+            if n % 4 == 3 {
+                world.run(pilot_core::time::Duration::from_micros(1));
+            }
+        }
+        let took = world.transfer(2, 0, 7, &pattern(1_000_000), secs(20));
+        world.run(secs(2));
+        let wire = world.wire.take().unwrap();
+        let sum = |sent: &dyn Fn(&(SocketAddr, SocketAddr, Vec<u8>)) -> bool| {
+            wire.iter()
+                .filter(|datagram| sent(datagram))
+                .map(|(.., bytes)| bytes.len())
+                .sum::<usize>()
+        };
+        let (asked, back) = (sum(&|w| w.0 == thief.socket), sum(&|w| w.1 == thief.socket));
+        assert!(back <= 5 * asked + 2000, "{back} bytes for {asked}");
+        let before = *undisturbed.get_or_insert(took);
+        assert!(took <= before + ms(20), "{took:?} instead of {before:?}");
+    }
 }

@@ -7,6 +7,7 @@ use crate::addr::{Address, NodeId, Port};
 use crate::limits::{BLOCK, Limits};
 use crate::path::{PathId, PeerIndex};
 use crate::rng::Rng;
+use crate::stats::DropReason;
 use crate::stream::{
     ACKNOWLEDGEMENT, ReadError, StreamId, TrainState, Transport, TransportEvent, TransportStorage,
     WriteError,
@@ -64,6 +65,7 @@ struct Arena {
     counters: [u64; 2],
     /// Next counters of what the victim sends to the enemy and the enemy to the victim.
     to_enemy: u64,
+    skipped: Option<u64>,
     of_enemy: u64,
     /// What the enemy has received and not looked at.
     seen: Vec<Seen>,
@@ -99,6 +101,7 @@ impl Arena {
             wires: [VecDeque::new(), VecDeque::new()],
             counters: [0; 2],
             to_enemy: 0,
+            skipped: None,
             of_enemy: 0,
             seen: Vec::new(),
             accepted: Vec::new(),
@@ -138,13 +141,24 @@ impl Arena {
         self.of_enemy += 1;
     }
 
-    /// Says that `first` frames up to `largest` have arrived, and tells about one stream.
-    fn acknowledge(&mut self, largest: u64, first: u32, entry: Option<(Port, Port, u32, u16)>) {
+    /// Says that `first` frames up to `largest` have arrived, and all below the one before
+    /// these if `rest`; tells about one stream.
+    fn acknowledge(
+        &mut self,
+        largest: u64,
+        first: u32,
+        rest: bool,
+        entry: Option<(Port, Port, u32, u16)>,
+    ) -> Result<(), DropReason> {
         let mut fd = std::vec![ACKNOWLEDGEMENT];
         fd.extend_from_slice(&TO_ENEMY.to_be_bytes());
         fd.extend_from_slice(&largest.to_be_bytes());
-        fd.extend_from_slice(&[0, 0, 0]);
+        fd.extend_from_slice(&[0, 0, u8::from(rest)]);
         fd.extend_from_slice(&first.to_be_bytes());
+        if rest {
+            fd.extend_from_slice(&1u32.to_be_bytes());
+            fd.extend_from_slice(&(largest as u32 - first).to_be_bytes());
+        }
         fd.push(u8::from(entry.is_some()));
         if let Some((ours, theirs, ack, window)) = entry {
             fd.extend_from_slice(&ours.0.to_be_bytes());
@@ -152,14 +166,18 @@ impl Arena {
             fd.extend_from_slice(&ack.to_be_bytes());
             fd.extend_from_slice(&window.to_be_bytes());
         }
-        self.victim.handle_ack(self.now, ENEMY, &fd).unwrap();
+        let sent = (self.to_enemy, self.skipped);
+        self.victim.handle_ack(self.now, ENEMY, &fd, |_| Some(sent))
     }
 
     /// Acknowledges all frames that were sent until `before`.
     fn acknowledge_until(&mut self, before: Instant) {
         let until = self.seen.iter().rev().find(|seen| seen.at <= before).map(|s| s.counter);
         let Some(largest) = until else { return };
-        self.acknowledge(largest, largest as u32 + 1, None);
+        // Not what was left out: the enemy has received the others.
+        let gap = self.skipped.filter(|skipped| *skipped < largest);
+        let first = gap.map_or(largest + 1, |gap| largest - gap) as u32;
+        self.acknowledge(largest, first, gap.is_some(), None).unwrap();
     }
 
     /// Opens a stream from each of these ports in full: SYN, and the answer to the SYN-ACK.
@@ -211,7 +229,7 @@ impl Arena {
                 let index = 0x8000_0010 + to as u32;
                 heard = true;
                 if plain[0] == ACKNOWLEDGEMENT {
-                    t.handle_ack(now, peer, &plain).unwrap();
+                    t.handle_ack(now, peer, &plain, |_| None).unwrap();
                     t.frame_received(now, peer, MAIN, index, counter, false, false);
                     continue;
                 }
@@ -290,6 +308,10 @@ impl Arena {
                         self.wires[from].push_back((now + ms(10), *counter, plain));
                     }
                     *counter += 1;
+                    if enemy && *counter % 50 == 30 {
+                        self.skipped = Some(*counter);
+                        *counter += 1;
+                    }
                 }
             }
             let t = if from == 0 { &mut self.victim } else { &mut self.friend };
@@ -491,7 +513,7 @@ fn a_storm_of_forged_segments_hurts_nobody_else() {
             arena.send(header, &[9; 700][..len]);
             let (largest, ack) = (arena.rng.below(arena.to_enemy + 50), near(&mut arena.rng, 1));
             let first = arena.rng.below(largest + 1) as u32 + 1;
-            arena.acknowledge(largest, first, Some((port, to, ack, draw as u16)));
+            let _ = arena.acknowledge(largest, first, false, Some((port, to, ack, draw as u16)));
         }
         arena.seen.clear();
     };
@@ -499,4 +521,29 @@ fn a_storm_of_forged_segments_hurts_nobody_else() {
     assert!(took <= undisturbed() + ms(30), "{took:?}");
     let (streams, blocks) = arena.held();
     assert!(streams <= 32 && blocks <= 256, "{streams} {blocks}");
+}
+
+/// It acknowledges at once everything that was sent, and more, whether it has arrived or not, to
+/// make the victim send ever faster.
+#[test]
+fn a_peer_that_acknowledges_what_it_has_not_seen_is_not_believed() {
+    for beyond in [0, 1, 100] {
+        let mut arena = Arena::new();
+        arena.open(0..1, FEED, u16::MAX);
+        let (mut lies, mut sent) = (0, arena.to_enemy);
+        for _ in 0..3000 {
+            let largest = arena.to_enemy - 1 + beyond;
+            let told = arena.acknowledge(largest, largest as u32 + 1, false, None);
+            lies += u32::from(told == Err(DropReason::Unasked));
+            arena.tick();
+        }
+        sent = arena.to_enemy - sent;
+        assert!(lies > 2000, "{lies}");
+        assert!(sent < 150, "{sent} frames in 3 s, {beyond} beyond");
+    }
+    // Who has received them is sent more.
+    let mut arena = Arena::new();
+    arena.open(0..1, FEED, u16::MAX);
+    arena.answer_after(ms(20), 400);
+    assert!(arena.to_enemy > 1000);
 }

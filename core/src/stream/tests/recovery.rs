@@ -34,7 +34,7 @@ fn a_frame_that_was_never_noted_as_sent_is_sent_again() {
         let peer = world.ends[0].t.poll_ready(now).unwrap();
         if acknowledged_early {
             let fd = early_acknowledgement(&world);
-            world.ends[0].t.handle_ack(now, peer, &fd).unwrap();
+            world.ends[0].t.handle_ack(now, peer, &fd, |_| None).unwrap();
             // It leaves, and is lost.
             let mut lost = 0;
             world.filter = Some(Box::new(move |from, frame| {

@@ -264,7 +264,7 @@ impl World {
         let (path, index, counter) = (frame.path, frame.index, frame.counter);
         match frame.plain[0] {
             ACKNOWLEDGEMENT => {
-                end.t.handle_ack(now, PEER, &frame.plain).unwrap();
+                end.t.handle_ack(now, PEER, &frame.plain, |_| None).unwrap();
                 end.t.frame_received(now, PEER, path, index, counter, false, false);
             }
             0xFA => end.t.frame_received(now, PEER, path, index, counter, true, false),
