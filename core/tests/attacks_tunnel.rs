@@ -14,6 +14,7 @@ use pilot_core::crypto::{Identity, Record, TunnelSecret};
 use pilot_core::node::{Command, Config, Event, PathKind, PathPolicy, StreamEnd, StreamId};
 use pilot_core::session::payload::InitPayload;
 use pilot_core::stats::DropReason;
+use pilot_core::time::UnixTime;
 use pilot_core::wire::control::{self, FromBeacon};
 use pilot_core::wire::stun;
 use std::collections::{BTreeMap, BTreeSet};
@@ -596,6 +597,25 @@ fn who_copies_packets_faster_gets_a_challenge_and_no_data() {
     assert_ne!(endpoint(&world, 1, 0), Some(thief));
 }
 
+/// W-C14. A firewall keeps two agents on the relay; some time after it is gone, and before a rekey
+/// looks for paths anyway, they have left the relay.
+#[test]
+fn the_relay_is_left_when_a_direct_path_opens() {
+    let mut world = friends(22, 2, PathPolicy::Auto);
+    world.cut_agents(0, 1);
+    let id = world.connect(0, 1, 7);
+    world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
+    world.run(secs(40));
+    let path = |w: &World, n: usize| w.agents[n].node.peers().next().expect("a peer").path;
+    assert_eq!([0, 1].map(|n| path(&world, n)), [PathKind::Relayed; 2]);
+    world.cut.clear();
+    let direct = |w: &mut World| [0, 1].iter().all(|n| path(w, *n) == PathKind::Direct);
+    world.run_until(secs(45), direct);
+    for n in [0, 1] {
+        assert_eq!(endpoint(&world, n, 1 - n), Some(world.agents[1 - n].socket));
+    }
+}
+
 /// W-C15. Both nodes believe that they listen on some other port: what counts is where the
 /// beacon sees the very socket of the tunnel.
 #[test]
@@ -721,4 +741,34 @@ fn a_stolen_responder_key_makes_nobody_a_peer() {
     assert!(world.agents[1].node.peers().all(|p| p.path == PathKind::None));
     world.run(secs(6));
     talk(&mut world, 0, 1, b"after");
+}
+
+/// Somebody who rules over our time source sets the clock back a year or ahead ten, before we
+/// start and so remember no number: a handshake costs a round trip more, at most, and after the
+/// clock is right again, too.
+#[test]
+fn a_clock_that_is_years_off_shuts_nobody_out() {
+    const YEAR: i64 = 365 * 86_400;
+    for (seed, years) in [(20, -1), (21, 10)] {
+        for n in [0, 1] {
+            let mut world = friends(seed, 2, PathPolicy::Auto);
+            talk(&mut world, 0, 1, b"before");
+            for wrong in [true, false, true] {
+                let right = world.unix().as_secs();
+                let shifted = right.checked_add_signed(years * YEAR).expect("in range");
+                let unix = UnixTime::from_secs(if wrong { shifted } else { right });
+                world.kill(n);
+                world.run(secs(400));
+                world.revive(n);
+                world.command(n, Command::ClockChanged { unix });
+                world.listen(n, 7);
+                // It opens, with a number that the other has long passed or never will.
+                for (from, to) in [(n, 1 - n), (1 - n, n)] {
+                    world.run(secs(200));
+                    let took = world.transfer(from, to, 7, b"in spite of it", secs(10));
+                    assert!(took <= ms(500), "{n} is {years} years off, {from} opens: {took:?}");
+                }
+            }
+        }
+    }
 }

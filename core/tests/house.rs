@@ -69,6 +69,23 @@ fn packages_use_only_what_the_house_allows() {
     }
 }
 
+/// Safe code only: there is no pointer to misuse and no data race (W-C18).
+#[test]
+fn every_crate_forbids_unsafe_code() {
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut roots = 0;
+    for entry in std::fs::read_dir(root).expect("the workspace is a folder") {
+        let folder = entry.expect("a readable folder").path();
+        for file in ["src/lib.rs", "src/main.rs"].map(|file| folder.join(file)) {
+            let Ok(text) = std::fs::read_to_string(&file) else { continue };
+            let forbids = text.lines().any(|line| line == "#![forbid(unsafe_code)]");
+            assert!(forbids || folder.ends_with("bench"), "{}", file.display());
+            roots += 1;
+        }
+    }
+    assert!(roots >= workspace().len(), "only {roots} crates were seen");
+}
+
 /// `core`'s modules in the order of `docs/architecture.md` section 2: each may use only those
 /// above it and beside it; `node` and `rendezvous` compose, `drive` drives any machine. The
 /// table of ports and the streams in its accept queues are one layer.

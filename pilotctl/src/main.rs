@@ -1,6 +1,8 @@
 //! `pilotctl`: the command line of Pilot Protocol, its daemon, its rendezvous server and the
 //! demo, in one binary. It holds no protocol decisions: those are in `pilot-core`.
 
+#![forbid(unsafe_code)]
+
 #[cfg(not(unix))]
 compile_error!("pilotctl needs Unix sockets; the libraries below it do not");
 

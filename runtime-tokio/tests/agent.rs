@@ -352,3 +352,20 @@ async fn trust_survives_a_restart() {
     within(right.read_exact(&mut buf)).await.unwrap();
     assert_eq!(&buf, b"again");
 }
+
+/// W-C15. Nobody chose a port: the beacon sees, and peers are told, the one that the only socket
+/// got, and come there directly.
+#[tokio::test]
+async fn agents_on_any_port_are_reached_directly_where_they_are() {
+    let (_server, a, b) = friends().await;
+    let _streams = pair(&a, &b).await;
+    let own = b.info().local;
+    assert!(own.len() == 1 && own[0].port() != 0, "{own:?}");
+    within(async {
+        while !a.peers().iter().any(|peer| peer.endpoint == Some(own[0])) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(b.info().observed, Some(own[0]));
+}

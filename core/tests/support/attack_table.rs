@@ -16,8 +16,9 @@ pub struct Row {
     /// No tests and no defences: it cannot occur here, for the reason given.
     pub impossible: Option<String>,
     pub tests: Vec<TestName>,
-    /// Each is needed by itself.
-    pub defences: Vec<Defence>,
+    /// Each is needed by itself; one of several lines stands in several places, each of which
+    /// would do.
+    pub defences: Vec<Vec<Defence>>,
 }
 
 /// `package::binary::path::to::test`.
@@ -57,6 +58,12 @@ pub struct Defence {
     pub file: String,
     pub line: String,
     pub without: String,
+}
+
+impl Defence {
+    fn new(place: &[String], without: String) -> Self {
+        Defence { file: place[0].clone(), line: place[1].clone(), without }
+    }
 }
 
 /// All rows of all tables, in order.
@@ -116,10 +123,12 @@ fn row(cells: &[String]) -> Result<Row, String> {
         return Err(format!("{id}: a replacement for each defence"));
     }
     let defences = places.zip(replacements).map(|(place, without)| {
-        let [file, line] = spans(place)?
-            .try_into()
-            .map_err(|_| format!("{id}: file and line are expected in: {place}"))?;
-        Ok::<_, String>(Defence { file, line, without: one(without)? })
+        let (places, without) = (spans(place)?, spans(without)?);
+        if without.is_empty() || places.len() != 2 * without.len() {
+            return Err(format!("{id}: file, line and replacement are expected in: {place}"));
+        }
+        let edits = places.chunks(2).zip(without);
+        Ok::<_, String>(edits.map(|(place, without)| Defence::new(place, without)).collect())
     });
     Ok(Row { tests, defences: defences.collect::<Result<Vec<_>, _>>()?, ..row })
 }

@@ -46,6 +46,9 @@ impl Link {
         Link { delay: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0, duplicates: 0 };
 }
 
+/// Whether a datagram is lost.
+pub type Loss = fn(SocketAddr, SocketAddr, &[u8]) -> bool;
+
 enum Item {
     Udp { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Opened { agent: usize, conn: ConnId },
@@ -90,7 +93,7 @@ pub struct World {
     /// Pairs of hosts that cannot reach each other by UDP.
     pub cut: BTreeSet<(SocketAddr, SocketAddr)>,
     /// Loses the datagrams for which it says so: from, to, bytes.
-    pub lose: Option<fn(SocketAddr, SocketAddr, &[u8]) -> bool>,
+    pub lose: Option<Loss>,
     /// Everything that was sent by UDP, if recording.
     pub wire: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
     items: BTreeMap<(Instant, u64), Item>,
