@@ -11,7 +11,6 @@ use pair::*;
 use pilot_core::addr::Port;
 use pilot_core::crypto::RUST_CRYPTO;
 use pilot_core::node::{Config, Event, PathPolicy, StreamEnd};
-use std::net::SocketAddr;
 use thief::{Thief, datagram};
 
 /// Agents that are online and of which the first trusts all others.
@@ -163,13 +162,11 @@ fn a_storm_inside_a_session_hurts_nobody_else() {
         let took = world.transfer(2, 0, 7, &pattern(1_000_000), secs(20));
         world.run(secs(2));
         let wire = world.wire.take().unwrap();
-        let sum = |sent: &dyn Fn(&(SocketAddr, SocketAddr, Vec<u8>)) -> bool| {
-            wire.iter()
-                .filter(|datagram| sent(datagram))
-                .map(|(.., bytes)| bytes.len())
-                .sum::<usize>()
-        };
-        let (asked, back) = (sum(&|w| w.0 == thief.socket), sum(&|w| w.1 == thief.socket));
+        let (mut asked, mut back) = (0, 0);
+        for (from, to, bytes) in &wire {
+            asked += if *from == thief.socket { bytes.len() } else { 0 };
+            back += if *to == thief.socket { bytes.len() } else { 0 };
+        }
         assert!(back <= 5 * asked + 2000, "{back} bytes for {asked}");
         let before = *undisturbed.get_or_insert(took);
         assert!(took <= before + ms(20), "{took:?} instead of {before:?}");

@@ -189,8 +189,8 @@ impl Arena {
             while answer.is_none() {
                 self.tick();
                 self.acknowledge_until(self.now);
-                let headers = self.seen.drain(..).filter_map(|seen| seen.header());
-                answer = headers.filter(|h| h.destination_port == port).next_back();
+                let mut headers = self.seen.drain(..).filter_map(|seen| seen.header());
+                answer = headers.rfind(|h| h.destination_port == port);
             }
             let answer = answer.filter(|h| h.flags.has(Flags::SYN));
             if let Some(number) = answer.map(|h| h.sequence.wrapping_add(1)) {
