@@ -79,6 +79,12 @@ pub const PREV_STREAM_BYTES: u64 = 1 << 30;
 /// ... or for this long, whichever is first: 32-bit sequence numbers wrap.
 pub const PREV_STREAM_TIME: Duration = s(10);
 
+/// A sender leaves out one counter after at least this many frames ...
+pub const SKIP_MIN: u64 = 1000;
+/// ... and up to this many more, at random: who acknowledges it lies (`wire.md` 11). Often
+/// enough to stop a window that was made large by lies, too rare to be noticed otherwise.
+pub const SKIP_SPAN: u64 = 2000;
+
 // ---- paths (wire.md 4.9) ----
 
 /// Floor of the suspicion deadline of 3 smoothed round trips.

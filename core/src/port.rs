@@ -2,7 +2,7 @@
 //!
 //! A port of ours may be open for streams, for datagrams, or both. A stream that a peer opens
 //! counts against the backlog of its port from its SYN until the application accepts it; when
-//! the backlog is full the SYN is answered "busy".
+//! the backlog is full the SYN is answered "busy". No peer may have more of it than it leaves.
 
 use crate::addr::Port;
 use crate::rng::Rng;
@@ -143,11 +143,13 @@ impl<'s> PortTable<'s> {
         self.get(port).is_some_and(|entry| entry.datagrams)
     }
 
-    /// Counts one more stream against the backlog of a listening port; `false` if it is full.
-    pub(crate) fn admit(&mut self, port: Port) -> bool {
+    /// Counts one more stream against the backlog of a listening port; `false` if it is full, or
+    /// if the peer, of which `held` wait here or at other ports, would have more than the places
+    /// left to all others.
+    pub(crate) fn admit(&mut self, port: Port, held: u32) -> bool {
         let backlog = self.backlog;
         self.get_mut(port).is_some_and(|entry| {
-            let room = entry.waiting < backlog;
+            let room = held == 0 && entry.waiting < backlog || entry.waiting + held + 2 <= backlog;
             entry.waiting += u32::from(room);
             room
         })
@@ -215,9 +217,9 @@ mod tests {
         assert_eq!(table.listen(Port(9)), Err(ListenError::InUse));
         table.listen(Port(7)).unwrap();
         assert_eq!(table.listen(Port(8)), Err(ListenError::Full));
-        assert!(table.admit(Port(7)) && !table.admit(Port(7)), "backlog of one");
+        assert!(table.admit(Port(7), 0) && !table.admit(Port(7), 0), "backlog of one");
         table.leave(Port(7));
-        assert!(table.admit(Port(7)));
+        assert!(table.admit(Port(7), 0));
         table.announce(Port(7));
         table.announce(Port(7));
         table.announce(Port(9));

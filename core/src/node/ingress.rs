@@ -119,10 +119,13 @@ impl<'s> Node<'s> {
         let Some((&first, body)) = plaintext.split_first() else { return SILENT };
         match first {
             0x10..=0x1F => self.packet(now, peer, streams_ok, plaintext),
-            control::ACKNOWLEDGE => match self.transport.handle_ack(now, peer, plaintext) {
-                Ok(()) => SILENT,
-                Err(reason) => Inner::Dropped(reason),
-            },
+            control::ACKNOWLEDGE => {
+                let sent = |index| self.tunnel.counters(peer, index);
+                match self.transport.handle_ack(now, peer, plaintext, sent) {
+                    Ok(()) => SILENT,
+                    Err(reason) => Inner::Dropped(reason),
+                }
+            }
             control::PING => self.reply(peer, route, body, Control::Pong, ELICITING),
             control::PONG => SILENT,
             control::PATH_CHALLENGE => {

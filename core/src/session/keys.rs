@@ -96,6 +96,7 @@ pub struct Session<K> {
     remote_index: u32,
     expires: Instant,
     next_counter: u64,
+    skipped: Option<u64>,
     blocks_sent: u64,
     blocks_received: u64,
     window: Window,
@@ -142,6 +143,7 @@ impl<K: FrameKeys> Session<K> {
             remote_index,
             expires,
             next_counter: 0,
+            skipped: None,
             blocks_sent: 0,
             blocks_received: 0,
             window: Window::new(words),
@@ -173,6 +175,22 @@ impl<K: FrameKeys> Session<K> {
     /// Whether so many blocks were encrypted that a new session is due.
     pub fn is_worn(&self) -> bool {
         self.blocks_sent >= REKEY_BLOCKS || self.blocks_received >= REKEY_BLOCKS
+    }
+
+    /// Leaves one counter out, so that nobody can rightly acknowledge it.
+    pub fn skip(&mut self) {
+        self.skipped = Some(self.next_counter);
+        self.next_counter = self.next_counter.saturating_add(1);
+    }
+
+    /// The next counter, below which all were used but [`Session::skipped`] and older ones.
+    pub fn next_counter(&self) -> u64 {
+        self.next_counter
+    }
+
+    /// The counter that was left out last.
+    pub fn skipped(&self) -> Option<u64> {
+        self.skipped
     }
 
     /// Encrypts a frame in place: its content lies at 12.. of `buf`, which has room for 16

@@ -103,6 +103,11 @@ impl<'a> Acknowledgement<'a> {
         }))
     }
 
+    /// Whether it says that this frame has arrived.
+    pub(crate) fn covers(&self, counter: u64) -> bool {
+        self.ranges().any(|range| range.0 <= counter && counter < range.1)
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
         self.entries.iter().map(|b| Entry {
             sender_port: Port(be16(&b[..2])),

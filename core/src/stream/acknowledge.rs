@@ -44,18 +44,27 @@ impl Transport<'_> {
         }
     }
 
-    /// Takes an `FD` frame.
+    /// Takes an `FD` frame. `sent` gives what was sent under an index of the peer's: the next
+    /// counter, and the one that was left out last; `None` if no session has it, so no frame.
     ///
     /// # Errors
-    /// [`DropReason::Malformed`] if it is none.
+    /// [`DropReason::Malformed`] if it is none; [`DropReason::Unasked`] if it acknowledges what
+    /// was never sent: nothing of it is believed.
     pub fn handle_ack(
         &mut self,
         now: Instant,
         peer: PeerIndex,
         frame: &[u8],
+        sent: impl FnOnce(u32) -> Option<(u64, Option<u64>)>,
     ) -> Result<(), DropReason> {
         let now = self.see(now);
         let ack = Acknowledgement::decode(frame).ok_or(DropReason::Malformed)?;
+        let lies = |(next, skipped): (u64, Option<u64>)| {
+            ack.largest >= next || skipped.is_some_and(|counter| ack.covers(counter))
+        };
+        if sent(ack.index).is_some_and(lies) {
+            return Err(DropReason::Unasked);
+        }
         for at in 0..PATHS {
             self.handle_path_ack(now, peer, at, &ack);
         }

@@ -5,6 +5,10 @@
 //! advertised window, an accepted write); it *takes* a block when a byte is put into it and
 //! gives it back when the last byte has left. As nothing is taken beyond a reservation, and
 //! reservations never exceed the pool, taking cannot fail, and an idle stream holds no block.
+//!
+//! The rings of streams that a peer has opened are on that peer's account, and an account may
+//! not hold more than it leaves to everybody else: no peer can have the whole pool by opening
+//! streams, nor by not reading what is written to them.
 
 use crate::limits::BLOCK;
 use crate::slab::Store;
@@ -22,12 +26,19 @@ pub(crate) struct Pool<'s> {
     blocks: u32,
     reserved: u32,
     taken: u32,
+    /// Reserved blocks of each account.
+    accounts: Store<'s, u32>,
 }
 
 impl<'s> Pool<'s> {
-    pub(crate) fn new(bytes: Store<'s, u8>, next: Store<'s, u32>) -> Self {
+    pub(crate) fn new(
+        bytes: Store<'s, u8>,
+        next: Store<'s, u32>,
+        mut accounts: Store<'s, u32>,
+    ) -> Self {
         let blocks = (bytes.len() / BLOCK).min(next.len()) as u32;
-        Pool { bytes, next, free: NIL, fresh: 0, blocks, reserved: 0, taken: 0 }
+        accounts.fill(0);
+        Pool { bytes, next, free: NIL, fresh: 0, blocks, reserved: 0, taken: 0, accounts }
     }
 
     pub(crate) fn blocks(&self) -> u32 {
@@ -49,16 +60,35 @@ impl<'s> Pool<'s> {
         self.unreserved() < self.blocks / 8
     }
 
-    fn reserve(&mut self, n: u32) -> bool {
+    fn reserve(&mut self, account: Option<u32>, n: u32) -> bool {
         let granted = n <= self.unreserved();
         if granted {
             self.reserved += n;
+            if let Some(held) = self.held_by(account) {
+                *held += n;
+            }
         }
         granted
     }
 
-    fn unreserve(&mut self, n: u32) {
+    fn unreserve(&mut self, account: Option<u32>, n: u32) {
         self.reserved -= n;
+        if let Some(held) = self.held_by(account) {
+            *held -= n;
+        }
+    }
+
+    fn held_by(&mut self, account: Option<u32>) -> Option<&mut u32> {
+        let at = account? as usize;
+        self.accounts.reach(at, || 0);
+        self.accounts.get_mut(at)
+    }
+
+    /// Blocks that this account may reserve in addition without holding more than it leaves.
+    pub(crate) fn share_left(&mut self, account: Option<u32>) -> u32 {
+        let unreserved = self.unreserved();
+        let held = self.held_by(account).map_or(0, |held| *held);
+        unreserved.saturating_sub(held) / 2
     }
 
     fn take(&mut self) -> u32 {
@@ -101,13 +131,23 @@ pub(crate) struct Ring {
     tail: u32,
     held: u32,
     reserved: u32,
+    /// Whose reservations these are; nobody's in particular if the owner of the node asked.
+    pub(crate) account: Option<u32>,
     /// (number counted from offset 0, block)
     cursors: [(u64, u32); 2],
 }
 
 impl Ring {
     pub(crate) const fn new() -> Self {
-        Ring { base: 0, head: NIL, tail: NIL, held: 0, reserved: 0, cursors: [(0, NIL); 2] }
+        Ring {
+            base: 0,
+            head: NIL,
+            tail: NIL,
+            held: 0,
+            reserved: 0,
+            account: None,
+            cursors: [(0, NIL); 2],
+        }
     }
 
     pub(crate) fn reserved(&self) -> u32 {
@@ -122,7 +162,7 @@ impl Ring {
     /// Reserves blocks until it has `wanted`, if the pool has as many.
     pub(crate) fn reserve(&mut self, pool: &mut Pool<'_>, wanted: u32) -> bool {
         let more = wanted.saturating_sub(self.reserved);
-        let granted = pool.reserve(more);
+        let granted = pool.reserve(self.account, more);
         if granted {
             self.reserved += more;
         }
@@ -130,9 +170,12 @@ impl Ring {
     }
 
     /// Grows towards `wanted` blocks as far as fairness allows: a ring larger than `floor`
-    /// never has more than what is left to all others.
+    /// never has more than what is left to all others, nor do all rings of its account.
     pub(crate) fn grow(&mut self, pool: &mut Pool<'_>, wanted: u32, floor: u32) -> bool {
-        let fair = (self.reserved + pool.unreserved()) / 2;
+        let mut fair = (self.reserved + pool.unreserved()) / 2;
+        if self.account.is_some() {
+            fair = fair.min(self.reserved + pool.share_left(self.account));
+        }
         let wanted = wanted.min(fair.max(floor));
         wanted > self.reserved && self.reserve(pool, wanted)
     }
@@ -143,7 +186,7 @@ impl Ring {
         let needed = (end.saturating_sub(self.base)).div_ceil(B) as u32;
         let keep = needed.max(self.held).max(floor);
         if keep < self.reserved {
-            pool.unreserve(self.reserved - keep);
+            pool.unreserve(self.account, self.reserved - keep);
             self.reserved = keep;
         }
     }
@@ -202,7 +245,7 @@ impl Ring {
     /// Gives back blocks and reservations.
     pub(crate) fn close(&mut self, pool: &mut Pool<'_>) {
         self.release_all(pool, self.base);
-        pool.unreserve(self.reserved);
+        pool.unreserve(self.account, self.reserved);
         self.reserved = 0;
     }
 
@@ -260,7 +303,8 @@ mod tests {
     }
 
     fn pool(blocks: usize) -> Pool<'static> {
-        Pool::new(Store::boxed_zeroed(blocks * BLOCK), Store::<u32>::boxed_with(blocks, || 0))
+        let links = Store::<u32>::boxed_with(blocks, || 0);
+        Pool::new(Store::boxed_zeroed(blocks * BLOCK), links, Store::<u32>::growing(2))
     }
 
     #[test]

@@ -128,7 +128,9 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first_and_is_dropped_first() {
-        let mut pool = Pool::new(Store::boxed_zeroed(8 * BLOCK), Store::<u32>::boxed_with(8, || 0));
+        let links = Store::<u32>::boxed_with(8, || 0);
+        let accounts = Store::<u32>::growing(0);
+        let mut pool = Pool::new(Store::boxed_zeroed(8 * BLOCK), links, accounts);
         let mut queue = DatagramQueue::new();
         let push = |queue: &mut DatagramQueue, pool: &mut Pool<'_>, n: u8, len: usize| {
             queue.push(pool, NetworkId(1), Port(7), Port(u16::from(n)), &std::vec![n; len])

@@ -79,8 +79,8 @@ impl Transport<'_> {
     /// Writes the plaintext of one frame into `out`, which has room for all that the path's
     /// datagram carries without index, counter and tag. `None` ends the train.
     ///
-    /// A frame that is not reported by [`Transport::frame_sent`] before the next call counts
-    /// as lost, without a congestion signal.
+    /// A frame that is not reported by [`Transport::frame_sent`] before the next call of this,
+    /// of `poll_ready` or `session_down` counts as lost, without a congestion signal.
     pub fn write_frame(
         &mut self,
         now: Instant,
@@ -116,9 +116,12 @@ impl Transport<'_> {
         Some(Written { len, token: FrameToken(self.serial) })
     }
 
-    fn abandon_unsent(&mut self, now: Instant) {
+    /// What was written and not reported as sent is sent again.
+    pub(crate) fn abandon_unsent(&mut self, now: Instant) {
         match self.unsent.take() {
-            Some(Unsent { peer, content: Some(content), .. }) => self.requeue(now, peer, content),
+            Some(Unsent { peer, content: Some(content), .. }) => {
+                self.requeue(now, peer, content);
+            }
             Some(Unsent { peer, content: None, .. }) => {
                 if let Some(space) = self.peers.get_mut(peer).and_then(|r| r.ack_space()) {
                     space.expedite(now);
@@ -205,8 +208,8 @@ impl Transport<'_> {
         out: &mut [u8],
         train: &TrainState,
     ) -> Option<(usize, Option<Content>)> {
-        let full = self.frames.is_full();
         let record = self.peers.get_mut(peer)?;
+        let full = self.frames.is_full_for(record.frames_in_flight());
         let active = record.active == Some(path);
         let due = record.ack_due().is_some_and(|due| due <= now);
         let probing = record.path(path)?.tail_probe == TailProbe::Due;

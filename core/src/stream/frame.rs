@@ -7,6 +7,8 @@ use crate::slab::{Key, Store};
 use crate::time::Instant;
 
 const NIL: u32 = u32::MAX;
+/// Frames in flight that a peer may have whatever the others have: an initial window.
+const FRAMES_FREE: u32 = 10;
 
 /// What a stream frame carried, besides bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -143,6 +145,14 @@ impl<'s> FrameTable<'s> {
         self.len() == self.slots.capacity()
     }
 
+    /// Whether whoever has `held` frames in flight may have no more: beyond a few, they are
+    /// never more than the places left to all others. Otherwise a peer that makes its window
+    /// large and then answers nothing would silence everybody until its timeout.
+    pub(crate) fn is_full_for(&self, held: u32) -> bool {
+        let left = self.slots.capacity() - self.len();
+        left == 0 || held >= FRAMES_FREE && held as usize >= left
+    }
+
     pub(crate) fn get(&self, at: u32) -> &Record {
         &self.slots[at as usize].0
     }
@@ -184,10 +194,15 @@ impl<'s> FrameTable<'s> {
 pub(crate) struct FrameList {
     head: u32,
     tail: u32,
+    len: u32,
 }
 
 impl FrameList {
-    pub(crate) const EMPTY: FrameList = FrameList { head: NIL, tail: NIL };
+    pub(crate) const EMPTY: FrameList = FrameList { head: NIL, tail: NIL, len: 0 };
+
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.head == NIL
@@ -219,6 +234,7 @@ impl FrameList {
     }
 
     fn append(&mut self, table: &mut FrameTable<'_>, at: u32) {
+        self.len += 1;
         let tail = self.tail;
         let record = table.get_mut(at);
         (record.prev, record.next) = (tail, NIL);
@@ -231,6 +247,7 @@ impl FrameList {
     }
 
     fn unlink(&mut self, table: &mut FrameTable<'_>, at: u32) {
+        self.len -= 1;
         let Record { prev, next, .. } = *table.get(at);
         if prev == NIL {
             self.head = next;

@@ -6,6 +6,7 @@ use super::send::Control;
 use super::state::{State, Step};
 use super::{PacketOutcome, ResetCode, StreamEnd, Transport};
 use crate::addr::SocketAddress;
+use crate::limits::BLOCKS_GUARANTEED;
 use crate::path::PeerIndex;
 use crate::slab::Key;
 use crate::stats::DropReason;
@@ -153,7 +154,13 @@ impl Transport<'_> {
         if !self.ports.is_listening(local) {
             return Err(ResetCode::Closed);
         }
-        if !self.ports.admit(local) {
+        let Some(record) = self.peers.get(peer) else { return Err(ResetCode::Closed) };
+        let (opened, waiting) = (record.opened as usize, record.waiting);
+        // What a peer opens may not be more than it leaves to all others: streams, memory, and
+        // places in the queue.
+        let places = self.streams.capacity() - self.streams.len();
+        let memory = self.pool.share_left(Some(peer.0)) >= BLOCKS_GUARANTEED as u32;
+        if opened > 0 && (opened + 2 > places || !memory) || !self.ports.admit(local, waiting) {
             return Err(ResetCode::Busy);
         }
         let isn = self.rng.u32();
@@ -164,10 +171,16 @@ impl Transport<'_> {
         stream.released = true;
         stream.rcv.irs = header.sequence;
         stream.snd.on_window(0, header.window);
-        self.insert_stream(stream).map_err(|_| {
+        (stream.rcv.ring.account, stream.snd.ring.account) = (Some(peer.0), Some(peer.0));
+        let key = self.insert_stream(stream).map_err(|_| {
             self.ports.leave(local);
             ResetCode::Busy
-        })
+        })?;
+        if let Some(record) = self.peers.get_mut(peer) {
+            record.opened += 1;
+            record.waiting += 1;
+        }
+        Ok(key)
     }
 
     /// Queues a reset for a segment that belongs to no stream.

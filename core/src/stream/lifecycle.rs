@@ -153,7 +153,7 @@ impl Transport<'_> {
         self.unhash(key);
         self.leave_backlog(key);
         let stream = &mut self.streams[key];
-        let (peer, local) = (stream.peer, stream.local);
+        let (peer, local, initiator) = (stream.peer, stream.local, stream.initiator);
         stream.state = stream.state.after(Step::Ended);
         stream.end.get_or_insert(end);
         (stream.persist_at, stream.reopen_at, stream.linger_at) = (None, None, None);
@@ -164,7 +164,10 @@ impl Transport<'_> {
         }
         self.stream_timers.set(key.index(), None);
         if let Some(record) = self.peers.get_mut(peer) {
-            record.streams.remove(&mut self.streams, OF_PEER, slot);
+            if self.streams[key].links[OF_PEER].is_linked() {
+                record.opened -= u32::from(!initiator);
+                record.streams.remove(&mut self.streams, OF_PEER, slot);
+            }
             record.send.remove(&mut self.streams, SEND, slot);
             record.untold.remove(&mut self.streams, UNTOLD, slot);
             record.last = None;
@@ -191,6 +194,9 @@ impl Transport<'_> {
         let stream = &mut self.streams[key];
         if core::mem::take(&mut stream.in_backlog) {
             self.ports.leave(stream.local);
+            if let Some(record) = self.peers.get_mut(stream.peer) {
+                record.waiting -= 1;
+            }
         }
     }
 

@@ -31,6 +31,10 @@ pub(crate) struct Peer {
     pub(crate) active: Option<PathId>,
     pub(crate) spaces: heapless::Vec<AckSpace, SPACES>,
     pub(crate) streams: List,
+    /// Of these, opened by the peer.
+    pub(crate) opened: u32,
+    /// Of these, not accepted yet.
+    pub(crate) waiting: u32,
     pub(crate) send: List,
     pub(crate) untold: List,
     pub(crate) resets: heapless::Deque<ResetNotice, RESETS>,
@@ -58,6 +62,8 @@ impl Peer {
             active: None,
             spaces: heapless::Vec::new(),
             streams: List::EMPTY,
+            opened: 0,
+            waiting: 0,
             send: List::EMPTY,
             untold: List::EMPTY,
             resets: heapless::Deque::new(),
@@ -75,6 +81,11 @@ impl Peer {
 
     pub(crate) fn path(&mut self, path: PathId) -> Option<&mut PathState> {
         self.paths.get_mut(usize::from(path.0))?.as_mut()
+    }
+
+    /// Frames in flight on all paths.
+    pub(crate) fn frames_in_flight(&self) -> u32 {
+        self.paths.iter().flatten().map(|path| path.frames.len()).sum()
     }
 
     pub(crate) fn active_path(&mut self) -> Option<&mut PathState> {

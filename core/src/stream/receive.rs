@@ -252,7 +252,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn pool(blocks: usize) -> Pool<'static> {
-        Pool::new(Store::boxed_zeroed(blocks * BLOCK), Store::<u32>::boxed_with(blocks, || 0))
+        let links = Store::<u32>::boxed_with(blocks, || 0);
+        Pool::new(Store::boxed_zeroed(blocks * BLOCK), links, Store::<u32>::growing(2))
     }
 
     fn half(pool: &mut Pool<'_>, irs: u32) -> ReceiveHalf {

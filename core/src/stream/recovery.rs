@@ -250,7 +250,7 @@ impl PathState {
         }
         for entry in &mut self.remembered {
             let (index, counter) = *entry;
-            if index == ack.index && ack.ranges().any(|r| r.0 <= counter && counter < r.1) {
+            if index == ack.index && ack.covers(counter) {
                 *entry = (0, 0);
                 self.episode_spurious += 1;
                 self.reordering_seen = true;

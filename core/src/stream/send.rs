@@ -345,7 +345,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn pool(blocks: usize) -> Pool<'static> {
-        Pool::new(Store::boxed_zeroed(blocks * BLOCK), Store::<u32>::boxed_with(blocks, || 0))
+        let links = Store::<u32>::boxed_with(blocks, || 0);
+        Pool::new(Store::boxed_zeroed(blocks * BLOCK), links, Store::<u32>::growing(2))
     }
 
     fn open(isn: u32, edge: u64) -> SendHalf {

@@ -32,6 +32,8 @@ pub struct TransportStorage<'s> {
     pub pool: Store<'s, u8>,
     /// One word for each block.
     pub pool_links: Store<'s, u32>,
+    /// One word for each peer.
+    pub pool_accounts: Store<'s, u32>,
     /// Frames in flight.
     pub frames: Store<'s, FrameSlot>,
     /// Streams.
@@ -55,6 +57,7 @@ impl TransportStorage<'_> {
         TransportStorage {
             pool: Store::boxed_zeroed(limits.buffer_bytes),
             pool_links: Store::<u32>::boxed_with(limits.buffer_bytes / BLOCK, || 0),
+            pool_accounts: Store::<u32>::growing(limits.peers),
             frames: Store::<FrameSlot>::growing(limits.frames),
             streams: Slab::<Stream>::boxed(limits.streams),
             buckets: Store::<u32>::boxed_with(limits.streams.max(1), || NIL),
@@ -109,7 +112,7 @@ impl<'s> Transport<'s> {
         storage.buckets.fill(NIL);
         assert!(!storage.buckets.is_empty(), "at least one hash bucket");
         Transport {
-            pool: Pool::new(storage.pool, storage.pool_links),
+            pool: Pool::new(storage.pool, storage.pool_links, storage.pool_accounts),
             frames: FrameTable::new(storage.frames),
             streams: storage.streams,
             buckets: storage.buckets,
@@ -211,9 +214,11 @@ impl<'s> Transport<'s> {
         self.touch(peer);
     }
 
-    /// There is no session any more; timers stand still.
+    /// There is no session any more; timers stand still. What was written and not sealed any
+    /// more waits for the next one.
     pub fn session_down(&mut self, now: Instant, peer: PeerIndex) {
-        self.see(now);
+        let now = self.see(now);
+        self.abandon_unsent(now);
         if let Some(record) = self.peers.get_mut(peer) {
             record.session = false;
             self.touch(peer);
@@ -333,6 +338,7 @@ impl<'s> Transport<'s> {
     /// A peer that has a frame to send now; in turn. `None` when all have been asked.
     pub fn poll_ready(&mut self, now: Instant) -> Option<PeerIndex> {
         let now = self.see(now);
+        self.abandon_unsent(now);
         while let Some(slot) = self.ready.front() {
             let peer = PeerIndex(slot);
             if self.settle(now, peer) {
@@ -346,8 +352,8 @@ impl<'s> Transport<'s> {
     /// Works out whether the peer can send now; if not, takes it out of the ready list and
     /// sets its timer.
     pub(crate) fn settle(&mut self, now: Instant, peer: PeerIndex) -> bool {
-        let full = self.frames.is_full();
         let Some(record) = self.peers.get_mut(peer) else { return false };
+        let full = self.frames.is_full_for(record.frames_in_flight());
         let mut at = None;
         if record.session && record.active.is_some() {
             let mut earliest = |other: Option<Instant>| {
@@ -454,9 +460,16 @@ impl<'s> Transport<'s> {
 
     /// Peers that waited for a place in the table of frames.
     pub(crate) fn feed_starved(&mut self) {
-        while !self.starved.is_empty() && !self.frames.is_full() {
-            if let Some(slot) = self.starved.pop_front(&mut self.peers, STARVED) {
-                self.touch(PeerIndex(slot));
+        let mut at = self.starved.front();
+        while let Some(slot) = at
+            && !self.frames.is_full()
+        {
+            at = self.starved.next(&self.peers, STARVED, slot);
+            let peer = PeerIndex(slot);
+            let held = self.peers.get(peer).map_or(0, Peer::frames_in_flight);
+            if !self.frames.is_full_for(held) {
+                self.starved.remove(&mut self.peers, STARVED, slot);
+                self.touch(peer);
             }
         }
     }

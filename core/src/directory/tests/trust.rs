@@ -460,6 +460,31 @@ fn a_trust_that_is_young_survives_crashes_at_any_moment() {
     }
 }
 
+/// W-H2: letters of any length and content, which the registry itself put there, neither panic
+/// nor make trust, and the mailbox goes on.
+#[test]
+fn letters_of_any_bytes_do_nothing() {
+    use crate::rendezvous::Letter;
+    let mut world = World::online(2);
+    let (from, to) = (world.address(1).node, world.address(0).node);
+    let mut rng = crate::rng::Rng::new([5; 32]);
+    let mut id = 1000;
+    for len in [1, 5, 6, 37, 38, 44, 76, 95, 96, 97, 102, 104, 168, 200, 500, 1023, 1024] {
+        for sealed in [false, true] {
+            let body: Vec<u8> = (0..len).map(|_| rng.u32() as u8 & 3).collect();
+            let letter = Letter::Request { sealed, body: body.into() };
+            let received = world.unix().as_secs();
+            id += 1;
+            let row = Row::Mail { id, to, from, received, letter };
+            world.server.apply(&row.change()).unwrap();
+        }
+        world.run(secs(40));
+    }
+    assert_eq!(letters(&world), 0, "each was taken and acknowledged");
+    assert_eq!(world.agents[0].dir.trust().requests().count(), 0);
+    world.befriend(1, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

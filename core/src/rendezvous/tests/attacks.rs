@@ -96,7 +96,13 @@ fn w_r3_trust_is_not_declared_by_the_prying_side() {
         0,
         [1; 8],
     );
-    for grant in [None, Some(own), Some(Bytes(forged.encode()))] {
+    // A good one that was given to somebody else, with the spy's key put in.
+    let (third, _) = world.registered();
+    let stolen = victim.grant(registry, &third);
+    let mut altered = stolen;
+    altered.0[38..70].copy_from_slice(&spy.key().0);
+    let forged = Bytes(forged.encode());
+    for grant in [None, Some(own), Some(forged), Some(stolen), Some(altered)] {
         let target = Target::Address(victim.address());
         let answer = world.ask(&mut link, &Request::Resolve { target, network: None, grant });
         assert_eq!(code(&answer), ErrorCode::NotFound);

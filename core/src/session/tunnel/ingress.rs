@@ -6,7 +6,7 @@ use super::{ATTEMPT, Frame, Policy, Reply, Tunnel};
 use crate::crypto::kdf;
 use crate::limits::{
     BEACON_REJECT, BEACON_REKEY, HS_SEQ_MAX, PENDING_FRESH, REJECT_AFTER, REKEY_INITIATOR,
-    REKEY_JITTER, REKEY_RESPONDER, RESP_RESENDS, SIMULTANEOUS_PAUSE, STALE_INTERVAL,
+    REKEY_JITTER, REKEY_RESPONDER, RESP_RESENDS, SIMULTANEOUS_PAUSE, SKIP_SPAN, STALE_INTERVAL,
     VERIFY_PER_SECOND,
 };
 use crate::path::{PeerIndex, Route};
@@ -420,8 +420,10 @@ impl<'s> Tunnel<'s> {
         let keys = Expanded::new(self.aead, new.keys);
         // The window's memory is that of the place, which is known after the insertion.
         let session = Session::new(keys, new.local_index, new.remote_index, now + life, &mut []);
+        let skip_at = self.rng.below(SKIP_SPAN);
         let link = Link {
             session,
+            skip_at,
             peer,
             ours: new.ours,
             born: now,

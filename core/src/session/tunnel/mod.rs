@@ -51,7 +51,7 @@ pub use storage::{AnswerSlot, AttemptSlot, LinkSlot, PeerCell, TunnelStorage};
 
 use crate::addr::Address;
 use crate::crypto::{AeadProvider, IdentityKey, Record, TunnelSecret};
-use crate::limits::{HANDSHAKE_REPLIES, Limits};
+use crate::limits::{HANDSHAKE_REPLIES, Limits, SKIP_MIN, SKIP_SPAN};
 use crate::path::PeerIndex;
 use crate::rng::Rng;
 use crate::session::gate::Gate;
@@ -246,6 +246,10 @@ impl<'s> Tunnel<'s> {
         let key = p.slots.current()?.id;
         let link = self.links.get_mut(key)?;
         let sealed = link.session.seal(now, self.aead, buf, plaintext_len)?;
+        if sealed.counter >= link.skip_at {
+            link.session.skip();
+            link.skip_at = sealed.counter + SKIP_MIN + self.rng.below(SKIP_SPAN);
+        }
         p.unanswered_since = None;
         p.keepalive_due = false;
         link.probe_due &= plaintext_len == 0;
@@ -256,6 +260,15 @@ impl<'s> Tunnel<'s> {
             self.reschedule(now, peer);
         }
         Some(sealed)
+    }
+
+    /// For an acknowledgement of frames under `index`, the peer's: the next counter of that
+    /// session, and the one that was left out last. `None` if there is no such session.
+    pub fn counters(&self, peer: PeerIndex, index: u32) -> Option<(u64, Option<u64>)> {
+        let entries = self.peer(peer)?.slots.iter();
+        let mut links = entries.filter_map(|(_, entry)| self.links.get(entry.id));
+        let link = links.find(|link| link.session.remote_index() == index)?;
+        Some((link.session.next_counter(), link.session.skipped()))
     }
 
     fn peer(&self, peer: PeerIndex) -> Option<&Peer> {

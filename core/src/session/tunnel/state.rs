@@ -98,6 +98,8 @@ impl Peer {
 /// A session in its peer's slots.
 pub struct Link {
     pub(super) session: Session<Expanded>,
+    /// The frame after which a counter is left out.
+    pub(super) skip_at: u64,
     pub(super) peer: PeerIndex,
     pub(super) ours: bool,
     pub(super) born: Instant,

@@ -33,7 +33,7 @@ fn shuttle(world: &mut World, from: usize, out: &mut [u8], lens: &mut Vec<usize>
             at += len;
             let counter = first + n as u64;
             if plain[0] == ACKNOWLEDGEMENT {
-                end.t.handle_ack(now, PEER, plain).unwrap();
+                end.t.handle_ack(now, PEER, plain, |_| None).unwrap();
                 end.t.frame_received(now, PEER, MAIN, index, counter, false, false);
             } else {
                 let (header, payload) = Header::decode(plain).unwrap();

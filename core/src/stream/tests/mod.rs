@@ -2,6 +2,8 @@
 
 mod attacks;
 mod bench;
+mod hostile;
 mod peers;
+mod recovery;
 mod transfer;
 mod world;

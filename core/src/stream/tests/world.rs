@@ -264,7 +264,7 @@ impl World {
         let (path, index, counter) = (frame.path, frame.index, frame.counter);
         match frame.plain[0] {
             ACKNOWLEDGEMENT => {
-                end.t.handle_ack(now, PEER, &frame.plain).unwrap();
+                end.t.handle_ack(now, PEER, &frame.plain, |_| None).unwrap();
                 end.t.frame_received(now, PEER, path, index, counter, false, false);
             }
             0xFA => end.t.frame_received(now, PEER, path, index, counter, true, false),
@@ -349,11 +349,16 @@ impl World {
 
     /// Opens a stream from end 0 to `port` of end 1, which must listen.
     pub(super) fn open(&mut self, port: Port) -> (StreamId, StreamId) {
+        self.open_from(0, port)
+    }
+
+    /// The same from either end.
+    pub(super) fn open_from(&mut self, from: usize, port: Port) -> (StreamId, StreamId) {
         let now = self.now;
-        let a = self.ends[0].t.connect(now, PEER, port, NETWORK).unwrap();
+        let a = self.ends[from].t.connect(now, PEER, port, NETWORK).unwrap();
         let mut b = None;
         self.run(Duration::from_secs(120), |world| {
-            b = world.ends[1].t.accept(port);
+            b = world.ends[1 - from].t.accept(port);
             b.is_some()
         });
         (a, b.unwrap())
