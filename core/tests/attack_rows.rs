@@ -17,10 +17,16 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "W-C11", "W-C12", "W-C13", "W-C14", "W-C15", "W-C16", "W-C17", "W-C18",
         ],
     ),
-    ("Streams", &[]),
-    ("Registry", &[]),
-    ("Beacon", &[]),
-    ("Trust", &[]),
+    (
+        "Streams",
+        &[
+            "W-T1", "W-T2", "W-T3", "W-T4", "W-T5", "W-T6", "W-T7", "W-T8", "W-T9", "W-T10",
+            "W-T11", "W-T12", "W-T13", "W-T14", "W-T15", "W-T16", "W-T17", "W-T18",
+        ],
+    ),
+    ("Registry", &["W-R1", "W-R2", "W-R3", "W-R4", "W-R5", "W-R7"]),
+    ("Beacon", &["W-B1", "W-B2", "W-B3"]),
+    ("Trust", &["W-H1", "W-H2", "W-H3", "W-H4", "W-H5", "W-H6", "W-H7", "W-H8"]),
 ];
 
 fn root() -> &'static Path {
