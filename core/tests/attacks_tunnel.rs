@@ -1,94 +1,26 @@
-//! Attacks on the tunnels of real nodes, with the real rendezvous machine, on virtual time; the
-//! rows of `docs/attacks.md`. The attacker sees every packet, sends from any address, and may
-//! have somebody's home in its hands.
+//! Attacks on the handshakes and sessions of real nodes, with the real rendezvous machine, on
+//! virtual time; rows of `docs/attacks.md`. The attacker sees every packet, sends from any
+//! address, and may have somebody's home in its hands.
 
+#[path = "support/friends.rs"]
+mod friends;
 #[path = "support/pair.rs"]
 mod pair;
 #[path = "support/thief.rs"]
 mod thief;
 
+use friends::*;
 use pair::*;
-use pilot_core::addr::{Port, SocketAddress};
 use pilot_core::crypto::record::RecordFields;
 use pilot_core::crypto::{Identity, Record, TunnelSecret};
-use pilot_core::node::{Command, Config, Event, PathKind, PathPolicy, StreamEnd, StreamId};
+use pilot_core::node::{Command, Config, Event, PathKind, PathPolicy, StreamEnd};
 use pilot_core::session::payload::InitPayload;
 use pilot_core::stats::DropReason;
 use pilot_core::time::UnixTime;
-use pilot_core::wire::control::{self, FromBeacon};
-use pilot_core::wire::stun;
+use pilot_core::wire::control;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use thief::{Thief, datagram, registry_key, tunnel_key};
-
-const PORT: Port = Port(5000);
-
-type Packet = (SocketAddr, SocketAddr, Vec<u8>);
-
-/// `n` agents of which every later one is trusted by, and trusts, agent 1; agent 0 and 1 too.
-/// All listen on stream port 7 and take datagrams on [`PORT`].
-fn friends(seed: u64, n: usize, path_policy: PathPolicy) -> World {
-    let mut world = World::new(seed, Link::CLEAN, 0);
-    for _ in 0..n {
-        world.add(Config { limits: test_limits(), path_policy, ..Config::default() });
-    }
-    world.register();
-    for other in (0..n).filter(|other| *other != 1) {
-        world.trust(other, 1);
-    }
-    for agent in 0..n {
-        world.listen(agent, 7);
-        world.command(agent, Command::BindDatagrams { port: PORT });
-    }
-    world
-}
-
-fn send(world: &mut World, from: usize, to: usize, payload: &[u8]) {
-    let to = SocketAddress { address: world.address(to), port: PORT };
-    world.command(from, Command::SendDatagram { to, from: Port(50_000), payload });
-}
-
-/// Payloads of the datagrams that the agent has received.
-fn received(world: &World, n: usize) -> Vec<&[u8]> {
-    world.agents[n].datagrams.iter().map(|d| d.payload.as_slice()).collect()
-}
-
-fn dropped(world: &World, n: usize, reason: DropReason) -> u64 {
-    world.agents[n].node.drops().get(reason)
-}
-
-/// Datagrams go both ways, each once.
-fn talk(world: &mut World, a: usize, b: usize, text: &[u8]) {
-    for (from, to) in [(a, b), (b, a)] {
-        let before = world.agents[to].datagrams.len();
-        send(world, from, to, text);
-        world.run(secs(2));
-        assert_eq!(received(world, to)[before..], [text], "{from} to {to}");
-    }
-}
-
-/// The stream that is opened to the agent now.
-fn accept(world: &mut World, n: usize) -> StreamId {
-    let mut accepted = None;
-    world.run_until(secs(5), |w| {
-        accepted = accepted.or(w.agents[n].node.accept(Port(7)));
-        accepted.is_some()
-    });
-    accepted.expect("it ran until then")
-}
-
-fn endpoint(world: &World, at: usize, of: usize) -> Option<SocketAddr> {
-    let address = world.address(of);
-    world.agents[at].node.peers().find(|p| p.address == address).expect("a peer").endpoint
-}
-
-fn is_frame(packet: &[u8]) -> bool {
-    packet[0] >= 0x80
-}
-
-fn sent(wire: &[Packet], from: SocketAddr, to: SocketAddr) -> Vec<&[u8]> {
-    wire.iter().filter(|p| (p.0, p.1) == (from, to)).map(|p| p.2.as_slice()).collect()
-}
 
 /// W-C1. A member who is trusted himself shows a peer's address and record, or one that he
 /// signed in its name, after that peer has authenticated.
@@ -518,198 +450,6 @@ fn a_flood_of_unknown_ids_stalls_nobody() {
     let opened = opened.expect("the honest peer is let in").since(late);
     assert!(opened <= secs(1), "{opened:?}");
     assert!(got.len() > 4 * 380, "the stream went on: {} bytes", got.len());
-}
-
-/// W-C13. Relay frames that the beacon did not send, on the channel of a peer: nothing in them
-/// is looked at, not even what a peer made.
-#[test]
-fn only_the_beacon_relays() {
-    let mut world = friends(14, 3, PathPolicy::Auto);
-    world.cut_agents(0, 1);
-    world.wire = Some(Vec::new());
-    talk(&mut world, 0, 1, b"before");
-    let (a, b) = (world.agents[0].socket, world.agents[1].socket);
-    let wire = world.wire.replace(Vec::new()).unwrap();
-    let frames: Vec<Packet> = wire.into_iter().filter(|p| p.2[0] == 0x30).collect();
-    let to_b = frames.iter().rfind(|p| p.1 == b).expect("0 and 1 are relayed").clone();
-    assert!(frames.iter().any(|p| p.0 == a));
-    let mut member = Thief::copy(&world, 2);
-    let payload = member.payload(&world, 1);
-    let init = member.init(&tunnel_key(&world, 1), &payload).1;
-    let before = dropped(&world, 1, DropReason::Mac);
-    for source in [member.socket, beacon_socket()] {
-        // The channel's number and an old MAC, or none, around an INIT that would be answered.
-        world.send_udp(source, b, [&to_b.2[..12], &init].concat());
-        world.send_udp(source, b, [&to_b.2[..4], &[0; 8], &init].concat());
-        // Frames to the beacon, sent back; another channel.
-        for (_, _, frame) in frames.iter().filter(|p| p.1 == beacon_socket()) {
-            world.send_udp(source, b, frame.clone());
-        }
-        world.send_udp(source, b, [&[0x30, 0, 0, 77], &to_b.2[4..12], &init].concat());
-    }
-    world.run(secs(1));
-    assert!(dropped(&world, 1, DropReason::Mac) >= before + 4);
-    let sent_by_b = world.wire.take().unwrap();
-    let answers = sent_by_b.iter().filter(|p| p.0 == b && !is_frame(&p.2)).count();
-    assert_eq!(answers, 0, "nothing was answered");
-    assert_eq!(received(&world, 1), [b"before"]);
-    talk(&mut world, 0, 1, b"after");
-}
-
-/// W-C14. The attacker copies every packet of two relayed agents and is faster, from an address
-/// of its own: it is asked whether it can answer, and gets nothing else.
-#[test]
-fn who_copies_packets_faster_gets_a_challenge_and_no_data() {
-    let mut world = friends(15, 2, PathPolicy::Auto);
-    world.cut_agents(0, 1);
-    let id = world.connect(0, 1, 7);
-    let accepted = accept(&mut world, 1);
-    let thief = SocketAddr::from(([203, 0, 113, 66], 6666));
-    let b = world.agents[1].socket;
-    let mut stolen = Vec::new();
-    let (mut got, mut back) = (Vec::new(), Vec::new());
-    let bytes = pattern(3000);
-    for chunk in bytes.chunks(30) {
-        world.wire = Some(Vec::new());
-        assert_eq!(world.write(0, id, chunk), chunk.len());
-        assert_eq!(world.write(1, accepted, chunk), chunk.len());
-        world.drain();
-        let copies = world.wire.take().unwrap();
-        for (_, to, packet) in copies {
-            if to == beacon_socket() && packet[0] == 0x30 {
-                world.send_udp(thief, b, packet[12..].to_vec());
-            }
-        }
-        world.wire = Some(Vec::new());
-        world.run(ms(100));
-        let sent_now = world.wire.take().unwrap();
-        stolen.extend(sent(&sent_now, b, thief).into_iter().map(<[u8]>::len));
-        world.read(1, accepted, &mut got);
-        world.read(0, id, &mut back);
-    }
-    world.run(secs(1));
-    world.read(1, accepted, &mut got);
-    world.read(0, id, &mut back);
-    assert!(got == bytes && back == bytes, "{} and {} bytes", got.len(), back.len());
-    // F2: 12 bytes, 9, 16.
-    assert!(!stolen.is_empty() && stolen.iter().all(|len| *len == 37), "{stolen:?}");
-    assert!(stolen.len() <= 40, "{} challenges in ten seconds", stolen.len());
-    assert_ne!(endpoint(&world, 1, 0), Some(thief));
-}
-
-/// W-C14. A firewall keeps two agents on the relay; some time after it is gone, and before a rekey
-/// looks for paths anyway, they have left the relay.
-#[test]
-fn the_relay_is_left_when_a_direct_path_opens() {
-    let mut world = friends(22, 2, PathPolicy::Auto);
-    world.cut_agents(0, 1);
-    let id = world.connect(0, 1, 7);
-    world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
-    world.run(secs(40));
-    let path = |w: &World, n: usize| w.agents[n].node.peers().next().expect("a peer").path;
-    assert_eq!([0, 1].map(|n| path(&world, n)), [PathKind::Relayed; 2]);
-    world.cut.clear();
-    let direct = |w: &mut World| [0, 1].iter().all(|n| path(w, *n) == PathKind::Direct);
-    world.run_until(secs(45), direct);
-    for n in [0, 1] {
-        assert_eq!(endpoint(&world, n, 1 - n), Some(world.agents[1 - n].socket));
-    }
-}
-
-/// W-C15. Both nodes believe that they listen on some other port: what counts is where the
-/// beacon sees the very socket of the tunnel.
-#[test]
-fn the_endpoint_told_to_peers_is_that_of_the_tunnels_socket() {
-    let mut world = World::new(16, Link::CLEAN, 0);
-    for n in 0..2 {
-        let path_policy = PathPolicy::Direct;
-        world.add(Config { limits: test_limits(), path_policy, ..Config::default() });
-        let mut wrong = world.agents[n].socket;
-        wrong.set_port([0, 9][n]);
-        world.command(n, Command::NetworkChanged { locals: &[wrong] });
-    }
-    world.register();
-    world.trust(0, 1);
-    world.listen(1, 7);
-    let took = world.transfer(0, 1, 7, &pattern(5000), secs(10));
-    assert!(took <= secs(2), "{took:?}");
-    for (at, of) in [(0, 1), (1, 0)] {
-        assert_eq!(endpoint(&world, at, of), Some(world.agents[of].socket));
-        assert_eq!(world.agents[of].node.observed(), Some(world.agents[of].socket));
-    }
-}
-
-/// W-C16. Whatever looks like an answer of the STUN server or of the beacon, from its address:
-/// only what decrypts in the beacon's session says where we are.
-#[test]
-fn nobody_else_tells_a_node_where_it_is() {
-    let mut world = friends(17, 2, PathPolicy::Auto);
-    let (beacon, b) = (beacon_socket(), world.agents[1].socket);
-    let wrong = SocketAddr::from(([203, 0, 113, 66], 6666));
-    let mut response = [0; stun::MESSAGE_MAX];
-    let request = stun::Response { transaction: [7; 12], mapped: wrong, origin: None, other: None };
-    let len = stun::encode_response(&request, false, &mut response).unwrap();
-    world.wire = Some(Vec::new());
-    let mut index = None;
-    let mut forged = 0;
-    // A minute holds four keepalives; the forgeries overtake each of their answers.
-    for _ in 0..600 {
-        world.run(ms(100));
-        for (from, to, packet) in world.wire.replace(Vec::new()).unwrap() {
-            if (from, to) == (beacon, b) && is_frame(&packet) {
-                index = Some(packet[..4].to_vec());
-            }
-        }
-        for source in [beacon, wrong] {
-            world.send_udp(source, b, response[..len].to_vec());
-        }
-        let Some(index) = &index else { continue };
-        for id in 0..60 {
-            let ack = FromBeacon::KeepaliveAck { observed: wrong, waiting: false };
-            let mut message = [0; control::MESSAGE_MAX];
-            let n = control::encode(id, &ack, &mut message).unwrap();
-            forged += 1;
-            let counter = 1000 + forged as u64;
-            let frame = [&index[..], &counter.to_be_bytes(), &message[..n], &[0; 16]].concat();
-            world.send_udp(beacon, b, frame);
-        }
-        assert_eq!(world.agents[1].node.observed(), Some(b));
-    }
-    assert!(forged > 1000);
-    assert!(dropped(&world, 1, DropReason::Decrypt) > 1000);
-    assert!(dropped(&world, 1, DropReason::Unasked) >= 590, "answers that nobody asked for");
-    talk(&mut world, 0, 1, b"after");
-}
-
-/// W-C17. No answer is answered: every packet that was captured, sent to each of the two in the
-/// other's name, costs at most one packet, and then all is quiet.
-#[test]
-fn no_packet_makes_two_nodes_answer_each_other() {
-    let mut world = friends(18, 2, PathPolicy::Direct);
-    world.wire = Some(Vec::new());
-    send(&mut world, 0, 1, b"before");
-    world.run(secs(5));
-    let captured = world.wire.replace(Vec::new()).unwrap();
-    let (a, b) = (world.agents[0].socket, world.agents[1].socket);
-    let handshake = captured.len();
-    assert!(handshake <= 60, "{handshake} packets for one datagram");
-    let mut injected = 0;
-    for (_, _, packet) in &captured {
-        for (from, to) in [(a, b), (b, a)] {
-            world.send_udp(from, to, packet.clone());
-            injected += 1;
-        }
-    }
-    world.run(secs(60));
-    let caused = world.wire.replace(Vec::new()).unwrap().len() - injected;
-    // Two agents' keepalives with the beacon are among them.
-    assert!(caused <= injected + 30, "{caused} packets for {injected}");
-    world.run(secs(300));
-    world.wire = Some(Vec::new());
-    world.run(secs(60));
-    let wire = world.wire.take().unwrap();
-    let between = wire.iter().filter(|p| p.0 != beacon_socket() && p.1 != beacon_socket());
-    assert_eq!(between.count(), 0, "all is quiet");
 }
 
 /// Key-compromise impersonation: with agent 1's tunnel secret stolen, anybody can make a first

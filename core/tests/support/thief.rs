@@ -1,7 +1,7 @@
 //! An attacker with a node's home in its hands: speaks with that node's keys by the building
 //! blocks of the handshake, and keeps to nobody's rules.
 
-#![allow(unreachable_pub, reason = "shared by test binaries")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use super::pair::{World, secs};
 use pilot_core::addr::{Address, Port};
