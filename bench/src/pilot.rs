@@ -5,7 +5,9 @@ use crate::measure::runtime;
 use pilot_core::crypto::{AeadProvider, RUST_CRYPTO};
 use pilot_core::rendezvous::RendezvousLimits;
 use pilot_rendezvous::{Server, ServerConfig};
-use pilot_tokio::{Address, Agent, Builder, Identity, Limits, Link, PathKind, Port, RING, Stream};
+use pilot_tokio::{
+    Address, Agent, AgentEvent, Builder, Identity, Limits, Link, PathKind, Port, RING, Stream,
+};
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -110,8 +112,9 @@ pub async fn until(mut is: impl FnMut() -> bool) {
 
 /// Asks for trust and waits until it is granted.
 pub async fn trust(agent: &Agent, peer: Address) {
+    let mut events = agent.events();
     agent.request_trust(peer, "a benchmark").expect("asked");
-    until(|| agent.trusted().iter().any(|p| p.address == peer && p.grants_us)).await;
+    while !matches!(events.recv().await, Ok(AgentEvent::TrustGranted(by)) if by == peer) {}
 }
 
 /// Waits for one request for trust and grants it.

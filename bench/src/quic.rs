@@ -2,8 +2,9 @@
 
 use crate::contest::{Cores, Exchange, run_ends};
 use crate::pilot::loopback;
+use quinn::congestion::CubicConfig;
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig};
+use quinn::{AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig};
 use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
 use quinn::{ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::client::Resumption;
@@ -43,7 +44,12 @@ pub struct Options {
 fn transport(options: Options) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let payload = options.payload;
-    config.initial_mtu(payload).min_mtu(payload).mtu_discovery_config(None::<MtuDiscoveryConfig>);
+    config.initial_mtu(payload).min_mtu(payload).mtu_discovery_config(None);
+    // RFC 9002, 7.2; quinn's own does not grow with the datagrams, and below two of them
+    // nothing is ever sent.
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(14_720.max(u64::from(payload) * 2));
+    config.congestion_controller_factory(Arc::new(congestion));
     if options.idle {
         config.max_idle_timeout(None);
     }
