@@ -202,6 +202,7 @@ struct Bench {
     now: Instant,
     counts: Counts,
     out: Vec<u8>,
+    relay_out: Vec<u8>,
     chunk: Vec<u8>,
 }
 
@@ -246,6 +247,7 @@ impl Bench {
             now: world.now,
             counts: Counts::default(),
             out: vec![0; CHUNK],
+            relay_out: vec![0; CHUNK],
             chunk: vec![0; CHUNK],
         }
     }
@@ -266,10 +268,8 @@ impl Bench {
     }
 
     fn pump_server(&mut self) {
-        let mut out = vec![0; CHUNK];
-        while let Some(train) =
-            step_relay_out(&mut self.counts, &mut self.server, self.now, &mut out)
-        {
+        let (c, server, out) = (&mut self.counts, &mut self.server, &mut self.relay_out);
+        while let Some(train) = step_relay_out(c, server, self.now, out) {
             for datagram in out[..train.len].chunks(train.segment) {
                 if let Some(end) = self.ends.iter_mut().find(|end| end.socket == train.to) {
                     end.arriving.push((beacon_socket(), datagram.to_vec()));
