@@ -206,8 +206,11 @@ fn quinn(resume: bool) -> Vec<Took> {
     run_ends(Cores::Split, active, passive)
 }
 
+/// A row and how its samples of a round are taken.
+type Contestant = (&'static str, fn() -> Vec<Took>);
+
 pub fn run(rounds: usize) -> Vec<Table> {
-    let contestants: [(&str, fn() -> Vec<Took>); 6] = [
+    let contestants: [Contestant; 6] = [
         ("pilot, ring", || pilot(Provider::Ring, Restarts::Peer)),
         ("pilot, RustCrypto", || pilot(Provider::RustCrypto, Restarts::Peer)),
         ("pilot, ring, we restarted", || pilot(Provider::Ring, Restarts::We)),

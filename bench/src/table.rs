@@ -66,8 +66,11 @@ impl Table {
         for (samples, value) in self.rows[at].samples.iter_mut().zip(sample) {
             samples.push(*value);
         }
-        let shown =
-            self.metrics.iter().zip(sample).map(|(m, v)| format!("{v:.*} {}", m.digits, m.name));
+        let shown = self
+            .metrics
+            .iter()
+            .zip(sample)
+            .map(|(m, v)| format!("{} {}", number(*v, m.digits), m.name));
         eprintln!("{}: {name}: {}", self.title, shown.collect::<Vec<_>>().join(", "));
     }
 
