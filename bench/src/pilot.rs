@@ -1,100 +1,161 @@
-//! Two agents on tokio, one core each, with the rendezvous server on a third thread.
+//! Agents on tokio, with a rendezvous server on a thread of its own.
 
-use crate::{BYTES, Checker, PAYLOAD, Stopwatch, Took, on_core, pattern, runtime};
-use pilot_core::limits::Limits;
+use crate::contest::{Cores, Exchange, run_ends};
+use crate::measure::runtime;
+use pilot_core::crypto::{AeadProvider, RUST_CRYPTO};
+use pilot_core::rendezvous::RendezvousLimits;
 use pilot_rendezvous::{Server, ServerConfig};
-use pilot_tokio::{Agent, Identity, Port};
+use pilot_tokio::{
+    Address, Agent, AgentEvent, Builder, Identity, Limits, Link, PathKind, Port, RING, Stream,
+};
 use std::net::SocketAddr;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
-const PORT: Port = Port(2000);
+pub const PORT: Port = Port(2000);
 
-async fn agent(n: u8, server: (SocketAddr, SocketAddr)) -> Agent {
-    let limits = Limits { datagram: PAYLOAD, ..Limits::desktop() };
-    let agent = Agent::builder(Identity::from_secret([n; 32]))
-        .registry(&server.0.to_string())
-        .beacon(&server.1.to_string())
-        .listen(SocketAddr::from(([127, 0, 0, 1], 0)))
-        .limits(limits)
-        .bind()
-        .await
-        .expect("an agent");
+/// Who encrypts.
+#[derive(Clone, Copy)]
+pub enum Provider {
+    RustCrypto,
+    Ring,
+}
+
+impl Provider {
+    pub fn name(self) -> &'static str {
+        match self {
+            Provider::RustCrypto => "pilot, RustCrypto",
+            Provider::Ring => "pilot, ring",
+        }
+    }
+
+    pub fn aead(self) -> &'static dyn AeadProvider {
+        match self {
+            Provider::RustCrypto => &RUST_CRYPTO,
+            Provider::Ring => &RING,
+        }
+    }
+}
+
+/// Where a rendezvous server is.
+#[derive(Clone, Copy)]
+pub struct Location {
+    pub registry: SocketAddr,
+    pub beacon: SocketAddr,
+}
+
+/// A running rendezvous server; ends when dropped.
+pub struct Rendezvous {
+    pub at: Location,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Rendezvous {
+    pub fn start(limits: RendezvousLimits) -> Self {
+        let (tell, told) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut config = ServerConfig::new(folder.path().join("registry.json"));
+            config.registry_addr = loopback();
+            config.beacon_addr = loopback();
+            config.limits = limits;
+            runtime().block_on(async move {
+                let server = Server::start(config).await.expect("a server");
+                let (registry, beacon) = (server.registry_addr(), server.beacon_addr());
+                tell.send(Location { registry, beacon }).expect("awaited");
+                let _ = stopped.await;
+                server.shutdown().await.expect("an orderly end");
+            });
+        });
+        let at = told.recv().expect("started");
+        Rendezvous { at, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Rendezvous {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().expect("ended once").join();
+        assert!(ended.is_ok() || std::thread::panicking(), "the server has panicked");
+    }
+}
+
+pub fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+pub fn builder(secret: [u8; 32], at: Location, provider: Provider) -> Builder {
+    Agent::builder(Identity::from_secret(secret))
+        .registry(at.registry.to_string())
+        .beacon(at.beacon.to_string())
+        .listen(loopback())
+        .aead(provider.aead())
+}
+
+/// Binds an agent that is registered and has its link to the beacon.
+pub async fn start(builder: Builder) -> Agent {
+    let agent = builder.bind().await.expect("an agent");
     agent.ready().await.expect("registered");
+    until(|| agent.info().link == Link::Online).await;
     agent
 }
 
-async fn until(mut is: impl FnMut() -> bool) {
+pub async fn until(mut is: impl FnMut() -> bool) {
     while !is() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-pub fn bulk() -> Took {
-    let folder = tempfile::tempdir().expect("a folder");
-    let persist = folder.path().join("registry.json");
-    let (tell, told) = mpsc::channel();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = std::thread::spawn(move || {
-        runtime().block_on(async move {
-            let mut config = ServerConfig::new(persist);
-            config.registry_addr = SocketAddr::from(([127, 0, 0, 1], 0));
-            config.beacon_addr = SocketAddr::from(([127, 0, 0, 1], 0));
-            let server = Server::start(config).await.expect("a server");
-            tell.send((server.registry_addr(), server.beacon_addr())).expect("awaited");
-            let _ = stopped.await;
-            server.shutdown().await.expect("an orderly end");
-        });
-    });
-    let at = told.recv().expect("started");
-    let (address_tell, address_told) = mpsc::channel();
-    let receiver = on_core(1, move || {
-        runtime().block_on(async move {
-            let agent = agent(2, at).await;
-            let listener = agent.listen(PORT).expect("a free port");
-            address_tell.send(agent.address().expect("registered")).expect("awaited");
-            until(|| !agent.trust_requests().is_empty()).await;
-            agent.approve_trust(agent.trust_requests()[0].from).expect("approved");
-            let (mut stream, _) = listener.accept().await.expect("a stream");
-            let (mut buf, mut checker) = (vec![0; 256 * 1024], Checker::new());
-            while checker.received() < BYTES {
-                let n = stream.read(&mut buf).await.expect("bytes");
-                checker.check(&buf[..n]);
-            }
-            stream.write_all(b"done").await.expect("room");
-            stream.shutdown().await.expect("open");
-            let _ = stream.acknowledged().await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            agent.shutdown().await;
-        });
-    });
-    let peer = address_told.recv().expect("registered");
-    let sender = on_core(0, move || {
-        runtime().block_on(async move {
-            let agent = agent(1, at).await;
-            agent.request_trust(peer, "a benchmark").expect("asked");
-            until(|| agent.trusted().iter().any(|p| p.address == peer && p.grants_us)).await;
-            let mut stream = agent.connect(peer, PORT).await.expect("connected");
-            let block = pattern();
-            let watch = Stopwatch::start();
-            let mut left = BYTES;
-            while left > 0 {
-                let n = left.min(block.len());
-                stream.write_all(&block[..n]).await.expect("room");
-                left -= n;
-            }
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.expect("done");
-            let took = watch.stop();
-            agent.shutdown().await;
-            took
-        })
-    });
-    let took = sender.join().expect("sent");
-    receiver.join().expect("received");
-    let _ = stop.send(());
-    server.join().expect("stopped");
-    took
+/// Asks for trust and waits until it is granted.
+pub async fn trust(agent: &Agent, peer: Address) {
+    let mut events = agent.events();
+    agent.request_trust(peer, "a benchmark").expect("asked");
+    while !matches!(events.recv().await, Ok(AgentEvent::TrustGranted(by)) if by == peer) {}
+}
+
+/// Waits for one request for trust and grants it.
+pub async fn approve_one(agent: &Agent) {
+    until(|| !agent.trust_requests().is_empty()).await;
+    agent.approve_trust(agent.trust_requests()[0].from).expect("approved");
+}
+
+pub fn path(agent: &Agent, peer: Address) -> PathKind {
+    let trusted = agent.trusted();
+    trusted.iter().find(|p| p.address == peer).map_or(PathKind::None, |p| p.path)
+}
+
+/// Runs an exchange over a stream of two agents that trust each other, on a direct path.
+pub fn run<E: Exchange>(provider: Provider, cores: Cores, payload: u16, exchange: E) -> E::Output {
+    let server = Rendezvous::start(RendezvousLimits::server());
+    let at = server.at;
+    let limits = Limits { datagram: payload, ..Limits::desktop() };
+    let limits_there = limits.clone();
+    let (tell, told) = oneshot::channel();
+    let (finish, finished) = oneshot::channel();
+    let passive = move || async move {
+        let agent = start(builder([2; 32], at, provider).limits(limits_there)).await;
+        let listener = agent.listen(PORT).expect("a free port");
+        tell.send(agent.address().expect("registered")).expect("awaited");
+        approve_one(&agent).await;
+        let (mut stream, _) = listener.accept().await.expect("a stream");
+        exchange.passive(&mut stream).await;
+        let _ = finished.await;
+        agent.shutdown().await;
+    };
+    let active = move || async move {
+        let agent = start(builder([1; 32], at, provider).limits(limits)).await;
+        let peer = told.await.expect("registered");
+        trust(&agent, peer).await;
+        let mut stream: Stream = agent.connect(peer, PORT).await.expect("connected");
+        until(|| path(&agent, peer) == PathKind::Direct).await;
+        let output = exchange.active(&mut stream).await;
+        finish.send(()).expect("awaited");
+        agent.shutdown().await;
+        output
+    };
+    run_ends(cores, active, passive)
 }

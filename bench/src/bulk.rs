@@ -1,0 +1,68 @@
+//! Bytes of one stream in one direction.
+
+use crate::contest::{Contestant, Cores, Duplex, Exchange, OURS};
+use crate::contest::{QUINN, QUINN_TUNED, RING, RUST_CRYPTO};
+use crate::measure::{Checker, Source, Stopwatch, Took};
+use crate::table::{Metric, Table};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// UDP payload bytes that every path of the Internet's usual 1,500-byte packets carries.
+pub const PAYLOAD: u16 = 1452;
+/// Of a 9,000-byte packet, and of what only loopback carries.
+const LARGER: [u16; 2] = [8952, 16_384];
+
+#[derive(Clone, Copy)]
+struct Bulk {
+    bytes: usize,
+}
+
+impl Exchange for Bulk {
+    type Output = Took;
+
+    /// From the first byte written until the other end says that it has checked the last one.
+    async fn active<S: Duplex>(self, stream: &mut S) -> Took {
+        let mut source = Source::new();
+        let watch = Stopwatch::start();
+        let mut left = self.bytes;
+        while left > 0 {
+            let len = left.min(Source::MOST);
+            stream.write_all(source.next(len)).await.expect("room");
+            left -= len;
+        }
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).await.expect("done");
+        watch.stop()
+    }
+
+    async fn passive<S: Duplex>(self, stream: &mut S) {
+        let (mut buf, mut checker) = (vec![0; 256 * 1024], Checker::new());
+        while checker.received() < self.bytes {
+            let n = stream.read(&mut buf).await.expect("bytes");
+            assert!(n > 0, "the end after {}", checker.received());
+            checker.check(&buf[..n]);
+        }
+        stream.write_all(b"done").await.expect("room");
+    }
+}
+
+pub fn run(rounds: usize, bytes: usize) -> Vec<Table> {
+    let all = [RING, RUST_CRYPTO, QUINN, QUINN_TUNED, Contestant::Tcp];
+    let mut tables = vec![compare(rounds, bytes, PAYLOAD, &all)];
+    tables.extend(LARGER.map(|payload| compare(rounds, bytes, payload, &[RING, QUINN_TUNED])));
+    tables
+}
+
+fn compare(rounds: usize, bytes: usize, payload: u16, contestants: &[Contestant]) -> Table {
+    let title =
+        format!("Bulk: {} MB, {payload}-byte UDP payloads, a core an end", bytes / 1_000_000);
+    let mut table =
+        Table::new(title, [Metric::spread("MB/s", 0), Metric::new("CPU s/GB", 2)], OURS);
+    for _ in 0..rounds {
+        for contestant in contestants {
+            let took = contestant.run(Cores::Split, payload, Bulk { bytes });
+            let rate = bytes as f64 / 1e6 / took.seconds();
+            table.add(contestant.name(), &[rate, took.cpu_seconds() / (bytes as f64 / 1e9)]);
+        }
+    }
+    table
+}
