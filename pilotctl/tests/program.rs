@@ -390,7 +390,7 @@ fn reset_deletes_the_agent_and_nothing_else() {
     home.rendezvous().exits(0);
     std::fs::write(home.path.join("notes.txt"), "mine").unwrap();
     let fill = || {
-        for name in ["identity", "state.redb", "config.toml", "profile.json", "daemon.log.1"] {
+        for name in ["identity", "state.redb", "config.toml", "daemon.log.1"] {
             std::fs::write(home.path.join(name), "x").unwrap();
         }
         std::fs::create_dir_all(home.path.join("inbox")).unwrap();
@@ -399,7 +399,7 @@ fn reset_deletes_the_agent_and_nothing_else() {
     };
     fill();
     let data = home.run(&["reset", "--yes", "--keep-identity", "--json"]).exits(0).data();
-    assert_eq!(data["deleted"].as_array().unwrap().len(), 5, "{data}");
+    assert_eq!(data["deleted"].as_array().unwrap().len(), 4, "{data}");
     assert!(home.path.join("identity").exists() && !home.path.join("inbox").exists());
     fill();
     home.run(&["reset", "--yes"]).exits(0);
