@@ -146,8 +146,16 @@ impl<'s> Node<'s> {
         found
     }
 
-    /// Challenges a route that is not proven.
-    pub(super) fn challenge(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+    /// Challenges a route that is not proven. `came`: see [`Link::challenge`]; a relay channel
+    /// leads to the peer and nobody else.
+    pub(super) fn challenge(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        route: Route,
+        came: Option<usize>,
+    ) {
+        let came = came.filter(|_| matches!(route, Route::Direct(_)));
         let allowed = match route {
             Route::Direct(_) => self.config.path_policy != PathPolicy::Relay,
             Route::Relay(_) => self.config.path_policy != PathPolicy::Direct,
@@ -155,7 +163,7 @@ impl<'s> Node<'s> {
         let data = self.rng.bytes();
         let Some(link) = self.link_mut(peer) else { return };
         if allowed && link.path_of(route).is_none() {
-            link.challenge(now, route, data);
+            link.challenge(now, route, data, came);
             self.schedule(peer);
         }
     }
@@ -165,23 +173,30 @@ impl<'s> Node<'s> {
             return;
         }
         for route in self.candidates(peer) {
-            self.challenge(now, peer, route);
+            self.challenge(now, peer, route, None);
         }
         if let Some(channel) = self.directory.channel(peer).map(|c| c.id) {
-            self.challenge(now, peer, Route::Relay(channel));
+            self.challenge(now, peer, Route::Relay(channel), None);
         }
     }
 
-    /// An authenticated frame arrived by `route`.
-    pub(super) fn heard(&mut self, now: Instant, peer: PeerIndex, route: Route, newest: bool) {
+    /// An authenticated frame of `came` bytes arrived by `route`.
+    pub(super) fn heard(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        route: Route,
+        newest: bool,
+        came: usize,
+    ) {
         let Some(link) = self.link_mut(peer) else { return };
-        if !newest || link.path_of(route).is_some() || link.is_challenged(route) {
+        if link.path_of(route).is_some() || link.credit(route, came) || !newest {
             return;
         }
         // The peer seems to have moved: data stays where it is until the new route answers.
         if link.roam_at.is_none_or(|at| at <= now) {
             link.roam_at = Some(now + ROAM_DISTANCE);
-            self.challenge(now, peer, route);
+            self.challenge(now, peer, route, Some(came));
         }
     }
 

@@ -514,6 +514,11 @@ impl<'s> Transport<'s> {
             .or_else(|| self.ports.poll().map(TransportEvent::Acceptable))
     }
 
+    /// Whether the application has something to be told.
+    pub fn has_event(&self) -> bool {
+        self.stream_events.front().is_some() || self.ports.has_news()
+    }
+
     /// The next event about a peer's paths and control frames; these come first in
     /// [`Transport::poll_event`].
     pub fn poll_peer_event(&mut self) -> Option<TransportEvent> {

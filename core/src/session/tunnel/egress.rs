@@ -161,10 +161,10 @@ impl Tunnel<'_> {
         let slots = &self.peers[peer.index()].0.as_ref()?.slots;
         let due = slots.iter().find_map(|(_, entry)| {
             let key = self.links.get(entry.id)?.answer?;
-            (!self.answers.get(key)?.routes.is_empty()).then_some(key)
+            (self.answers.get(key)?.due != 0).then_some(key)
         })?;
         let answer = &mut self.answers[due];
-        let route = answer.routes.pop()?;
+        let route = answer.next_route()?;
         out[..answer.len].copy_from_slice(&answer.packet[..answer.len]);
         Some(Output { to: To::Route(route), len: answer.len, eliciting: None })
     }

@@ -136,8 +136,7 @@ impl<'s> Tunnel<'s> {
         if answer.resends >= RESP_RESENDS {
             return Err(DropReason::RateLimited);
         }
-        if !answer.routes.contains(&route) {
-            answer.routes.push(route).map_err(|_| DropReason::Full)?;
+        if answer.send_to(route)? {
             answer.resends += 1;
         }
         let peer = answer.peer;
@@ -266,6 +265,7 @@ impl<'s> Tunnel<'s> {
             len: 0,
             resends: 0,
             routes,
+            due: 1,
             link: None,
             confirmed: false,
         };

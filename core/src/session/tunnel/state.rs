@@ -11,6 +11,7 @@ use crate::session::keys::{Expanded, Session};
 use crate::session::payload::{BootId, EARLY};
 use crate::session::slots::Slots;
 use crate::slab::Key;
+use crate::stats::DropReason;
 use crate::time::Instant;
 
 use super::events::PeerEvents;
@@ -195,8 +196,39 @@ pub struct Answer {
     pub(super) packet: [u8; RESP_MAX],
     pub(super) len: usize,
     pub(super) resends: u8,
-    /// Where the RESP is still to go.
+    /// Where the RESP has gone or is to go, the INIT's own source first: one of these is what
+    /// the session's first frame proves.
     pub(super) routes: heapless::Vec<Route, 4>,
+    /// Bit n: it is still to go to `routes[n]`.
+    pub(super) due: u8,
     pub(super) link: Option<Key>,
     pub(super) confirmed: bool,
+}
+
+impl Answer {
+    /// The RESP is to go to this route (again); whether it was not about to already. Where
+    /// there are too many, one to which it has gone is forgotten.
+    pub(super) fn send_to(&mut self, route: Route) -> Result<bool, DropReason> {
+        let known = self.routes.iter().position(|known| *known == route);
+        let place = match known {
+            Some(place) => place,
+            None if self.routes.push(route).is_ok() => self.routes.len() - 1,
+            None => {
+                let gone = (1..self.routes.len()).find(|n| self.due & 1 << n == 0);
+                let place = gone.ok_or(DropReason::Full)?;
+                self.routes[place] = route;
+                place
+            }
+        };
+        let fresh = self.due & 1 << place == 0;
+        self.due |= 1 << place;
+        Ok(fresh)
+    }
+
+    /// The next route that the RESP is to go to.
+    pub(super) fn next_route(&mut self) -> Option<Route> {
+        let route = self.routes.get(self.due.trailing_zeros() as usize).copied();
+        self.due &= self.due.wrapping_sub(1);
+        route
+    }
 }

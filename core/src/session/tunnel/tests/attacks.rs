@@ -366,6 +366,45 @@ fn records_are_verified_twice_a_second() {
     assert_eq!(refused, [2, 4]);
 }
 
+/// The route of the session that end 1 was told of last.
+fn up_by(end: &End) -> Option<Route> {
+    let routes = end.events.iter().filter_map(|event| match event {
+        TunnelEvent::SessionUp(up) => Some(up.route),
+        _ => None,
+    });
+    routes.last()
+}
+
+#[test]
+fn a_forwarded_confirmation_proves_only_where_the_resp_went() {
+    // (routes that repeat the INIT, route of the first frame, the proven one)
+    for (repeats, confirms, proven) in [
+        (&[][..], route(0), route(0)),
+        (&[], route(9), route(0)),
+        (&[route(8)], route(8), route(8)),
+        // The INIT's own source is never forgotten for the sake of copies.
+        (&[route(5), route(6), route(7), route(8)], route(0), route(0)),
+        (&[route(5), route(6), route(7), route(8)], route(9), route(0)),
+    ] {
+        let mut world = World::new(1);
+        let now = world.now;
+        world.initiate(0);
+        let init = world.ends[0].drain(now).remove(0).1;
+        assert_eq!(world.ends[1].take(now, route(0), &init), Ok(()));
+        let resp = world.ends[1].drain(now).remove(0).1;
+        for from in repeats {
+            assert_eq!(world.ends[1].take(now, *from, &init), Ok(()));
+            let sent = world.ends[1].drain(now);
+            assert_eq!(sent, [(To::Route(*from), resp.clone())]);
+        }
+        assert_eq!(world.ends[0].take(now, route(1), &resp), Ok(()));
+        let first = world.ends[0].drain(now).remove(0).1;
+        assert_eq!(world.ends[1].take(now, confirms, &first), Ok(()));
+        assert_eq!(up_by(&world.ends[1]), Some(proven), "{repeats:?} {confirms:?}");
+        assert_eq!(world.ends[1].drain(now).remove(0).0, To::Route(proven));
+    }
+}
+
 #[test]
 fn altered_indices_give_no_session() {
     // On the way, somebody rewrites the cleartext indices and mac1, whose keys are public.
