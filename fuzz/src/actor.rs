@@ -88,7 +88,8 @@ impl Actor {
             secret,
             theirs,
             rng: Rng::new([77; 32]),
-            next_index: 0x8000_1000,
+            // No two actors hand out the same index: with the counter it names a nonce.
+            next_index: 0x8000_0000 | address.node.0 << 16,
         }
     }
 

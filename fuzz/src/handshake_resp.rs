@@ -13,7 +13,7 @@ use pilot_core::addr::Port;
 use pilot_core::crypto::Suite;
 use pilot_core::crypto::record::ShortRecord;
 use pilot_core::node::Command;
-use pilot_core::session::handshake::{TYPE_COOKIE, TYPE_RESP};
+use pilot_core::session::handshake::TYPE_COOKIE;
 use pilot_core::session::payload::{Caps, RespPayload};
 use pilot_core::time::Duration;
 use std::net::SocketAddr;
@@ -60,9 +60,8 @@ pub fn run(data: &[u8]) {
         let Some(packet) = packet else { continue };
         answers += 1;
         let from = source(&mut tape, them.socket);
-        if [TYPE_COOKIE, TYPE_RESP].contains(&packet[0]) {
-            // The INIT goes again to where a COOKIE came from, 8 times at most (`wire.md` 13);
-            // where a RESP came from, the peer is taken to be.
+        if packet[0] == TYPE_COOKIE {
+            // The INIT goes again to where a COOKIE came from, 8 times at most (`wire.md` 13).
             lab.known.insert(from);
         }
         lab.deliver(from, &packet);

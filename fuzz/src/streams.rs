@@ -300,6 +300,8 @@ impl Run {
             // The accept queue holds three, and nobody may have been there to take them.
             StreamEnd::Busy => true,
             StreamEnd::Reset | StreamEnd::Aborted => pipe.given_up,
+            // Its SYN-ACK came with a handshake that then led nowhere, so nobody has accepted it.
+            StreamEnd::Refused => pipe.ends.contains(&None),
             // The INIT of `new` was node 1's keys under another boot id.
             StreamEnd::PeerRestarted => true,
             _ => pipe.given_up,
@@ -352,11 +354,13 @@ impl Run {
                 }
             }
         }
-        let state = self
-            .pipes
-            .iter()
-            .map(|p| p.ways.each_ref().map(|w| (w.written, w.finished, w.read, w.ended)));
-        panic!("the network healed and nothing moves: {:?}", state.collect::<Vec<_>>());
+        let ways = |p: &Pipe| p.ways.each_ref().map(|w| (w.written, w.finished, w.read, w.ended));
+        let pipes: Vec<_> = self.pipes.iter().map(ways).collect();
+        let nodes = self.labs.each_ref().map(|lab| {
+            let drops: Vec<_> = lab.node.drops().iter().filter(|(_, n)| *n > 0).collect();
+            format!("{:?} {drops:?}", lab.node.streams().collect::<Vec<_>>())
+        });
+        panic!("the network healed and nothing moves: {pipes:?}\n{}\n{}", nodes[0], nodes[1]);
     }
 
     fn is_done(&mut self) -> bool {

@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::machine::Path;
 use crate::path::{PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
+use crate::session::handshake::RESP_MIN;
 use crate::session::payload::Caps;
 use crate::session::tunnel::{PeerKeys, Policy, SessionUp, TunnelEvent};
 use crate::stream::{StreamEnd, TransportEvent};
@@ -369,6 +370,11 @@ impl<'s> Node<'s> {
                 self.transport.early_confirmed(now, peer);
             }
             TunnelEvent::EarlySyn { peer, syn, .. } => self.early_packet(now, peer, &syn),
+            TunnelEvent::EarlyDiscarded { peer } => {
+                if !self.tunnel.has_early(peer) {
+                    self.transport.early_discarded(now, peer);
+                }
+            }
             TunnelEvent::SynAck { peer, syn_ack } => self.early_packet(now, peer, &syn_ack),
             TunnelEvent::SendRecord { peer } => {
                 if let Some(link) = self.link_mut(peer) {
@@ -397,8 +403,15 @@ impl<'s> Node<'s> {
             self.transport.peer_restarted(now, peer);
         }
         self.sessions_changed(now, peer);
-        self.prove(now, peer, up.route);
-        self.transport.session_up(now, peer);
+        let asked = |r: &Route| super::link::same(*r, up.route);
+        let relayed = matches!(up.route, Route::Relay(_));
+        if up.proven || relayed || self.first_flight(peer).iter().any(asked) {
+            self.prove(now, peer, up.route);
+            self.transport.session_up(now, peer);
+        } else {
+            // A RESP from where no INIT went: forwarded, or the peer answers by another door.
+            self.challenge(now, peer, up.route, Some(RESP_MIN));
+        }
         self.challenge_all(now, peer);
         self.upkeep(now, peer);
     }

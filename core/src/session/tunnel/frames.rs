@@ -101,7 +101,7 @@ impl Tunnel<'_> {
             // Whoever sent it has our RESP, so it receives where that went. From anywhere else
             // the frame may have been forwarded or its source forged (`wire.md` 5.5).
             let answer = link.answer.and_then(|key| self.answers.get(key));
-            if answer.is_some_and(|answer| answer.routes.contains(&route)) {
+            if answer.is_some_and(|answer| answer.routes.contains(route)) {
                 link.route = route;
             }
             link.empty_due = true;
@@ -157,6 +157,7 @@ impl Tunnel<'_> {
         let up = SessionUp {
             peer,
             route: link.route,
+            proven: link.proven,
             restarted: restarted || p.events.up.is_some_and(|up| up.restarted),
             first: change.boot_before.is_none() || p.events.up.is_some_and(|up| up.first),
             ours: link.ours,

@@ -104,6 +104,8 @@ pub struct Link {
     pub(super) born: Instant,
     /// Where the handshake's last message came from: the path that it proves.
     pub(super) route: Route,
+    /// What came from there shows that it receives.
+    pub(super) proven: bool,
     pub(super) boot: BootId,
     pub(super) observed: Option<core::net::SocketAddr>,
     pub(super) max_datagram: u16,
@@ -125,6 +127,55 @@ pub struct Link {
     pub(super) syn_ack: Option<[u8; EARLY]>,
 }
 
+/// Where one handshake message goes besides a first flight, and has gone.
+#[derive(Default)]
+pub(super) struct Destinations {
+    routes: heapless::Vec<Route, 4>,
+    /// Bit n: it is still to go to `routes[n]`.
+    due: u8,
+}
+
+impl Destinations {
+    /// The message is to go there (again); whether it was not about to already. Where there
+    /// are too many, one to which it has gone is forgotten, but never the first.
+    pub(super) fn add(&mut self, route: Route) -> Result<bool, DropReason> {
+        let known = self.routes.iter().position(|known| *known == route);
+        let place = match known {
+            Some(place) => place,
+            None if self.routes.push(route).is_ok() => self.routes.len() - 1,
+            None => {
+                let gone = (1..self.routes.len()).find(|n| self.due & 1 << n == 0);
+                let place = gone.ok_or(DropReason::Full)?;
+                self.routes[place] = route;
+                place
+            }
+        };
+        let fresh = self.due & 1 << place == 0;
+        self.due |= 1 << place;
+        Ok(fresh)
+    }
+
+    /// The next one that it is to go to.
+    pub(super) fn pop(&mut self) -> Option<Route> {
+        let route = self.routes.get(self.due.trailing_zeros() as usize).copied();
+        self.due &= self.due.wrapping_sub(1);
+        route
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due != 0
+    }
+
+    pub(super) fn first(&self) -> Option<Route> {
+        self.routes.first().copied()
+    }
+
+    /// Whether it has gone or is to go there.
+    pub(super) fn contains(&self, route: Route) -> bool {
+        self.routes.contains(&route)
+    }
+}
+
 /// Our own attempt.
 pub struct Attempt {
     pub(super) peer: PeerIndex,
@@ -137,7 +188,7 @@ pub struct Attempt {
     /// The message is to go out to the first flight.
     pub(super) flight_due: bool,
     /// The message is to go out to these routes: each showed a cookie, or that it is open.
-    pub(super) resend_to: heapless::Vec<Route, 4>,
+    pub(super) resend_to: Destinations,
 }
 
 /// An INIT that may be sent again.
@@ -170,7 +221,7 @@ impl Attempt {
             message: None,
             renew: false,
             flight_due: false,
-            resend_to: heapless::Vec::new(),
+            resend_to: Destinations::default(),
         }
     }
 
@@ -196,39 +247,9 @@ pub struct Answer {
     pub(super) packet: [u8; RESP_MAX],
     pub(super) len: usize,
     pub(super) resends: u8,
-    /// Where the RESP has gone or is to go, the INIT's own source first: one of these is what
-    /// the session's first frame proves.
-    pub(super) routes: heapless::Vec<Route, 4>,
-    /// Bit n: it is still to go to `routes[n]`.
-    pub(super) due: u8,
+    /// Where the RESP goes, the INIT's own source first: one of these is what the session's
+    /// first frame proves.
+    pub(super) routes: Destinations,
     pub(super) link: Option<Key>,
     pub(super) confirmed: bool,
-}
-
-impl Answer {
-    /// The RESP is to go to this route (again); whether it was not about to already. Where
-    /// there are too many, one to which it has gone is forgotten.
-    pub(super) fn send_to(&mut self, route: Route) -> Result<bool, DropReason> {
-        let known = self.routes.iter().position(|known| *known == route);
-        let place = match known {
-            Some(place) => place,
-            None if self.routes.push(route).is_ok() => self.routes.len() - 1,
-            None => {
-                let gone = (1..self.routes.len()).find(|n| self.due & 1 << n == 0);
-                let place = gone.ok_or(DropReason::Full)?;
-                self.routes[place] = route;
-                place
-            }
-        };
-        let fresh = self.due & 1 << place == 0;
-        self.due |= 1 << place;
-        Ok(fresh)
-    }
-
-    /// The next route that the RESP is to go to.
-    pub(super) fn next_route(&mut self) -> Option<Route> {
-        let route = self.routes.get(self.due.trailing_zeros() as usize).copied();
-        self.due &= self.due.wrapping_sub(1);
-        route
-    }
 }

@@ -406,6 +406,30 @@ fn a_forwarded_confirmation_proves_only_where_the_resp_went() {
 }
 
 #[test]
+fn a_syn_whose_handshake_is_never_confirmed_is_given_up() {
+    let mut world = World::new(1);
+    let mut now = world.now;
+    let early = Some([0x11; 34]);
+    let gone = |end: &End| end.has(|e| matches!(e, TunnelEvent::EarlyDiscarded { .. }));
+    for (n, wait) in [(0, 4), (1, 14), (2, 2)] {
+        let end = &mut world.ends[1];
+        if n < 2 {
+            let payload = InitPayload { early, ..init_payload(0, SEQ + n) };
+            let init = forge_init(&secret(0), &payload, 20 + n as u8);
+            assert_eq!(end.take(now, route(0), &init), Ok(()));
+            end.drain(now);
+        }
+        assert!(end.tunnel.has_early(PEER));
+        now += Duration::from_secs(wait);
+        end.tunnel.handle_timeout(now);
+        end.pump_events();
+        // The first one lapses after 15 s, the second keeps what was opened for both.
+        assert_eq!(gone(end), n > 0);
+        assert_eq!(end.tunnel.has_early(PEER), n < 2);
+    }
+}
+
+#[test]
 fn altered_indices_give_no_session() {
     // On the way, somebody rewrites the cleartext indices and mac1, whose keys are public.
     let refit = |packet: &mut [u8], recipient: &TunnelKey| {
