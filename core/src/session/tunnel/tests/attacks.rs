@@ -368,11 +368,10 @@ fn records_are_verified_twice_a_second() {
 
 /// The route of the session that end 1 was told of last.
 fn up_by(end: &End) -> Option<Route> {
-    let routes = end.events.iter().filter_map(|event| match event {
+    end.events.iter().rev().find_map(|event| match event {
         TunnelEvent::SessionUp(up) => Some(up.route),
         _ => None,
-    });
-    routes.last()
+    })
 }
 
 #[test]
