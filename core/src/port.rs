@@ -171,6 +171,11 @@ impl<'s> PortTable<'s> {
         }
     }
 
+    /// Whether there is a port to announce.
+    pub(crate) fn has_news(&self) -> bool {
+        self.fresh > 0
+    }
+
     /// A port to announce to the application.
     pub(crate) fn poll(&mut self) -> Option<Port> {
         if self.fresh == 0 {

@@ -5,6 +5,7 @@ mod pair;
 
 use pair::*;
 use pilot_core::addr::{Address, NodeId, Port, SocketAddress};
+use pilot_core::machine::Machine as _;
 use pilot_core::name::Justification;
 use pilot_core::node::{Command, CommandError, Config, Event, PathKind, PathPolicy, StreamEnd};
 use pilot_core::stats::DropReason;
@@ -47,6 +48,20 @@ fn a_stream_opens_within_one_round_trip_of_the_first_init() {
     let took = world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
     println!("open after {took:?}");
     assert!(took <= ms(20), "{took:?}");
+}
+
+/// Contract rule 3 for events: what the owner's own call gave it to hear is output that is due.
+#[test]
+fn an_event_that_waits_is_due() {
+    let mut world = pair(21, Link::CLEAN);
+    let id = world.connect(0, 1, 7);
+    let (now, node) = (world.now, &mut world.agents[0].node);
+    assert!(node.poll_timeout().is_some_and(|t| t.at > now), "drained");
+    node.stream(id).expect("it was opened").reset(now);
+    assert!(node.poll_timeout().is_some_and(|t| t.at <= now), "its end is to be told");
+    world.drain();
+    assert!(world.saw(0, Event::StreamClosed(id, StreamEnd::Reset)));
+    assert!(world.agents[0].node.poll_timeout().is_some_and(|t| t.at > now));
 }
 
 #[test]

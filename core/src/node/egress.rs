@@ -6,7 +6,7 @@
 use super::Node;
 use super::link::Control;
 use crate::limits::{FRAME_HEADER, RELAY_HEADER, TAG, TRAIN_BYTES_MAX};
-use crate::machine::{Ecn, Machine as _, Path, Transmit};
+use crate::machine::{Ecn, Path, Transmit};
 use crate::path::{PathId, PeerIndex, Route};
 use crate::session::tunnel::To;
 use crate::stream::TrainState;
@@ -57,7 +57,7 @@ impl<'s> Node<'s> {
         max_segments: NonZeroUsize,
     ) -> Option<Transmit> {
         let sent = self.egress_once(now, out, max_segments);
-        if sent.is_none() && self.poll_timeout().is_some_and(|timeout| timeout.at <= now) {
+        if sent.is_none() && self.next_timeout().is_some_and(|timeout| timeout.at <= now) {
             // Upkeep or a session that ended asked for packets of a kind that had its turn:
             // after a full drain nothing may be due (contract rule 3).
             return self.egress_once(now, out, max_segments);

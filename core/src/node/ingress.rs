@@ -4,6 +4,7 @@ use super::Node;
 use super::link::Control;
 use crate::crypto::Record;
 use crate::directory::Inbound;
+use crate::limits::{FRAME_HEADER, TAG};
 use crate::machine::{Ingress, Path};
 use crate::path::{PeerIndex, Route};
 use crate::session::TunnelIn;
@@ -91,7 +92,8 @@ impl<'s> Node<'s> {
 
     fn frame<'b>(&mut self, now: Instant, route: Route, frame: Frame<'b>) -> Ingress<'b> {
         let Frame { peer, index, counter, plaintext, is_newest, streams_ok, .. } = frame;
-        self.heard(now, peer, route, is_newest);
+        let came = FRAME_HEADER + plaintext.len() + TAG;
+        self.heard(now, peer, route, is_newest, came);
         match self.inner(now, peer, route, streams_ok, plaintext) {
             Inner::Taken { eliciting, immediate } => {
                 self.acknowledge(now, peer, route, index, counter, eliciting, immediate);
@@ -131,7 +133,8 @@ impl<'s> Node<'s> {
             control::PATH_CHALLENGE => {
                 let taken = self.reply(peer, route, body, Control::Response, SILENT);
                 // The challenger can reach us here; find out whether we reach it (5.8).
-                self.challenge(now, peer, route);
+                let came = FRAME_HEADER + plaintext.len() + TAG;
+                self.challenge(now, peer, route, Some(came));
                 taken
             }
             control::PATH_RESPONSE => {

@@ -7,7 +7,7 @@
 //!
 //! | state | on | becomes |
 //! |---|---|---|
-//! | unknown route | authenticated newest frame from it, or it is a candidate | challenged: F2 at 0, 0.3, 0.9 s |
+//! | unknown route | authenticated newest frame from it, or it is a candidate | challenged: F2 at 0, 0.3, 0.9 s, of an unannounced route within 3× the bytes that came from it |
 //! | challenged | F3 from it | proven |
 //! | challenged | 3 s | forgotten |
 //! | proven | transport reports it suspect | suspect: data moves to another path |
@@ -15,7 +15,7 @@
 //! | suspect, direct | 15 s | removed |
 
 use super::PathKind;
-use crate::limits::PATH_REMOVE;
+use crate::limits::{FRAME_HEADER, PATH_REMOVE, TAG};
 use crate::path::{ChannelId, PATHS, PathId, Route};
 use crate::time::{Duration, Instant};
 use crate::wire::control::CloseCode;
@@ -27,6 +27,10 @@ const CHALLENGE_REPEAT: [Duration; 2] = [Duration::from_millis(300), Duration::f
 const CHALLENGE_FAIL: Duration = Duration::from_secs(3);
 /// Most challenges under way: the candidates of `wire.md` 5.8 and one roamed-to route.
 const CHALLENGES: usize = 9;
+/// Bytes of a frame with F1, F2 or F3.
+const CONTROL: u32 = (FRAME_HEADER + 1 + 8 + TAG) as u32;
+/// What an address that has proven nothing may get for each byte that came from it (`wire.md` 5.5).
+const UNPROVEN: u32 = 3;
 /// Most answers (F1, F3) that wait to be sent; further challenges and pings are not answered.
 const ANSWERS: usize = 8;
 
@@ -44,9 +48,23 @@ struct Challenge {
     data: [u8; 8],
     started: Instant,
     sent: u8,
+    /// Bytes that may still go there; `None` where the peer or the beacon announced the route.
+    credit: Option<u32>,
 }
 
 impl Challenge {
+    /// Whether one more control frame may go there; then it counts as sent.
+    fn spend(&mut self) -> bool {
+        match &mut self.credit {
+            Some(left) if *left < CONTROL => false,
+            Some(left) => {
+                *left -= CONTROL;
+                true
+            }
+            None => true,
+        }
+    }
+
     fn next_at(&self) -> Instant {
         match self.sent {
             0 => self.started,
@@ -239,12 +257,30 @@ impl Link {
     }
 
     /// Starts a challenge of `route`, unless one is under way there. Nothing happens when too
-    /// many are.
-    pub(super) fn challenge(&mut self, now: Instant, route: Route, data: [u8; 8]) {
+    /// many are. `came`: the bytes that came from an address that nobody announced, and that
+    /// bound what goes there.
+    pub(super) fn challenge(
+        &mut self,
+        now: Instant,
+        route: Route,
+        data: [u8; 8],
+        came: Option<usize>,
+    ) {
         if !self.is_challenged(route) {
+            let credit = came.map(|came| UNPROVEN * came as u32);
             // A full list means a peer that moves faster than 3 s allow: the next frame retries.
-            let _ = self.challenges.push(Challenge { route, data, started: now, sent: 0 });
+            let _ = self.challenges.push(Challenge { route, data, started: now, sent: 0, credit });
         }
+    }
+
+    /// A frame came by a route; whether that is challenged already.
+    pub(super) fn credit(&mut self, route: Route, came: usize) -> bool {
+        let challenge = self.challenges.iter_mut().find(|c| same(c.route, route));
+        if let Some(Challenge { credit: Some(credit), .. }) = challenge {
+            *credit = credit.saturating_add(UNPROVEN * came as u32);
+            return true;
+        }
+        challenge.is_some()
     }
 
     pub(super) fn is_challenged(&self, route: Route) -> bool {
@@ -266,15 +302,24 @@ impl Link {
 
     /// The next control frame to send.
     pub(super) fn poll_control(&mut self, now: Instant) -> Option<(Route, Control)> {
-        if let Some(answer) = self.answers.pop_front() {
-            return Some(answer);
+        while let Some((route, answer)) = self.answers.pop_front() {
+            // An answer is as long as its question; where no challenge is under way, that is all.
+            let proven = self.path_of(route).is_some();
+            let challenge = self.challenges.iter_mut().find(|c| same(c.route, route));
+            if proven || challenge.is_none_or(Challenge::spend) {
+                return Some((route, answer));
+            }
         }
         let due = |c: &&mut Challenge| {
             usize::from(c.sent) <= CHALLENGE_REPEAT.len() && c.next_at() <= now
         };
-        let challenge = self.challenges.iter_mut().find(due)?;
-        challenge.sent += 1;
-        Some((challenge.route, Control::Challenge(challenge.data)))
+        while let Some(challenge) = self.challenges.iter_mut().find(due) {
+            challenge.sent += 1;
+            if challenge.spend() {
+                return Some((challenge.route, Control::Challenge(challenge.data)));
+            }
+        }
+        None
     }
 
     /// Forgets failed challenges and names a direct path that has been suspect for too long.
@@ -344,8 +389,8 @@ mod tests {
     #[test]
     fn only_the_challenged_route_proves_itself() {
         let mut link = Link::default();
-        link.challenge(ms(0), direct(1), [1; 8]);
-        link.challenge(ms(0), direct(1), [2; 8]);
+        link.challenge(ms(0), direct(1), [1; 8], None);
+        link.challenge(ms(0), direct(1), [2; 8], None);
         assert!(!link.respond(direct(1), [1; 8]), "it was never sent");
         assert_eq!(link.poll_control(ms(0)), Some((direct(1), Control::Challenge([1; 8]))));
         assert_eq!(link.poll_control(ms(0)), None);
@@ -357,9 +402,34 @@ mod tests {
     }
 
     #[test]
+    fn an_unannounced_route_gets_three_times_what_came_from_it() {
+        let mut link = Link::default();
+        let sent = |link: &mut Link| {
+            let sent = (0..30).filter(|n| link.poll_control(ms(100 * n)).is_some());
+            sent.count() * CONTROL as usize
+        };
+        // An empty frame has 28 bytes, so the third F2 has to wait for another one.
+        link.challenge(ms(0), direct(1), [1; 8], Some(28));
+        assert_eq!(sent(&mut link), 2 * 37);
+        let mut link = Link::default();
+        link.challenge(ms(0), direct(1), [1; 8], Some(28));
+        assert!(link.credit(direct(1), 28) && !link.credit(direct(2), 28));
+        assert_eq!(sent(&mut link), 3 * 37);
+        // The answer to an F2 counts, too.
+        let mut link = Link::default();
+        link.challenge(ms(0), direct(1), [1; 8], Some(37));
+        assert!(link.answer(direct(1), Control::Response([2; 8])));
+        assert_eq!(sent(&mut link), 3 * 37);
+        // Until it is proven.
+        link.prove(direct(1));
+        assert!(link.answer(direct(1), Control::Response([2; 8])));
+        assert_eq!(sent(&mut link), 37);
+    }
+
+    #[test]
     fn a_challenge_is_sent_three_times_and_forgotten() {
         let mut link = Link::default();
-        link.challenge(ms(0), direct(1), [1; 8]);
+        link.challenge(ms(0), direct(1), [1; 8], None);
         let mut sent = 0;
         while let Some(at) = link.next_at() {
             if at == ms(3000) {

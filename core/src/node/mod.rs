@@ -265,6 +265,20 @@ impl<'s> Node<'s> {
         self.process(now);
     }
 
+    /// The next deadline of packets and timers: [`Machine::poll_timeout`] without the events
+    /// that wait to be polled.
+    fn next_timeout(&self) -> Option<Timeout> {
+        let output = (!self.flight.is_empty() || self.untold_paths || self.leaving)
+            .then_some(Timeout { at: self.now, reason: Reason::Output });
+        let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
+        let parts = [
+            self.directory.poll_timeout(),
+            self.tunnel.poll_timeout(),
+            self.transport.poll_timeout(),
+        ];
+        parts.into_iter().chain([output, paths]).flatten().min_by_key(|timeout| timeout.at)
+    }
+
     /// An older `now` counts as the latest one seen (contract rule 1).
     fn see(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
@@ -315,15 +329,10 @@ impl Machine for Node<'_> {
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {
-        let output = (!self.flight.is_empty() || self.untold_paths || self.leaving)
-            .then_some(Timeout { at: self.now, reason: Reason::Output });
-        let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
-        let parts = [
-            self.directory.poll_timeout(),
-            self.tunnel.poll_timeout(),
-            self.transport.poll_timeout(),
-        ];
-        parts.into_iter().chain([output, paths]).flatten().min_by_key(|timeout| timeout.at)
+        if self.transport.has_event() {
+            return Some(Timeout { at: self.now, reason: Reason::Output });
+        }
+        self.next_timeout()
     }
 
     fn poll_event(&mut self) -> Option<Event> {

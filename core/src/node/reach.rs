@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::machine::Path;
 use crate::path::{PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
+use crate::session::handshake::RESP_MIN;
 use crate::session::payload::Caps;
 use crate::session::tunnel::{PeerKeys, Policy, SessionUp, TunnelEvent};
 use crate::stream::{StreamEnd, TransportEvent};
@@ -146,8 +147,16 @@ impl<'s> Node<'s> {
         found
     }
 
-    /// Challenges a route that is not proven.
-    pub(super) fn challenge(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+    /// Challenges a route that is not proven. `came`: see [`Link::challenge`]; a relay channel
+    /// leads to the peer and nobody else.
+    pub(super) fn challenge(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        route: Route,
+        came: Option<usize>,
+    ) {
+        let came = came.filter(|_| matches!(route, Route::Direct(_)));
         let allowed = match route {
             Route::Direct(_) => self.config.path_policy != PathPolicy::Relay,
             Route::Relay(_) => self.config.path_policy != PathPolicy::Direct,
@@ -155,7 +164,7 @@ impl<'s> Node<'s> {
         let data = self.rng.bytes();
         let Some(link) = self.link_mut(peer) else { return };
         if allowed && link.path_of(route).is_none() {
-            link.challenge(now, route, data);
+            link.challenge(now, route, data, came);
             self.schedule(peer);
         }
     }
@@ -165,23 +174,30 @@ impl<'s> Node<'s> {
             return;
         }
         for route in self.candidates(peer) {
-            self.challenge(now, peer, route);
+            self.challenge(now, peer, route, None);
         }
         if let Some(channel) = self.directory.channel(peer).map(|c| c.id) {
-            self.challenge(now, peer, Route::Relay(channel));
+            self.challenge(now, peer, Route::Relay(channel), None);
         }
     }
 
-    /// An authenticated frame arrived by `route`.
-    pub(super) fn heard(&mut self, now: Instant, peer: PeerIndex, route: Route, newest: bool) {
+    /// An authenticated frame of `came` bytes arrived by `route`.
+    pub(super) fn heard(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        route: Route,
+        newest: bool,
+        came: usize,
+    ) {
         let Some(link) = self.link_mut(peer) else { return };
-        if !newest || link.path_of(route).is_some() || link.is_challenged(route) {
+        if link.path_of(route).is_some() || link.credit(route, came) || !newest {
             return;
         }
         // The peer seems to have moved: data stays where it is until the new route answers.
         if link.roam_at.is_none_or(|at| at <= now) {
             link.roam_at = Some(now + ROAM_DISTANCE);
-            self.challenge(now, peer, route);
+            self.challenge(now, peer, route, Some(came));
         }
     }
 
@@ -354,6 +370,11 @@ impl<'s> Node<'s> {
                 self.transport.early_confirmed(now, peer);
             }
             TunnelEvent::EarlySyn { peer, syn, .. } => self.early_packet(now, peer, &syn),
+            TunnelEvent::EarlyDiscarded { peer } => {
+                if !self.tunnel.has_early(peer) {
+                    self.transport.early_discarded(now, peer);
+                }
+            }
             TunnelEvent::SynAck { peer, syn_ack } => self.early_packet(now, peer, &syn_ack),
             TunnelEvent::SendRecord { peer } => {
                 if let Some(link) = self.link_mut(peer) {
@@ -382,8 +403,15 @@ impl<'s> Node<'s> {
             self.transport.peer_restarted(now, peer);
         }
         self.sessions_changed(now, peer);
-        self.prove(now, peer, up.route);
-        self.transport.session_up(now, peer);
+        let asked = |r: &Route| super::link::same(*r, up.route);
+        let relayed = matches!(up.route, Route::Relay(_));
+        if up.proven || relayed || self.first_flight(peer).iter().any(asked) {
+            self.prove(now, peer, up.route);
+            self.transport.session_up(now, peer);
+        } else {
+            // A RESP from where no INIT went: forwarded, or the peer answers by another door.
+            self.challenge(now, peer, up.route, Some(RESP_MIN));
+        }
         self.challenge_all(now, peer);
         self.upkeep(now, peer);
     }

@@ -423,18 +423,30 @@ impl<'s> Transport<'s> {
         while let Some(slot) = self.peer_timers.pop_due(now) {
             let peer = PeerIndex(slot as u32);
             for at in 0..PATHS {
-                let Some(path) = self.peers.get_mut(peer).and_then(|r| r.paths[at].as_mut()) else {
-                    continue;
-                };
-                let mut fired = path.handle_timeout(now, &mut self.frames);
-                if fired.suspect {
-                    self.peer_event(peer, |record| record.suspects |= 1 << at);
-                }
-                self.requeue_list(now, peer, &mut fired.lost);
+                self.handle_path_timeout(now, peer, at);
             }
             self.touch(peer);
         }
         self.feed_starved();
+    }
+
+    /// All that is due on one path: whoever is late may find probe and retransmission timeout
+    /// due at once, and nothing may be left behind (contract rules 3 and 4).
+    fn handle_path_timeout(&mut self, now: Instant, peer: PeerIndex, at: usize) {
+        // Reordering, the probe, the retransmission timeout; each moves its own deadline.
+        for _ in 0..3 {
+            let Some(path) = self.peers.get_mut(peer).and_then(|r| r.paths[at].as_mut()) else {
+                return;
+            };
+            if path.next_timeout().is_none_or(|due| due > now) {
+                return;
+            }
+            let mut fired = path.handle_timeout(now, &mut self.frames);
+            if fired.suspect {
+                self.peer_event(peer, |record| record.suspects |= 1 << at);
+            }
+            self.requeue_list(now, peer, &mut fired.lost);
+        }
     }
 
     fn handle_stream_timeout(&mut self, now: Instant, key: Key) {
@@ -530,6 +542,11 @@ impl<'s> Transport<'s> {
         self.poll_peer_event()
             .or_else(|| self.poll_stream_event())
             .or_else(|| self.ports.poll().map(TransportEvent::Acceptable))
+    }
+
+    /// Whether the application has something to be told.
+    pub fn has_event(&self) -> bool {
+        self.stream_events.front().is_some() || self.ports.has_news()
     }
 
     /// The next event about a peer's paths and control frames; these come first in

@@ -3,7 +3,7 @@
 use super::relay::Repeat;
 use super::{Beacon, OFFLINE, SILENT, Share};
 use crate::addr::NodeId;
-use crate::limits::{BEACON_REPEAT, PENDING_TTL};
+use crate::limits::{BEACON_REPEAT, FRAME_HEADER, PENDING_TTL, TAG};
 use crate::machine::Path;
 use crate::rendezvous::registry::Directory;
 use crate::session::keys::SmallSession;
@@ -46,6 +46,20 @@ pub(super) struct Validation {
     challenge: [u8; 8],
     started: Instant,
     sent: usize,
+    /// Bytes that may still go there: three times what came from it (`wire.md` 5.5).
+    credit: usize,
+}
+
+/// Bytes of a frame with F2 or F3.
+const CONTROL: usize = FRAME_HEADER + 9 + TAG;
+
+impl Validation {
+    /// Whether one more control frame may go to the path; then it counts as sent.
+    fn spend(&mut self) -> bool {
+        let allowed = self.credit >= CONTROL;
+        self.credit -= if allowed { CONTROL } else { 0 };
+        allowed
+    }
 }
 
 /// `Waiting` goes out again at `at`, then after twice the pause.
@@ -128,9 +142,23 @@ impl Agent {
         let same = self.validation.as_ref().is_some_and(|v| v.path == path);
         if !early && !same {
             self.validated = Some(now);
-            let validation = Validation { path, challenge, started: now, sent: 0 };
+            let validation = Validation { path, challenge, started: now, sent: 0, credit: 0 };
             self.validation = Some(Box::new(validation));
         }
+    }
+
+    /// An authentic frame came from a path.
+    pub(super) fn credit(&mut self, path: Path, came: usize) {
+        if let Some(validation) = self.validation.as_mut().filter(|v| v.path == path) {
+            validation.credit = validation.credit.saturating_add(3 * came);
+        }
+    }
+
+    /// Whether a question from this path, which is as long as its answer, may be answered
+    /// there: not if its challenges have used up what came.
+    pub(super) fn may_answer(&mut self, path: Path) -> bool {
+        let validation = self.validation.as_mut().filter(|v| v.path == path);
+        validation.is_none_or(|validation| validation.spend())
     }
 
     /// An F3; whether it proves the path under validation, which then is the agent's.
@@ -213,6 +241,9 @@ impl Beacon {
         };
         if due.is_some_and(|due| due <= now) {
             validation.sent += 1;
+            if !validation.spend() {
+                return;
+            }
             let (path, mut frame) = (validation.path, [control::PATH_CHALLENGE; 9]);
             frame[1..].copy_from_slice(&validation.challenge);
             self.send(now, slot, LinkKind::Current, Some(path), &frame);

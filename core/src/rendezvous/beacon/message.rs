@@ -41,8 +41,11 @@ impl Beacon {
             agent.confirmed_seq = agent.confirmed_seq.max(pending.hs_seq);
         }
         // A pending session is bound to its INIT's path until it is current.
-        if kind == LinkKind::Current && opened.is_newest && path != proven {
-            agent.challenge(now, path, self.rng.bytes());
+        if kind == LinkKind::Current && path != proven {
+            if opened.is_newest {
+                agent.challenge(now, path, self.rng.bytes());
+            }
+            agent.credit(path, datagram.len());
             self.repeat_challenge(now, slot);
             self.schedule(slot);
         }
@@ -67,6 +70,10 @@ impl Beacon {
             }
             // Its answer proves to the agent that this very path works.
             [control::PATH_CHALLENGE, ref echo @ ..] if echo.len() == 8 => {
+                let agent = self.agents.get_mut(slot).ok_or(DropReason::UnknownIndex)?;
+                if !agent.may_answer(path) {
+                    return Err(DropReason::RateLimited);
+                }
                 self.reply(now, slot, kind, Some(path), control::PATH_RESPONSE, echo)
             }
             [control::PATH_RESPONSE, ref echo @ ..] if echo.len() == 8 => {

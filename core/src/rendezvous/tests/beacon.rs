@@ -389,7 +389,8 @@ fn a_path_is_followed_only_when_it_answers() {
         world.sleep(ms(100));
         challenges += world.sent_to(new).len();
     }
-    assert_eq!(challenges, 3);
+    // 28 bytes came, so three F2 of 37 bytes would be more than three times as much.
+    assert_eq!(challenges, 2);
     let _ = world.datagram(b.from, &relayed);
     assert_eq!(world.sent_to(old).len(), 1);
     // The agent roams: F2 arrives at the new address, F3 from there moves everything.

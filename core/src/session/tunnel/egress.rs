@@ -2,7 +2,7 @@
 //! from state when it is fetched.
 
 use super::ingress::NewSession;
-use super::state::Message;
+use super::state::{Destinations, Message};
 use super::{ATTEMPT, Policy, Tunnel};
 use crate::crypto::TunnelSecret;
 use crate::limits::{FRAME_HEADER, HS_SEQ_MAX, TAG};
@@ -116,7 +116,7 @@ impl Tunnel<'_> {
         let (generation, boot, hs_seq) = (p1.generation, p1.boot_id, p1.hs_seq);
         let (remote_index, max_datagram) = (received.remote_index, p1.max_datagram);
         let local_index = answer.index;
-        let route = *answer.routes.first()?;
+        let route = answer.routes.first()?;
         let (len, keys) =
             received.write_resp(e, local_index, suite, &p2, &mut answer.packet).ok()?;
         answer.len = len;
@@ -130,6 +130,7 @@ impl Tunnel<'_> {
                     remote_index,
                     ours: false,
                     route,
+                    proven: true,
                     boot,
                     observed: None,
                     max_datagram,
@@ -161,7 +162,7 @@ impl Tunnel<'_> {
         let slots = &self.peers[peer.index()].0.as_ref()?.slots;
         let due = slots.iter().find_map(|(_, entry)| {
             let key = self.links.get(entry.id)?.answer?;
-            (!self.answers.get(key)?.routes.is_empty()).then_some(key)
+            self.answers.get(key)?.routes.is_due().then_some(key)
         })?;
         let answer = &mut self.answers[due];
         let route = answer.routes.pop()?;
@@ -224,7 +225,7 @@ impl Tunnel<'_> {
             with: us.secret.public(),
             cookies: 0,
         });
-        attempt.resend_to.clear();
+        attempt.resend_to = Destinations::default();
         // With a place for each attempt the table has room.
         self.indices.insert(index, key.index() as u32 | ATTEMPT);
         Some(())

@@ -55,6 +55,12 @@ pub enum TunnelEvent {
         /// The SYN-ACK that its RESP carried.
         answered: Option<[u8; EARLY]>,
     },
+    /// A handshake that carried a SYN came to nothing. Unless [`Tunnel::has_early`], so did
+    /// what was kept for such a SYN.
+    EarlyDiscarded {
+        /// The peer.
+        peer: PeerIndex,
+    },
     /// The SYN-ACK for the SYN of our own attempt.
     SynAck {
         /// The peer.
@@ -91,8 +97,11 @@ pub enum TunnelEvent {
 pub struct SessionUp {
     /// The peer.
     pub peer: PeerIndex,
-    /// The path that the handshake proved.
+    /// Where the handshake's last message came from.
     pub route: Route,
+    /// Our message before it had gone there, so the handshake proves the path. If not, and it
+    /// was not a destination of the first flight either, its source may be forged.
+    pub proven: bool,
     /// The peer has another boot id than in the last current session: its streams are gone.
     pub restarted: bool,
     /// There was no current session before.
@@ -114,6 +123,7 @@ pub(super) struct PeerEvents {
     pub(super) up: Option<SessionUp>,
     pub(super) confirmed: bool,
     pub(super) early_syn: Option<([u8; EARLY], Option<[u8; EARLY]>)>,
+    pub(super) early_discarded: bool,
     pub(super) syn_ack: Option<[u8; EARLY]>,
     pub(super) send_record: bool,
     pub(super) unanswered: bool,
@@ -141,6 +151,9 @@ impl PeerEvents {
         }
         if let Some((syn, answered)) = self.early_syn.take() {
             return Some(TunnelEvent::EarlySyn { peer, syn, answered });
+        }
+        if take(&mut self.early_discarded) {
+            return Some(TunnelEvent::EarlyDiscarded { peer });
         }
         if let Some(syn_ack) = self.syn_ack.take() {
             return Some(TunnelEvent::SynAck { peer, syn_ack });

@@ -98,7 +98,12 @@ impl Tunnel<'_> {
     ) {
         if let Some(entry) = &change.confirmed {
             let link = &mut self.links[key];
-            link.route = route;
+            // Whoever sent it has our RESP, so it receives where that went. From anywhere else
+            // the frame may have been forwarded or its source forged (`wire.md` 5.5).
+            let answer = link.answer.and_then(|key| self.answers.get(key));
+            if answer.is_some_and(|answer| answer.routes.contains(route)) {
+                link.route = route;
+            }
             link.empty_due = true;
             let (answer, needs_record) = (link.answer, link.needs_record);
             // Also one whose INIT is not built yet: what it was for is there.
@@ -152,6 +157,7 @@ impl Tunnel<'_> {
         let up = SessionUp {
             peer,
             route: link.route,
+            proven: link.proven,
             restarted: restarted || p.events.up.is_some_and(|up| up.restarted),
             first: change.boot_before.is_none() || p.events.up.is_some_and(|up| up.first),
             ours: link.ours,

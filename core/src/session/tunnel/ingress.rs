@@ -1,7 +1,7 @@
 //! What arrives: handshake packets and data frames.
 
 use super::peers::hash_word;
-use super::state::{Answer, COOKIES_ANSWERED, Link};
+use super::state::{Answer, COOKIES_ANSWERED, Destinations, Link};
 use super::{ATTEMPT, Frame, Policy, Reply, Tunnel};
 use crate::crypto::kdf;
 use crate::limits::{
@@ -42,6 +42,7 @@ pub(super) struct NewSession<'k> {
     pub(super) remote_index: u32,
     pub(super) ours: bool,
     pub(super) route: Route,
+    pub(super) proven: bool,
     pub(super) boot: BootId,
     pub(super) observed: Option<SocketAddr>,
     pub(super) max_datagram: u16,
@@ -136,8 +137,7 @@ impl<'s> Tunnel<'s> {
         if answer.resends >= RESP_RESENDS {
             return Err(DropReason::RateLimited);
         }
-        if !answer.routes.contains(&route) {
-            answer.routes.push(route).map_err(|_| DropReason::Full)?;
+        if answer.routes.add(route)? {
             answer.resends += 1;
         }
         let peer = answer.peer;
@@ -246,8 +246,8 @@ impl<'s> Tunnel<'s> {
         }
         let index = self.draw_index();
         let syn = received.payload.early;
-        let mut routes = heapless::Vec::new();
-        let _ = routes.push(route);
+        let mut routes = Destinations::default();
+        let _ = routes.add(route);
         let observed = match route {
             Route::Direct(path) => Some(path.remote),
             Route::Relay(_) => None,
@@ -295,8 +295,8 @@ impl<'s> Tunnel<'s> {
         let Some(attempt) = attempt.and_then(|key| self.attempts.get_mut(key)) else { return };
         if !smaller {
             attempt.schedule.pause(now + SIMULTANEOUS_PAUSE);
-        } else if attempt.message.is_some() && !attempt.resend_to.contains(&route) {
-            let _ = attempt.resend_to.push(route);
+        } else if attempt.message.is_some() {
+            let _ = attempt.resend_to.add(route);
         }
     }
 
@@ -340,6 +340,8 @@ impl<'s> Tunnel<'s> {
         let (generation, hs_seq) = (message.generation, message.hs_seq);
         let (local_index, responder) = (message.initiator.index(), *message.initiator.responder());
         let had_early = attempt.early.is_some();
+        // A first flight's destinations are the owner's to know.
+        let proven = attempt.resend_to.contains(route);
         let p2 = &accepted.payload;
         if let Some(short) = &p2.record {
             self.adopt_record(now, peer, &short.expand(self.address_of(peer), responder));
@@ -355,6 +357,7 @@ impl<'s> Tunnel<'s> {
                 remote_index: accepted.remote_index,
                 ours: true,
                 route,
+                proven,
                 boot: p2.boot_id,
                 observed: p2.observed,
                 max_datagram: p2.max_datagram,
@@ -428,6 +431,7 @@ impl<'s> Tunnel<'s> {
             ours: new.ours,
             born: now,
             route: new.route,
+            proven: new.proven,
             boot: new.boot,
             observed: new.observed,
             max_datagram: new.max_datagram,
@@ -469,9 +473,7 @@ impl<'s> Tunnel<'s> {
             return Err(DropReason::RateLimited);
         }
         message.cookies += 1;
-        if !attempt.resend_to.contains(&route) {
-            attempt.resend_to.push(route).map_err(|_| DropReason::Full)?;
-        }
+        attempt.resend_to.add(route)?;
         self.wake(peer);
         Ok(())
     }

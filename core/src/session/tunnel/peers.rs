@@ -244,6 +244,14 @@ impl Tunnel<'_> {
         if let Some(link) = answer.link.and_then(|link| self.links.get_mut(link)) {
             link.answer = None;
         }
+        if answer.syn.is_some() {
+            self.event(answer.peer, |events| events.early_discarded = true);
+        }
+    }
+
+    /// Whether a handshake of this peer that may still be confirmed carried a SYN.
+    pub fn has_early(&self, peer: PeerIndex) -> bool {
+        self.answers.iter().any(|(_, answer)| answer.peer == peer && answer.syn.is_some())
     }
 
     /// Ends a session, wherever it is, and zeroes its keys.

@@ -11,6 +11,7 @@ use crate::session::keys::{Expanded, Session};
 use crate::session::payload::{BootId, EARLY};
 use crate::session::slots::Slots;
 use crate::slab::Key;
+use crate::stats::DropReason;
 use crate::time::Instant;
 
 use super::events::PeerEvents;
@@ -105,6 +106,8 @@ pub struct Link {
     pub(super) born: Instant,
     /// Where the handshake's last message came from: the path that it proves.
     pub(super) route: Route,
+    /// What came from there shows that it receives.
+    pub(super) proven: bool,
     pub(super) boot: BootId,
     pub(super) observed: Option<core::net::SocketAddr>,
     pub(super) max_datagram: u16,
@@ -126,6 +129,55 @@ pub struct Link {
     pub(super) syn_ack: Option<[u8; EARLY]>,
 }
 
+/// Where one handshake message goes besides a first flight, and has gone.
+#[derive(Default)]
+pub(super) struct Destinations {
+    routes: heapless::Vec<Route, 4>,
+    /// Bit n: it is still to go to `routes[n]`.
+    due: u8,
+}
+
+impl Destinations {
+    /// The message is to go there (again); whether it was not about to already. Where there
+    /// are too many, one to which it has gone is forgotten, but never the first.
+    pub(super) fn add(&mut self, route: Route) -> Result<bool, DropReason> {
+        let known = self.routes.iter().position(|known| *known == route);
+        let place = match known {
+            Some(place) => place,
+            None if self.routes.push(route).is_ok() => self.routes.len() - 1,
+            None => {
+                let gone = (1..self.routes.len()).find(|n| self.due & 1 << n == 0);
+                let place = gone.ok_or(DropReason::Full)?;
+                self.routes[place] = route;
+                place
+            }
+        };
+        let fresh = self.due & 1 << place == 0;
+        self.due |= 1 << place;
+        Ok(fresh)
+    }
+
+    /// The next one that it is to go to.
+    pub(super) fn pop(&mut self) -> Option<Route> {
+        let route = self.routes.get(self.due.trailing_zeros() as usize).copied();
+        self.due &= self.due.wrapping_sub(1);
+        route
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due != 0
+    }
+
+    pub(super) fn first(&self) -> Option<Route> {
+        self.routes.first().copied()
+    }
+
+    /// Whether it has gone or is to go there.
+    pub(super) fn contains(&self, route: Route) -> bool {
+        self.routes.contains(&route)
+    }
+}
+
 /// Our own attempt.
 pub struct Attempt {
     pub(super) peer: PeerIndex,
@@ -138,7 +190,7 @@ pub struct Attempt {
     /// The message is to go out to the first flight.
     pub(super) flight_due: bool,
     /// The message is to go out to these routes: each showed a cookie, or that it is open.
-    pub(super) resend_to: heapless::Vec<Route, 4>,
+    pub(super) resend_to: Destinations,
 }
 
 /// An INIT that may be sent again.
@@ -171,7 +223,7 @@ impl Attempt {
             message: None,
             renew: false,
             flight_due: false,
-            resend_to: heapless::Vec::new(),
+            resend_to: Destinations::default(),
         }
     }
 
@@ -197,8 +249,9 @@ pub struct Answer {
     pub(super) packet: [u8; RESP_MAX],
     pub(super) len: usize,
     pub(super) resends: u8,
-    /// Where the RESP is still to go.
-    pub(super) routes: heapless::Vec<Route, 4>,
+    /// Where the RESP goes, the INIT's own source first: one of these is what the session's
+    /// first frame proves.
+    pub(super) routes: Destinations,
     pub(super) link: Option<Key>,
     pub(super) confirmed: bool,
 }

@@ -366,6 +366,68 @@ fn records_are_verified_twice_a_second() {
     assert_eq!(refused, [2, 4]);
 }
 
+/// The route of the session that end 1 was told of last.
+fn up_by(end: &End) -> Option<Route> {
+    end.events.iter().rev().find_map(|event| match event {
+        TunnelEvent::SessionUp(up) => Some(up.route),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_forwarded_confirmation_proves_only_where_the_resp_went() {
+    // (routes that repeat the INIT, route of the first frame, the proven one)
+    for (repeats, confirms, proven) in [
+        (&[][..], route(0), route(0)),
+        (&[], route(9), route(0)),
+        (&[route(8)], route(8), route(8)),
+        // The INIT's own source is never forgotten for the sake of copies.
+        (&[route(5), route(6), route(7), route(8)], route(0), route(0)),
+        (&[route(5), route(6), route(7), route(8)], route(9), route(0)),
+    ] {
+        let mut world = World::new(1);
+        let now = world.now;
+        world.initiate(0);
+        let init = world.ends[0].drain(now).remove(0).1;
+        assert_eq!(world.ends[1].take(now, route(0), &init), Ok(()));
+        let resp = world.ends[1].drain(now).remove(0).1;
+        for from in repeats {
+            assert_eq!(world.ends[1].take(now, *from, &init), Ok(()));
+            let sent = world.ends[1].drain(now);
+            assert_eq!(sent, [(To::Route(*from), resp.clone())]);
+        }
+        assert_eq!(world.ends[0].take(now, route(1), &resp), Ok(()));
+        let first = world.ends[0].drain(now).remove(0).1;
+        assert_eq!(world.ends[1].take(now, confirms, &first), Ok(()));
+        assert_eq!(up_by(&world.ends[1]), Some(proven), "{repeats:?} {confirms:?}");
+        assert_eq!(world.ends[1].drain(now).remove(0).0, To::Route(proven));
+    }
+}
+
+#[test]
+fn a_syn_whose_handshake_is_never_confirmed_is_given_up() {
+    let mut world = World::new(1);
+    let mut now = world.now;
+    let early = Some([0x11; 34]);
+    let gone = |end: &End| end.has(|e| matches!(e, TunnelEvent::EarlyDiscarded { .. }));
+    for (n, wait) in [(0, 4), (1, 14), (2, 2)] {
+        let end = &mut world.ends[1];
+        if n < 2 {
+            let payload = InitPayload { early, ..init_payload(0, SEQ + n) };
+            let init = forge_init(&secret(0), &payload, 20 + n as u8);
+            assert_eq!(end.take(now, route(0), &init), Ok(()));
+            end.drain(now);
+        }
+        assert!(end.tunnel.has_early(PEER));
+        now += Duration::from_secs(wait);
+        end.tunnel.handle_timeout(now);
+        end.pump_events();
+        // The first one lapses after 15 s, the second keeps what was opened for both.
+        assert_eq!(gone(end), n > 0);
+        assert_eq!(end.tunnel.has_early(PEER), n < 2);
+    }
+}
+
 #[test]
 fn altered_indices_give_no_session() {
     // On the way, somebody rewrites the cleartext indices and mac1, whose keys are public.

@@ -25,6 +25,8 @@ fn a_session_opens_in_one_round_trip() {
         Some(SessionUp {
             peer: PEER,
             route: route(1),
+            // It went there with the first flight, of which the tunnel knows nothing.
+            proven: false,
             restarted: false,
             first: true,
             ours: true,
