@@ -275,7 +275,7 @@ impl Link {
 
     /// A frame came by a route; whether that is challenged already.
     pub(super) fn credit(&mut self, route: Route, came: usize) -> bool {
-        let challenge = self.challenges.iter_mut().find(|c| same(c.route, route));
+        let challenge = self.challenges.iter_mut().find(|c| same(&c.route, &route));
         if let Some(Challenge { credit: Some(credit), .. }) = challenge {
             *credit = credit.saturating_add(UNPROVEN * came as u32);
             return true;
@@ -305,7 +305,7 @@ impl Link {
         while let Some((route, answer)) = self.answers.pop_front() {
             // An answer is as long as its question; where no challenge is under way, that is all.
             let proven = self.path_of(route).is_some();
-            let challenge = self.challenges.iter_mut().find(|c| same(c.route, route));
+            let challenge = self.challenges.iter_mut().find(|c| same(&c.route, &route));
             if proven || challenge.is_none_or(Challenge::spend) {
                 return Some((route, answer));
             }

@@ -403,7 +403,7 @@ impl<'s> Node<'s> {
             self.transport.peer_restarted(now, peer);
         }
         self.sessions_changed(now, peer);
-        let asked = |r: &Route| super::link::same(*r, up.route);
+        let asked = |r: &Route| super::link::same(r, &up.route);
         let relayed = matches!(up.route, Route::Relay(_));
         if up.proven || relayed || self.first_flight(peer).iter().any(asked) {
             self.prove(now, peer, up.route);
