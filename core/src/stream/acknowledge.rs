@@ -165,6 +165,20 @@ impl Transport<'_> {
         }
     }
 
+    /// Tells a writer that waits if it is worth writing again.
+    pub(crate) fn wake_writer(&mut self, key: Key) {
+        let stream = &mut self.streams[key];
+        if !stream.snd.writer_waits {
+            return;
+        }
+        let window =
+            self.peers.get_mut(stream.peer).and_then(|r| r.active_path().map(|p| p.window()));
+        if stream.snd.has_room(SendHalf::blocks_for(window.unwrap_or(0))) {
+            stream.snd.writer_waits = false;
+            self.stream_event(key, event::WRITABLE);
+        }
+    }
+
     /// Something was acknowledged: room for the writer, the FIN, what goes next.
     fn after_ack(&mut self, now: Instant, key: Key) {
         let Some(stream) = self.streams.get_mut(key) else { return };
@@ -172,13 +186,7 @@ impl Transport<'_> {
             return;
         }
         stream.snd.free(&mut self.pool);
-        let window =
-            self.peers.get_mut(stream.peer).and_then(|r| r.active_path().map(|p| p.window()));
-        let blocks = SendHalf::blocks_for(window.unwrap_or(0));
-        if stream.snd.writer_waits && stream.snd.has_room(blocks) {
-            stream.snd.writer_waits = false;
-            self.stream_event(key, event::WRITABLE);
-        }
+        self.wake_writer(key);
         let stream = &mut self.streams[key];
         // The FIN's frame may be acknowledged before the data in front of it.
         let finished = stream.snd.fin == Control::Acknowledged && stream.snd.una == stream.snd.end;

@@ -327,6 +327,7 @@ impl Transport<'_> {
         };
         let written = self.write_segment(key, &segment, out)?;
         self.streams[key].snd.on_sent(&segment);
+        self.wake_writer(key);
         self.update_stream(now, key);
         Some(written)
     }

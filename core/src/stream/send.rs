@@ -13,6 +13,9 @@ use crate::limits::{BLOCK, BLOCKS_GUARANTEED_SEND, STREAM_WINDOW_MAX, WINDOW_UNI
 /// Separate ranges of lost bytes, and of bytes acknowledged out of order.
 const RANGES: usize = 32;
 
+/// Bytes that may always wait to be sent for the first time: four trains.
+const UNSENT_MIN: u64 = 256 * 1024;
+
 /// Where one of the two sequence-numbered controls is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Control {
@@ -109,7 +112,9 @@ impl SendHalf {
                 break;
             }
         }
-        let n = room(&self.ring, self.end).min(bytes.len());
+        let unsent = self.end - self.nxt;
+        let ahead = Self::unsent_max(blocks).saturating_sub(unsent) as usize;
+        let n = room(&self.ring, self.end).min(ahead).min(bytes.len());
         self.ring.put(pool, Cursor::Sequential, self.end, &bytes[..n]);
         self.end += n as u64;
         n
@@ -119,6 +124,14 @@ impl SendHalf {
     pub(crate) fn blocks_for(window: u64) -> u32 {
         let bytes = (window.saturating_mul(2)).min(STREAM_WINDOW_MAX as u64) as usize;
         (bytes.div_ceil(BLOCK) + 4).min(STREAM_WINDOW_MAX / BLOCK) as u32
+    }
+
+    /// How far a writer may be ahead of what was sent: half of a congestion window, so that the
+    /// path never waits for the writer, and no more, so that bytes are sent while they are still
+    /// in the processor's cache.
+    const fn unsent_max(blocks: u32) -> u64 {
+        let quarter = blocks as u64 * BLOCK as u64 / 4;
+        if quarter > UNSENT_MIN { quarter } else { UNSENT_MIN }
     }
 
     /// The window field of a segment that acknowledged `una` and said `window`.
@@ -209,6 +222,9 @@ impl SendHalf {
 
     /// Whether a waiting writer is worth waking.
     pub(crate) fn has_room(&self, blocks: u32) -> bool {
+        if self.end - self.nxt > Self::unsent_max(blocks) / 2 {
+            return false;
+        }
         let room = self.ring.limit() - self.end;
         self.una == self.end
             || room >= u64::from(self.ring.reserved()) * BLOCK as u64 / 4
