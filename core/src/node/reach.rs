@@ -1,8 +1,9 @@
 //! Reaching peers: sessions are started, paths proven, kept alive and given up here.
 
 use super::egress::RECORD;
-use super::link::{Control, Link};
-use super::{Node, PathKind, PathPolicy, storage};
+use super::link::Link;
+use super::probes::Control;
+use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
@@ -32,11 +33,11 @@ const ROAM_DISTANCE: Duration = Duration::from_secs(1);
 
 impl<'s> Node<'s> {
     pub(super) fn link_of(&self, peer: PeerIndex) -> Option<&Link> {
-        self.links.get(peer.index())?.0.as_ref()
+        self.links.get(peer)
     }
 
     pub(super) fn link_mut(&mut self, peer: PeerIndex) -> Option<&mut Link> {
-        self.links.get_mut(peer.index())?.0.as_mut()
+        self.links.get_mut(peer)
     }
 
     /// The number of the path that `route` is; the active one for a route not proven yet.
@@ -47,7 +48,7 @@ impl<'s> Node<'s> {
 
     /// Sets the peer's deadline from its link's state.
     pub(super) fn schedule(&mut self, peer: PeerIndex) {
-        let at = self.link_of(peer).and_then(Link::next_at);
+        let at = self.links.next_at(peer);
         self.deadlines.set(peer.index(), at);
     }
 
@@ -153,9 +154,9 @@ impl<'s> Node<'s> {
             Route::Relay(_) => self.config.path_policy != PathPolicy::Direct,
         };
         let data = self.rng.bytes();
-        let Some(link) = self.link_mut(peer) else { return };
+        let Some(link) = self.link_of(peer) else { return };
         if allowed && link.path_of(route).is_none() {
-            link.challenge(now, route, data);
+            self.links.challenge(now, peer, route, data);
             self.schedule(peer);
         }
     }
@@ -174,10 +175,11 @@ impl<'s> Node<'s> {
 
     /// An authenticated frame arrived by `route`.
     pub(super) fn heard(&mut self, now: Instant, peer: PeerIndex, route: Route, newest: bool) {
-        let Some(link) = self.link_mut(peer) else { return };
-        if !newest || link.path_of(route).is_some() || link.is_challenged(route) {
+        let Some(link) = self.link_of(peer) else { return };
+        if !newest || link.path_of(route).is_some() || self.links.is_challenged(peer, route) {
             return;
         }
+        let Some(link) = self.link_mut(peer) else { return };
         // The peer seems to have moved: data stays where it is until the new route answers.
         if link.roam_at.is_none_or(|at| at <= now) {
             link.roam_at = Some(now + ROAM_DISTANCE);
@@ -194,8 +196,7 @@ impl<'s> Node<'s> {
             self.transport.remove_path(now, peer, old);
         }
         if !known || replaced.is_some() {
-            let size = self.datagram(peer, route);
-            self.transport.add_path(now, peer, path, size);
+            self.add_path(now, peer, path, route);
         } else {
             self.transport.path_proven(now, peer, path);
         }
@@ -205,6 +206,23 @@ impl<'s> Node<'s> {
         }
         self.choose(now, peer);
         self.schedule(peer);
+    }
+
+    /// Gives a path that was just proven its place in the transport. If there is none, a worse
+    /// path gives way, or else this one is given up; the peer has one path in any case.
+    fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, route: Route) {
+        let size = self.datagram(peer, route);
+        if self.transport.add_path(now, peer, path, size) {
+            return;
+        }
+        let Some(link) = self.link_mut(peer) else { return };
+        let given_up = link.gives_way_to(path).unwrap_or(path);
+        link.remove(given_up);
+        if given_up != path {
+            self.transport.remove_path(now, peer, given_up);
+            let added = self.transport.add_path(now, peer, path, size);
+            debug_assert!(added, "a place was just given back");
+        }
     }
 
     /// UDP payload bytes of our packets on this route, relay header not counted.
@@ -219,8 +237,7 @@ impl<'s> Node<'s> {
 
     /// Chooses the path for data anew and tells the owner if its kind changed.
     fn choose(&mut self, now: Instant, peer: PeerIndex) {
-        let slot = self.links.get_mut(peer.index());
-        let Some(link) = slot.and_then(|slot| slot.0.as_mut()) else { return };
+        let Some(link) = self.links.get_mut(peer) else { return };
         let transport = &self.transport;
         let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
         self.transport.set_active_path(now, peer, path);
@@ -251,6 +268,7 @@ impl<'s> Node<'s> {
 
     /// The peer's own timers: failed challenges, dead paths, keepalives, upgrades.
     pub(super) fn peer_timeout(&mut self, now: Instant, peer: PeerIndex) {
+        self.links.expire(now, peer);
         let Some(link) = self.link_mut(peer) else {
             self.deadlines.set(peer.index(), None);
             return;
@@ -281,20 +299,13 @@ impl<'s> Node<'s> {
             link.upkeep.upgrade = None;
             return;
         }
+        let (mut keep, mut keep_relay, mut seek) = (None, None, false);
         if link.upkeep.keep_at.is_none_or(|at| at <= now) {
-            if link.upkeep.keep_at.is_some()
-                && let Some(route) = link.active_route()
-            {
-                link.answer(route, Control::Keepalive);
-            }
+            keep = link.upkeep.keep_at.and(link.active_route());
             link.upkeep.keep_at = Some(now + next);
         }
         if link.upkeep.relay_keep_at.is_none_or(|at| at <= now) {
-            if link.upkeep.relay_keep_at.is_some()
-                && let Some(route) = channel
-            {
-                link.answer(route, Control::Keepalive);
-            }
+            keep_relay = link.upkeep.relay_keep_at.and(channel);
             link.upkeep.relay_keep_at = Some(now + RELAY_KEEPALIVE);
         }
         if link.is_direct() {
@@ -309,10 +320,14 @@ impl<'s> Node<'s> {
             if link.upkeep.upgrade.is_none() || due {
                 link.upkeep.upgrade = Some((now + wait, wait));
             }
-            if due {
-                self.seek_routes(now, peer);
-                self.challenge_all(now, peer);
-            }
+            seek = due;
+        }
+        for route in keep.into_iter().chain(keep_relay) {
+            self.links.answer(peer, route, Control::Keepalive);
+        }
+        if seek {
+            self.seek_routes(now, peer);
+            self.challenge_all(now, peer);
         }
     }
 
@@ -473,6 +488,7 @@ impl<'s> Node<'s> {
         let Some(link) = self.link_mut(peer) else { return };
         let paths: Vec<PathId, { crate::path::PATHS }> = link.paths().map(|(id, _)| id).collect();
         link.clear();
+        self.links.clear_probes(peer);
         for path in paths {
             self.transport.remove_path(now, peer, path);
         }
@@ -559,9 +575,7 @@ impl<'s> Node<'s> {
         let added = self.tunnel.add_peer(peer, keys);
         debug_assert!(added.is_ok(), "the trust table hands out each number once: {added:?}");
         self.transport.add_peer(now, peer, own, keys.address);
-        let is_place = self.links.reach(peer.index(), storage::LinkSlot::empty);
-        assert!(is_place, "as many places as the trust table has numbers");
-        if let Some(link) = self.links[peer.index()].0.replace(Link::new()) {
+        if let Some(link) = self.links.replace(peer, Link::new()) {
             self.count_relayed(now, link.told, PathKind::None);
         }
     }
@@ -569,7 +583,7 @@ impl<'s> Node<'s> {
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
-        if let Some(link) = self.links[peer.index()].0.take() {
+        if let Some(link) = self.links.take(peer) {
             self.count_relayed(now, link.told, PathKind::None);
         }
         self.deadlines.set(peer.index(), None);

@@ -25,8 +25,9 @@ impl Transport<'_> {
         immediate: bool,
     ) {
         let now = self.see(now);
+        let rtt = self.peers.path(peer, path).and_then(|path| path.rtt.smoothed());
+        let rtt = rtt.or_else(|| self.peers.rtt(peer));
         let Some(record) = self.peers.get_mut(peer) else { return };
-        let rtt = record.path(path).and_then(|path| path.rtt.smoothed()).or(record.rtt());
         record.space(now, index).on_frame(now, counter, eliciting, immediate, rtt);
         if eliciting {
             self.touch(peer);
@@ -95,10 +96,7 @@ impl Transport<'_> {
         at: usize,
         ack: &Acknowledgement<'_>,
     ) {
-        let Some(path) = self.peers.get_mut(peer).and_then(|record| record.paths[at].as_mut())
-        else {
-            return;
-        };
+        let Some(path) = self.peers.path_mut(peer, PathId(at as u8)) else { return };
         path.note_spurious(ack);
         let mut taken = path.take_acknowledged(&mut self.frames, ack);
         if taken.is_empty() {
@@ -172,9 +170,8 @@ impl Transport<'_> {
             return;
         }
         stream.snd.free(&mut self.pool);
-        let window =
-            self.peers.get_mut(stream.peer).and_then(|r| r.active_path().map(|p| p.window()));
-        let blocks = SendHalf::blocks_for(window.unwrap_or(0));
+        let window = self.peers.active_path(stream.peer).map_or(0, |path| path.window());
+        let blocks = SendHalf::blocks_for(window);
         if stream.snd.writer_waits && stream.snd.has_room(blocks) {
             stream.snd.writer_waits = false;
             self.stream_event(key, event::WRITABLE);

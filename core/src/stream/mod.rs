@@ -72,6 +72,7 @@ pub use entry::Stream;
 pub use frame::FrameSlot;
 pub(crate) use list::List as AcceptQueue;
 pub use peer::PeerSlot;
+pub use recovery::PathState;
 pub use state::State;
 pub use transport::{Transport, TransportStorage};
 

@@ -7,7 +7,7 @@ use super::list::{Link, Linked, List};
 use super::recovery::{PathState, TailProbe};
 use crate::addr::{Address, Port};
 use crate::path::{PATHS, PathId, PeerIndex};
-use crate::slab::{Key, Store};
+use crate::slab::{Key, Slab, Store};
 use crate::time::{Duration, Instant};
 
 /// Lists through peers.
@@ -27,7 +27,8 @@ pub(crate) struct Peer {
     pub(crate) remote: Address,
     /// There is a session to send in.
     pub(crate) session: bool,
-    pub(crate) paths: [Option<PathState>; PATHS],
+    /// Places in the pool of path states.
+    paths: [Option<Key>; PATHS],
     pub(crate) active: Option<PathId>,
     pub(crate) spaces: heapless::Vec<AckSpace, SPACES>,
     pub(crate) streams: List,
@@ -79,47 +80,10 @@ impl Peer {
         }
     }
 
-    pub(crate) fn path(&mut self, path: PathId) -> Option<&mut PathState> {
-        self.paths.get_mut(usize::from(path.0))?.as_mut()
-    }
-
-    /// Frames in flight on all paths.
-    pub(crate) fn frames_in_flight(&self) -> u32 {
-        self.paths.iter().flatten().map(|path| path.frames.len()).sum()
-    }
-
-    pub(crate) fn active_path(&mut self) -> Option<&mut PathState> {
-        self.active.and_then(|path| self.path(path))
-    }
-
-    /// The round trip of the active path, or of any other that has a sample.
-    pub(crate) fn rtt(&self) -> Option<Duration> {
-        let active = self.active.and_then(|path| self.paths[usize::from(path.0)].as_ref());
-        active.into_iter().chain(self.paths.iter().flatten()).find_map(|path| path.rtt.smoothed())
-    }
-
-    /// The smallest round trip of the active path, or of any other that has a sample: what
-    /// windows are sized for, as the smoothed one grows with the queues that they fill.
-    pub(crate) fn rtt_min(&self) -> Option<Duration> {
-        let active = self.active.and_then(|path| self.paths[usize::from(path.0)].as_ref());
-        active
-            .into_iter()
-            .chain(self.paths.iter().flatten())
-            .find_map(|path| path.rtt.smoothed().map(|_| path.rtt.min()))
-    }
-
-    /// Retransmission timeout of the active path.
-    pub(crate) fn rto(&self) -> Duration {
-        let active = self.active.and_then(|path| self.paths[usize::from(path.0)].as_ref());
-        active.map_or(crate::limits::RTO_INITIAL, |path| path.rtt.rto_base())
-    }
-
-    /// A path whose tail probe is due.
-    pub(crate) fn probe_path(&self) -> Option<PathId> {
-        let due = |path: &Option<PathState>| {
-            path.as_ref().is_some_and(|path| path.tail_probe == TailProbe::Due)
-        };
-        self.paths.iter().position(due).map(|at| PathId(at as u8))
+    /// Its paths, those that exist.
+    pub(crate) fn path_ids(&self) -> impl Iterator<Item = PathId> + use<> {
+        let keys = self.paths;
+        (0..PATHS).filter(move |&at| keys[at].is_some()).map(|at| PathId(at as u8))
     }
 
     /// When the earliest acknowledgement is due.
@@ -177,37 +141,137 @@ impl PeerSlot {
     }
 }
 
-/// All peers, by the node's numbers.
-pub(crate) struct PeerTable<'s>(Store<'s, PeerSlot>);
+/// All peers, by the node's numbers, and the pool of their path states: most peers have one
+/// path, few have all four.
+///
+/// The first path of each peer always has a place. Further ones share what the pool has beyond
+/// one place for each peer; when that is used up, there is no second path.
+pub(crate) struct PeerTable<'s> {
+    slots: Store<'s, PeerSlot>,
+    paths: Slab<'s, PathState>,
+    /// Paths beyond the first of their peer.
+    further: usize,
+}
 
 impl<'s> PeerTable<'s> {
-    pub(crate) fn new(mut slots: Store<'s, PeerSlot>) -> Self {
+    pub(crate) fn new(mut slots: Store<'s, PeerSlot>, paths: Slab<'s, PathState>) -> Self {
         for slot in slots.iter_mut() {
             slot.0 = None;
         }
-        PeerTable(slots)
+        assert!(paths.capacity() >= slots.capacity(), "each peer may have one path");
+        PeerTable { slots, paths, further: 0 }
     }
 
     pub(crate) fn insert(&mut self, peer: PeerIndex, value: Peer) -> bool {
-        let free = self.0.reach(peer.index(), PeerSlot::empty) && self.0[peer.index()].0.is_none();
+        let free =
+            self.slots.reach(peer.index(), PeerSlot::empty) && self.slots[peer.index()].0.is_none();
         if free {
-            self.0[peer.index()].0 = Some(value);
+            self.slots[peer.index()].0 = Some(value);
         }
         free
     }
 
     pub(crate) fn remove(&mut self, peer: PeerIndex) {
-        if let Some(slot) = self.0.get_mut(peer.index()) {
+        for path in 0..PATHS {
+            self.remove_path(peer, PathId(path as u8));
+        }
+        if let Some(slot) = self.slots.get_mut(peer.index()) {
             slot.0 = None;
         }
     }
 
     pub(crate) fn get(&self, peer: PeerIndex) -> Option<&Peer> {
-        self.0.get(peer.index())?.0.as_ref()
+        self.slots.get(peer.index())?.0.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, peer: PeerIndex) -> Option<&mut Peer> {
-        self.0.get_mut(peer.index())?.0.as_mut()
+        self.slots.get_mut(peer.index())?.0.as_mut()
+    }
+
+    // ---- paths ----
+
+    fn key_of(&self, peer: PeerIndex, path: PathId) -> Option<Key> {
+        *self.get(peer)?.paths.get(usize::from(path.0))?
+    }
+
+    /// Gives the peer a path that it does not have yet; `false` if there is no place for it.
+    pub(crate) fn add_path(&mut self, peer: PeerIndex, path: PathId, state: PathState) -> bool {
+        let Some(record) = self.get(peer) else { return false };
+        let further = record.path_ids().next().is_some();
+        if further && self.further == self.paths.capacity() - self.slots.capacity() {
+            return false;
+        }
+        let Ok(key) = self.paths.insert(state) else { return false };
+        let place = self.get_mut(peer).and_then(|r| r.paths.get_mut(usize::from(path.0)));
+        match place {
+            Some(place @ None) => *place = Some(key),
+            _ => {
+                self.paths.remove(key);
+                return false;
+            }
+        }
+        self.further += usize::from(further);
+        true
+    }
+
+    pub(crate) fn remove_path(&mut self, peer: PeerIndex, path: PathId) -> Option<PathState> {
+        let record = self.get_mut(peer)?;
+        let key = record.paths.get_mut(usize::from(path.0))?.take()?;
+        self.further -= usize::from(record.path_ids().next().is_some());
+        self.paths.remove(key)
+    }
+
+    pub(crate) fn path(&self, peer: PeerIndex, path: PathId) -> Option<&PathState> {
+        self.paths.get(self.key_of(peer, path)?)
+    }
+
+    pub(crate) fn path_mut(&mut self, peer: PeerIndex, path: PathId) -> Option<&mut PathState> {
+        self.paths.get_mut(self.key_of(peer, path)?)
+    }
+
+    /// The peer's paths.
+    pub(crate) fn paths(&self, peer: PeerIndex) -> impl Iterator<Item = &PathState> {
+        let keys = self.get(peer).map_or([None; PATHS], |record| record.paths);
+        keys.into_iter().flatten().filter_map(|key| self.paths.get(key))
+    }
+
+    pub(crate) fn active_path(&self, peer: PeerIndex) -> Option<&PathState> {
+        self.path(peer, self.get(peer)?.active?)
+    }
+
+    pub(crate) fn active_path_mut(&mut self, peer: PeerIndex) -> Option<&mut PathState> {
+        self.path_mut(peer, self.get(peer)?.active?)
+    }
+
+    /// Frames in flight on all paths of the peer.
+    pub(crate) fn frames_in_flight(&self, peer: PeerIndex) -> u32 {
+        self.paths(peer).map(|path| path.frames.len()).sum()
+    }
+
+    /// The round trip of the active path, or of any other that has a sample.
+    pub(crate) fn rtt(&self, peer: PeerIndex) -> Option<Duration> {
+        let mut paths = self.active_path(peer).into_iter().chain(self.paths(peer));
+        paths.find_map(|path| path.rtt.smoothed())
+    }
+
+    /// The smallest round trip of the active path, or of any other that has a sample: what
+    /// windows are sized for, as the smoothed one grows with the queues that they fill.
+    pub(crate) fn rtt_min(&self, peer: PeerIndex) -> Option<Duration> {
+        let mut paths = self.active_path(peer).into_iter().chain(self.paths(peer));
+        paths.find_map(|path| path.rtt.smoothed().map(|_| path.rtt.min()))
+    }
+
+    /// Retransmission timeout of the active path.
+    pub(crate) fn rto(&self, peer: PeerIndex) -> Duration {
+        self.active_path(peer).map_or(crate::limits::RTO_INITIAL, |path| path.rtt.rto_base())
+    }
+
+    /// A path whose tail probe is due.
+    pub(crate) fn probe_path(&self, peer: PeerIndex) -> Option<PathId> {
+        let due = |path: &PathId| {
+            self.path(peer, *path).is_some_and(|path| path.tail_probe == TailProbe::Due)
+        };
+        self.get(peer)?.path_ids().find(due)
     }
 }
 

@@ -44,6 +44,9 @@ pub struct TransportStorage<'s> {
     pub stream_timers: Deadlines<'s>,
     /// Peers.
     pub peers: Store<'s, PeerSlot>,
+    /// States of paths: a place for each peer, so that its first path always has one, and as
+    /// many more as there may be further paths ([`PATHS`] of a peer at most).
+    pub paths: Slab<'s, PathState>,
     /// A deadline for each peer.
     pub peer_timers: Deadlines<'s>,
     /// Open ports.
@@ -63,6 +66,8 @@ impl TransportStorage<'_> {
             buckets: Store::<u32>::boxed_with(limits.streams.max(1), || NIL),
             stream_timers: Deadlines::boxed(limits.streams),
             peers: Store::<PeerSlot>::growing(limits.peers),
+            // A pool that others cannot exhaust; only what is used is touched.
+            paths: Slab::<PathState>::boxed(PATHS * limits.peers),
             peer_timers: Deadlines::boxed(limits.peers),
             ports: Store::<OpenPort>::boxed_with(limits.listeners, OpenPort::empty),
         }
@@ -116,7 +121,7 @@ impl<'s> Transport<'s> {
             frames: FrameTable::new(storage.frames),
             streams: storage.streams,
             buckets: storage.buckets,
-            peers: PeerTable::new(storage.peers),
+            peers: PeerTable::new(storage.peers, storage.paths),
             ports: PortTable::new(storage.ports, limits.backlog),
             stream_timers: storage.stream_timers,
             peer_timers: storage.peer_timers,
@@ -162,10 +167,12 @@ impl<'s> Transport<'s> {
     pub fn remove_peer(&mut self, now: Instant, peer: PeerIndex, end: StreamEnd) {
         let now = self.see(now);
         self.end_streams_if(now, peer, end, |_| true);
-        let Some(record) = self.peers.get_mut(peer) else { return };
-        for path in record.paths.iter_mut().flatten() {
-            while path.frames.pop(&mut self.frames).is_some() {}
+        for at in 0..PATHS {
+            if let Some(mut path) = self.peers.remove_path(peer, PathId(at as u8)) {
+                while path.frames.pop(&mut self.frames).is_some() {}
+            }
         }
+        let Some(record) = self.peers.get_mut(peer) else { return };
         record.datagrams.clear(&mut self.pool);
         self.ready.remove(&mut self.peers, READY, peer.0);
         self.starved.remove(&mut self.peers, STARVED, peer.0);
@@ -206,8 +213,10 @@ impl<'s> Transport<'s> {
         let now = self.see(now);
         let Some(record) = self.peers.get_mut(peer) else { return };
         if !core::mem::replace(&mut record.session, true) {
-            for path in record.paths.iter_mut().flatten() {
-                path.restart_timers(now);
+            for path in record.path_ids() {
+                if let Some(path) = self.peers.path_mut(peer, path) {
+                    path.restart_timers(now);
+                }
             }
             self.for_each_stream(peer, |this, key| this.update_stream(now, key));
         }
@@ -232,7 +241,7 @@ impl<'s> Transport<'s> {
         let Some(record) = self.peers.get_mut(peer) else { return };
         record.spaces.retain(|space| space.index != index);
         for at in 0..PATHS {
-            let Some(path) = self.peers.get_mut(peer).and_then(|r| r.paths[at].as_mut()) else {
+            let Some(path) = self.peers.path_mut(peer, PathId(at as u8)) else {
                 continue;
             };
             let mut taken = path.take_session(&mut self.frames, index);
@@ -244,23 +253,29 @@ impl<'s> Transport<'s> {
 
     /// Adds a path whose datagrams carry `datagram` bytes of UDP payload for us, our 62 bytes
     /// included, the relay's 12 already taken off. The first path becomes the active one.
-    pub fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) {
+    ///
+    /// `false`, and nothing changes, if there is no such peer or no place: a peer's first path
+    /// always has one, further ones share the rest of [`TransportStorage::paths`].
+    #[must_use = "without a place, nothing can be sent on this path"]
+    pub fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) -> bool {
         let now = self.see(now);
-        let Some(record) = self.peers.get_mut(peer) else { return };
         let datagram = datagram.max(DATAGRAM_FLOOR);
-        let Some(place) = record.paths.get_mut(usize::from(path.0)) else { return };
-        match place {
-            Some(known) => known.set_datagram(datagram),
-            None => *place = Some(PathState::new(now, datagram)),
+        if let Some(known) = self.peers.path_mut(peer, path) {
+            known.set_datagram(datagram);
+        } else if !self.peers.add_path(peer, path, PathState::new(now, datagram)) {
+            return false;
         }
-        record.active.get_or_insert(path);
+        if let Some(record) = self.peers.get_mut(peer) {
+            record.active.get_or_insert(path);
+        }
         self.touch(peer);
+        true
     }
 
     /// The path search has found another size.
     pub fn set_datagram(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) {
         self.see(now);
-        if let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) {
+        if let Some(state) = self.peers.path_mut(peer, path) {
             state.set_datagram(datagram.max(DATAGRAM_FLOOR));
             self.touch(peer);
         }
@@ -269,14 +284,10 @@ impl<'s> Transport<'s> {
     /// Forgets a path; what is in flight on it is sent again without a congestion signal.
     pub fn remove_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         let now = self.see(now);
+        let Some(mut state) = self.peers.remove_path(peer, path) else { return };
         let Some(record) = self.peers.get_mut(peer) else { return };
-        let Some(mut state) = record.paths.get_mut(usize::from(path.0)).and_then(Option::take)
-        else {
-            return;
-        };
         if record.active == Some(path) {
-            let other = record.paths.iter().position(Option::is_some);
-            record.active = other.map(|at| PathId(at as u8));
+            record.active = record.path_ids().next();
         }
         record.suspects &= !(1 << path.0);
         record.alives &= !(1 << path.0);
@@ -289,7 +300,7 @@ impl<'s> Transport<'s> {
     /// unanswered frame raises it again.
     pub fn path_proven(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         let now = self.see(now);
-        if let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) {
+        if let Some(state) = self.peers.path_mut(peer, path) {
             state.on_proven(now);
             self.touch(peer);
         }
@@ -299,8 +310,8 @@ impl<'s> Transport<'s> {
     /// marked lost.
     pub fn set_active_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         self.see(now);
-        if let Some(record) = self.peers.get_mut(peer)
-            && record.path(path).is_some()
+        if self.peers.path(peer, path).is_some()
+            && let Some(record) = self.peers.get_mut(peer)
         {
             record.active = Some(path);
             self.touch(peer);
@@ -311,7 +322,7 @@ impl<'s> Transport<'s> {
     /// signal; its late acknowledgement still counts.
     pub fn mark_suspect(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         let now = self.see(now);
-        let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) else {
+        let Some(state) = self.peers.path_mut(peer, path) else {
             return;
         };
         let streams = &mut self.streams;
@@ -352,8 +363,8 @@ impl<'s> Transport<'s> {
     /// Works out whether the peer can send now; if not, takes it out of the ready list and
     /// sets its timer.
     pub(crate) fn settle(&mut self, now: Instant, peer: PeerIndex) -> bool {
-        let Some(record) = self.peers.get_mut(peer) else { return false };
-        let full = self.frames.is_full_for(record.frames_in_flight());
+        let Some(record) = self.peers.get(peer) else { return false };
+        let full = self.frames.is_full_for(self.peers.frames_in_flight(peer));
         let mut at = None;
         if record.session && record.active.is_some() {
             let mut earliest = |other: Option<Instant>| {
@@ -365,14 +376,13 @@ impl<'s> Transport<'s> {
             }
             earliest(due);
             let waiting = !record.send.is_empty() || !record.datagrams.is_empty();
-            let urgent = !record.resets.is_empty() || record.probe_path().is_some();
+            let urgent = !record.resets.is_empty() || self.peers.probe_path(peer).is_some();
             if full && (waiting || urgent) {
                 self.starved.push_back(&mut self.peers, STARVED, peer.0);
             } else if urgent {
                 return true;
             }
-            let Some(record) = self.peers.get_mut(peer) else { return false };
-            if let Some(path) = record.active_path() {
+            if let Some(path) = self.peers.active_path_mut(peer) {
                 if !waiting {
                     path.set_app_limited();
                 } else if !full {
@@ -382,7 +392,7 @@ impl<'s> Transport<'s> {
                     }
                 }
             }
-            for path in record.paths.iter().flatten() {
+            for path in self.peers.paths(peer) {
                 earliest(path.next_timeout());
             }
         }
@@ -394,7 +404,7 @@ impl<'s> Transport<'s> {
     /// The peer gave no frame although it was ready: it waits for its timers and for input.
     pub(crate) fn unready(&mut self, peer: PeerIndex) {
         let Some(record) = self.peers.get(peer) else { return };
-        let timers = record.paths.iter().flatten().filter_map(PathState::next_timeout);
+        let timers = self.peers.paths(peer).filter_map(PathState::next_timeout);
         let later = record.ack_due().filter(|due| *due > self.now);
         let timers = timers.chain(later).min();
         self.ready.remove(&mut self.peers, READY, peer.0);
@@ -423,7 +433,7 @@ impl<'s> Transport<'s> {
         while let Some(slot) = self.peer_timers.pop_due(now) {
             let peer = PeerIndex(slot as u32);
             for at in 0..PATHS {
-                let Some(path) = self.peers.get_mut(peer).and_then(|r| r.paths[at].as_mut()) else {
+                let Some(path) = self.peers.path_mut(peer, PathId(at as u8)) else {
                     continue;
                 };
                 let mut fired = path.handle_timeout(now, &mut self.frames);
@@ -466,7 +476,7 @@ impl<'s> Transport<'s> {
         {
             at = self.starved.next(&self.peers, STARVED, slot);
             let peer = PeerIndex(slot);
-            let held = self.peers.get(peer).map_or(0, Peer::frames_in_flight);
+            let held = self.peers.frames_in_flight(peer);
             if !self.frames.is_full_for(held) {
                 self.starved.remove(&mut self.peers, STARVED, slot);
                 self.touch(peer);
