@@ -27,8 +27,8 @@ impl Transport<'_> {
         let now = self.see(now);
         let rtt = self.peers.path(peer, path).and_then(|path| path.rtt.smoothed());
         let rtt = rtt.or_else(|| self.peers.rtt(peer));
-        let Some(record) = self.peers.get_mut(peer) else { return };
-        record.space(now, index).on_frame(now, counter, eliciting, immediate, rtt);
+        let Some(space) = self.peers.space(now, peer, index) else { return };
+        space.on_frame(now, counter, eliciting, immediate, rtt);
         if eliciting {
             self.touch(peer);
         }
@@ -37,12 +37,8 @@ impl Transport<'_> {
     /// The receive batch that brought this peer's frames has ended.
     pub fn batch_end(&mut self, now: Instant, peer: PeerIndex) {
         let now = self.see(now);
-        if let Some(record) = self.peers.get_mut(peer) {
-            for space in &mut record.spaces {
-                space.batch_end(now);
-            }
-            self.touch(peer);
-        }
+        self.peers.each_space(peer, |space| space.batch_end(now));
+        self.touch(peer);
     }
 
     /// Takes an `FD` frame. `sent` gives what was sent under an index of the peer's: the next

@@ -123,7 +123,7 @@ impl Transport<'_> {
                 self.requeue(now, peer, content);
             }
             Some(Unsent { peer, content: None, .. }) => {
-                if let Some(space) = self.peers.get_mut(peer).and_then(|r| r.ack_space()) {
+                if let Some(space) = self.peers.ack_space(peer) {
                     space.expedite(now);
                 }
                 self.touch(peer);
@@ -210,9 +210,9 @@ impl Transport<'_> {
     ) -> Option<(usize, Option<Content>)> {
         let full = self.frames.is_full_for(self.peers.frames_in_flight(peer));
         let probing = self.peers.path(peer, path)?.tail_probe == TailProbe::Due;
+        let due = self.peers.ack_due(peer).is_some_and(|due| due <= now);
         let record = self.peers.get_mut(peer)?;
         let active = record.active == Some(path);
-        let due = record.ack_due().is_some_and(|due| due <= now);
         if probing && !full {
             return self.write_probe(now, peer, path, active, limit, out);
         }
@@ -460,8 +460,8 @@ impl Transport<'_> {
         if out.len() < FD_MIN {
             return None;
         }
+        let mut encoder = self.peers.ack_space(peer)?.encode(now, out)?;
         let record = self.peers.get_mut(peer)?;
-        let mut encoder = record.ack_space()?.encode(now, out)?;
         while encoder.has_room()
             && let Some(slot) = record.untold.pop_front(&mut self.streams, UNTOLD)
         {
@@ -478,7 +478,7 @@ impl Transport<'_> {
         let len = encoder.finish();
         debug_assert_eq!(out[0], ack::ACKNOWLEDGEMENT);
         if !record.untold.is_empty()
-            && let Some(space) = record.ack_space()
+            && let Some(space) = self.peers.ack_space(peer)
         {
             space.expedite(now);
         }

@@ -234,14 +234,14 @@ impl Transport<'_> {
         let stream = &mut self.streams[key];
         let peer = stream.peer;
         let Some(record) = self.peers.get_mut(peer) else { return };
-        if at_once && record.spaces.is_empty() {
+        if at_once && !record.has_arrivals() {
             // No session to acknowledge: a header carries it.
             stream.snd.ack_due = true;
             return self.update_stream(now, key);
         }
         record.untold.push_back(&mut self.streams, UNTOLD, key.index() as u32);
         if at_once {
-            if let Some(space) = record.ack_space() {
+            if let Some(space) = self.peers.ack_space(peer) {
                 space.expedite(now);
             }
             self.touch(peer);

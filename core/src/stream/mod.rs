@@ -66,7 +66,7 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-pub use ack::ACKNOWLEDGEMENT;
+pub use ack::{ACKNOWLEDGEMENT, AckSpace};
 pub use egress::{FrameToken, TrainState, Written};
 pub use entry::Stream;
 pub use frame::FrameSlot;

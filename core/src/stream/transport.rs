@@ -1,9 +1,12 @@
 //! The machine itself: its tables, its peers and their paths, streams coming and going, time.
 
+use super::ack::AckSpace;
 use super::buffer::Pool;
 use super::entry::{EVENT, Stream, event};
 use super::frame::{Content, FrameList, FrameSlot, FrameTable};
 use super::list::List;
+#[cfg(feature = "alloc")]
+use super::peer::SPACES;
 use super::peer::{PEER_EVENT, Peer, PeerSlot, PeerTable, READY, STARVED};
 use super::recovery::PathState;
 use super::state::{State, Step};
@@ -47,6 +50,9 @@ pub struct TransportStorage<'s> {
     /// States of paths: a place for each peer, so that its first path always has one, and as
     /// many more as there may be further paths ([`PATHS`] of a peer at most).
     pub paths: Slab<'s, PathState>,
+    /// What has arrived under a session's index: a place for each peer, and as many more as
+    /// there may be further sessions that receive (three of a peer at most).
+    pub spaces: Slab<'s, AckSpace>,
     /// A deadline for each peer.
     pub peer_timers: Deadlines<'s>,
     /// Open ports.
@@ -66,8 +72,9 @@ impl TransportStorage<'_> {
             buckets: Store::<u32>::boxed_with(limits.streams.max(1), || NIL),
             stream_timers: Deadlines::boxed(limits.streams),
             peers: Store::<PeerSlot>::growing(limits.peers),
-            // A pool that others cannot exhaust; only what is used is touched.
+            // Pools that no peer can exhaust for others; only what is used is touched.
             paths: Slab::<PathState>::boxed(PATHS * limits.peers),
+            spaces: Slab::<AckSpace>::boxed(SPACES * limits.peers),
             peer_timers: Deadlines::boxed(limits.peers),
             ports: Store::<OpenPort>::boxed_with(limits.listeners, OpenPort::empty),
         }
@@ -121,7 +128,7 @@ impl<'s> Transport<'s> {
             frames: FrameTable::new(storage.frames),
             streams: storage.streams,
             buckets: storage.buckets,
-            peers: PeerTable::new(storage.peers, storage.paths),
+            peers: PeerTable::new(storage.peers, storage.paths, storage.spaces),
             ports: PortTable::new(storage.ports, limits.backlog),
             stream_timers: storage.stream_timers,
             peer_timers: storage.peer_timers,
@@ -238,8 +245,7 @@ impl<'s> Transport<'s> {
     /// again without a congestion signal, what arrived under it is not acknowledged any more.
     pub fn session_gone(&mut self, now: Instant, peer: PeerIndex, index: u32) {
         let now = self.see(now);
-        let Some(record) = self.peers.get_mut(peer) else { return };
-        record.spaces.retain(|space| space.index != index);
+        self.peers.retain_spaces(peer, |space| space.index != index);
         for at in 0..PATHS {
             let Some(path) = self.peers.path_mut(peer, PathId(at as u8)) else {
                 continue;
@@ -370,7 +376,7 @@ impl<'s> Transport<'s> {
             let mut earliest = |other: Option<Instant>| {
                 at = [at, other].into_iter().flatten().min();
             };
-            let due = record.ack_due();
+            let due = self.peers.ack_due(peer);
             if due.is_some_and(|due| due <= now) {
                 return true;
             }
@@ -403,9 +409,8 @@ impl<'s> Transport<'s> {
 
     /// The peer gave no frame although it was ready: it waits for its timers and for input.
     pub(crate) fn unready(&mut self, peer: PeerIndex) {
-        let Some(record) = self.peers.get(peer) else { return };
         let timers = self.peers.paths(peer).filter_map(PathState::next_timeout);
-        let later = record.ack_due().filter(|due| *due > self.now);
+        let later = self.peers.ack_due(peer).filter(|due| *due > self.now);
         let timers = timers.chain(later).min();
         self.ready.remove(&mut self.peers, READY, peer.0);
         self.peer_timers.set(peer.index(), timers);
