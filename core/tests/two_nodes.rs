@@ -7,8 +7,12 @@ use pair::*;
 use pilot_core::addr::{Address, NodeId, Port, SocketAddress};
 use pilot_core::machine::Machine as _;
 use pilot_core::name::Justification;
-use pilot_core::node::{Command, CommandError, Config, Event, PathKind, PathPolicy, StreamEnd};
+use pilot_core::node::{
+    Command, CommandError, Config, Event, PathKind, PathPolicy, Storage, StreamEnd,
+};
+use pilot_core::slab::Slab;
 use pilot_core::stats::DropReason;
+use pilot_core::stream::PathState;
 use pilot_core::time::Duration;
 
 fn path(world: &World, n: usize) -> PathKind {
@@ -123,6 +127,37 @@ fn a_direct_path_that_opens_later_is_found() {
     let took = world.run_until(secs(60), |w| path(w, 0) == PathKind::Direct);
     println!("upgraded after {took:?}");
     assert!(took <= secs(15), "{took:?}");
+}
+
+/// With memory for one path of each peer, a better one takes the place of a worse one, and a
+/// stream goes on over each of them.
+#[test]
+fn who_has_a_place_for_one_path_still_finds_the_best() {
+    let mut world = World::over(6, Link::CLEAN, 2, |limits| {
+        let mut storage = Storage::boxed(limits);
+        storage.transport.paths = Slab::<PathState>::boxed(limits.peers);
+        storage
+    });
+    world.register();
+    world.trust(0, 1);
+    world.cut_agents(0, 1);
+    world.listen(1, 7);
+    world.listen(1, 8);
+    let bytes = pattern(100_000);
+    world.transfer(0, 1, 7, &bytes, secs(20));
+    assert_eq!((path(&world, 0), path(&world, 1)), (PathKind::Relayed, PathKind::Relayed));
+    for _ in 0..3 {
+        // While a stream is open, a better path is looked for.
+        let id = world.connect(0, 1, 8);
+        world.cut.clear();
+        let direct = |w: &mut World| [0, 1].iter().all(|n| path(w, *n) == PathKind::Direct);
+        world.run_until(secs(60), direct);
+        world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(id)));
+        world.transfer(0, 1, 7, &bytes, secs(10));
+        world.cut_agents(0, 1);
+        world.transfer(0, 1, 7, &bytes, secs(60));
+        assert_eq!((path(&world, 0), path(&world, 1)), (PathKind::Relayed, PathKind::Relayed));
+    }
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl Storage<'static> {
         use crate::session::index::IndexTable;
         let cells = IndexTable::cells_for(limits.channels);
         Storage {
-            peers: Store::<PeerSlot>::boxed_with(limits.peers, PeerSlot::empty),
+            peers: Store::<PeerSlot>::growing(limits.peers),
             nodes: Store::<u32>::boxed_with(limits.peers, || 0),
             outgoing: Store::<OutgoingSlot>::boxed_with(limits.trust_requests, OutgoingSlot::empty),
             incoming: Store::<IncomingSlot>::boxed_with(limits.trust_requests, IncomingSlot::empty),

@@ -4,7 +4,7 @@
 //! trains of data. All but the last are bounded by timers and budgets, so data cannot starve.
 
 use super::Node;
-use super::link::Control;
+use super::probes::Control;
 use crate::limits::{FRAME_HEADER, RELAY_HEADER, TAG, TRAIN_BYTES_MAX};
 use crate::machine::{Ecn, Path, Transmit};
 use crate::path::{PathId, PeerIndex, Route};
@@ -164,7 +164,7 @@ impl<'s> Node<'s> {
             if let Some(sent) = self.record_output(now, peer, out) {
                 return Some(sent);
             }
-            let Some((route, frame)) = self.link_mut(peer).and_then(|l| l.poll_control(now)) else {
+            let Some((route, frame)) = self.links.poll_control(now, peer) else {
                 // Not output but upkeep was due.
                 self.peer_timeout(now, peer);
                 continue;

@@ -1,7 +1,7 @@
 //! What arrives: outer demultiplexing, then the inner packet of an authenticated peer.
 
 use super::Node;
-use super::link::Control;
+use super::probes::Control;
 use crate::crypto::Record;
 use crate::directory::Inbound;
 use crate::limits::{FRAME_HEADER, TAG};
@@ -141,7 +141,7 @@ impl<'s> Node<'s> {
                 let Ok(data) = <[u8; 8]>::try_from(body) else {
                     return Inner::Dropped(DropReason::Malformed);
                 };
-                if self.link_mut(peer).is_some_and(|l| l.respond(route, data)) {
+                if self.links.respond(peer, route, data) {
                     self.prove(now, peer, route);
                     SILENT
                 } else {
@@ -180,7 +180,7 @@ impl<'s> Node<'s> {
         let Ok(data) = <[u8; 8]>::try_from(body) else {
             return Inner::Dropped(DropReason::Malformed);
         };
-        let queued = self.link_mut(peer).is_some_and(|l| l.answer(route, answer(data)));
+        let queued = self.links.answer(peer, route, answer(data));
         self.schedule(peer);
         if queued { taken } else { Inner::Dropped(DropReason::Full) }
     }

@@ -15,24 +15,12 @@
 //! | suspect, direct | 15 s | removed |
 
 use super::PathKind;
-use crate::limits::{FRAME_HEADER, PATH_REMOVE, TAG};
+use crate::limits::PATH_REMOVE;
 use crate::path::{ChannelId, PATHS, PathId, Route};
+use crate::slab::Key;
 use crate::time::{Duration, Instant};
 use crate::wire::control::CloseCode;
-use heapless::{Deque, Vec};
-
-/// When a challenge is sent again, after the first time (`wire.md` 5.5).
-const CHALLENGE_REPEAT: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(900)];
-/// When an unanswered challenge is forgotten.
-const CHALLENGE_FAIL: Duration = Duration::from_secs(3);
-/// Most challenges under way: the candidates of `wire.md` 5.8 and one roamed-to route.
-const CHALLENGES: usize = 9;
-/// Bytes of a frame with F1, F2 or F3.
-const CONTROL: u32 = (FRAME_HEADER + 1 + 8 + TAG) as u32;
-/// What an address that has proven nothing may get for each byte that came from it (`wire.md` 5.5).
-const UNPROVEN: u32 = 3;
-/// Most answers (F1, F3) that wait to be sent; further challenges and pings are not answered.
-const ANSWERS: usize = 8;
+use heapless::Vec;
 
 /// A proven path.
 #[derive(Clone, Copy, Debug)]
@@ -41,52 +29,15 @@ pub(super) struct PathState {
     pub(super) suspect_since: Option<Instant>,
 }
 
-/// A challenge on its way.
-#[derive(Clone, Copy, Debug)]
-struct Challenge {
-    route: Route,
-    data: [u8; 8],
-    started: Instant,
-    sent: u8,
-    /// Bytes that may still go there; `None` where the peer or the beacon announced the route.
-    credit: Option<u32>,
-}
-
-impl Challenge {
-    /// Whether one more control frame may go there; then it counts as sent.
-    fn spend(&mut self) -> bool {
-        match &mut self.credit {
-            Some(left) if *left < CONTROL => false,
-            Some(left) => {
-                *left -= CONTROL;
-                true
-            }
-            None => true,
+impl PathState {
+    /// Paths of a lower class are preferred, however slow.
+    fn class(&self) -> u8 {
+        match (self.suspect_since.is_some(), matches!(self.route, Route::Relay(_))) {
+            (false, false) => 0,
+            (_, true) => 1,
+            (true, false) => 2,
         }
     }
-
-    fn next_at(&self) -> Instant {
-        match self.sent {
-            0 => self.started,
-            n => match CHALLENGE_REPEAT.get(usize::from(n) - 1) {
-                Some(&after) => self.started + after,
-                None => self.started + CHALLENGE_FAIL,
-            },
-        }
-    }
-}
-
-/// A control frame to send to the peer on one route.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Control {
-    /// F1 with the ping's bytes.
-    Pong([u8; 8]),
-    /// F2 with random bytes.
-    Challenge([u8; 8]),
-    /// F3 with the challenge's bytes.
-    Response([u8; 8]),
-    /// The empty frame: keeps a NAT mapping or relay channel alive.
-    Keepalive,
 }
 
 /// See the module's documentation.
@@ -94,8 +45,8 @@ pub(super) enum Control {
 pub(super) struct Link {
     paths: [Option<PathState>; PATHS],
     active: Option<PathId>,
-    challenges: Vec<Challenge, CHALLENGES>,
-    answers: Deque<(Route, Control), ANSWERS>,
+    /// The place of its challenges and answers in the pool of all peers, while there are any.
+    pub(super) probes: Option<Key>,
     /// The last direct path that worked; survives sessions.
     pub(super) last_good: Option<Route>,
     /// The peer's own limit of UDP payload bytes.
@@ -201,6 +152,14 @@ impl Link {
         (PathId(victim as u8), Some(PathId(victim as u8)))
     }
 
+    /// The worst path, if that just proven as `path` is of a better class: it gives way when
+    /// there is no place for one more.
+    pub(super) fn gives_way_to(&self, path: PathId) -> Option<PathId> {
+        let class = self.paths[usize::from(path.0)]?.class();
+        let worst = self.paths().max_by_key(|(_, p)| p.class())?;
+        (worst.1.class() > class).then_some(worst.0)
+    }
+
     pub(super) fn remove(&mut self, path: PathId) {
         self.paths[usize::from(path.0)] = None;
         if self.active == Some(path) {
@@ -215,12 +174,10 @@ impl Link {
         Some(path)
     }
 
-    /// Forgets all paths, challenges and answers; `last_good` stays.
+    /// Forgets all paths; `last_good` stays.
     pub(super) fn clear(&mut self) {
         self.paths = [None; PATHS];
         self.active = None;
-        self.challenges.clear();
-        self.answers.clear();
         self.sessions.clear();
         self.record_due = None;
         self.init_due = None;
@@ -237,16 +194,10 @@ impl Link {
     /// has changed.
     pub(super) fn choose(&mut self, rtt: impl Fn(PathId) -> Option<Duration>) -> Option<PathId> {
         let rank = |(id, p): &(PathId, PathState)| {
-            let relayed = matches!(p.route, Route::Relay(_));
-            let class = match (p.suspect_since.is_some(), relayed) {
-                (false, false) => 0,
-                (_, true) => 1,
-                (true, false) => 2,
-            };
             // A direct path keeps its place unless another is a quarter faster (hysteresis).
             let rtt = rtt(*id).unwrap_or(Duration::from_secs(1));
             let rtt = if self.active == Some(*id) { rtt * 3 / 4 } else { rtt };
-            (class, rtt)
+            (p.class(), rtt)
         };
         let best = self.paths().min_by_key(rank).map(|(id, _)| id)?;
         if self.active == Some(best) {
@@ -256,75 +207,8 @@ impl Link {
         Some(best)
     }
 
-    /// Starts a challenge of `route`, unless one is under way there. Nothing happens when too
-    /// many are. `came`: the bytes that came from an address that nobody announced, and that
-    /// bound what goes there.
-    pub(super) fn challenge(
-        &mut self,
-        now: Instant,
-        route: Route,
-        data: [u8; 8],
-        came: Option<usize>,
-    ) {
-        if !self.is_challenged(route) {
-            let credit = came.map(|came| UNPROVEN * came as u32);
-            // A full list means a peer that moves faster than 3 s allow: the next frame retries.
-            let _ = self.challenges.push(Challenge { route, data, started: now, sent: 0, credit });
-        }
-    }
-
-    /// A frame came by a route; whether that is challenged already.
-    pub(super) fn credit(&mut self, route: Route, came: usize) -> bool {
-        let challenge = self.challenges.iter_mut().find(|c| same(&c.route, &route));
-        if let Some(Challenge { credit: Some(credit), .. }) = challenge {
-            *credit = credit.saturating_add(UNPROVEN * came as u32);
-            return true;
-        }
-        challenge.is_some()
-    }
-
-    pub(super) fn is_challenged(&self, route: Route) -> bool {
-        self.challenges.iter().any(|c| same(&c.route, &route))
-    }
-
-    /// An F3 arrived: the route it proves, which must be the one that was challenged.
-    pub(super) fn respond(&mut self, route: Route, data: [u8; 8]) -> bool {
-        let answered = |c: &Challenge| c.data == data && c.sent > 0 && same(&c.route, &route);
-        let Some(at) = self.challenges.iter().position(answered) else { return false };
-        self.challenges.swap_remove(at);
-        true
-    }
-
-    /// Queues an answer; dropped when too many wait (the peer asks again).
-    pub(super) fn answer(&mut self, route: Route, control: Control) -> bool {
-        self.answers.push_back((route, control)).is_ok()
-    }
-
-    /// The next control frame to send.
-    pub(super) fn poll_control(&mut self, now: Instant) -> Option<(Route, Control)> {
-        while let Some((route, answer)) = self.answers.pop_front() {
-            // An answer is as long as its question; where no challenge is under way, that is all.
-            let proven = self.path_of(route).is_some();
-            let challenge = self.challenges.iter_mut().find(|c| same(&c.route, &route));
-            if proven || challenge.is_none_or(Challenge::spend) {
-                return Some((route, answer));
-            }
-        }
-        let due = |c: &&mut Challenge| {
-            usize::from(c.sent) <= CHALLENGE_REPEAT.len() && c.next_at() <= now
-        };
-        while let Some(challenge) = self.challenges.iter_mut().find(due) {
-            challenge.sent += 1;
-            if challenge.spend() {
-                return Some((challenge.route, Control::Challenge(challenge.data)));
-            }
-        }
-        None
-    }
-
-    /// Forgets failed challenges and names a direct path that has been suspect for too long.
+    /// Forgets a direct path that has been suspect for too long, and names it.
     pub(super) fn expire(&mut self, now: Instant) -> Option<PathId> {
-        self.challenges.retain(|c| now < c.started + CHALLENGE_FAIL);
         let dead = |(_, p): &(PathId, PathState)| {
             matches!(p.route, Route::Direct(_))
                 && p.suspect_since.is_some_and(|since| now >= since + PATH_REMOVE)
@@ -334,17 +218,15 @@ impl Link {
         Some(path)
     }
 
-    /// The next moment at which `poll_control` or `expire` has something to do.
+    /// The next moment at which there is something to do, probes not counted.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        let challenges = self.challenges.iter().map(Challenge::next_at);
-        let waits = !self.answers.is_empty() || self.goodbye.is_some();
-        let answers = waits.then_some(Instant::START);
+        let goodbye = self.goodbye.is_some().then_some(Instant::START);
         let dead = self.paths().filter(|(_, p)| matches!(p.route, Route::Direct(_)));
         let dead = dead.filter_map(|(_, p)| p.suspect_since.map(|since| since + PATH_REMOVE));
         let upkeep = &self.upkeep;
         let own = [upkeep.keep_at, upkeep.relay_keep_at, upkeep.upgrade.map(|u| u.0)];
         let own = own.into_iter().flatten().chain(self.record_due).chain(self.init_due);
-        challenges.chain(answers).chain(dead).chain(own).min()
+        dead.chain(goodbye).chain(own).min()
     }
 }
 
@@ -387,59 +269,20 @@ mod tests {
     }
 
     #[test]
-    fn only_the_challenged_route_proves_itself() {
+    fn only_a_worse_path_gives_way() {
         let mut link = Link::default();
-        link.challenge(ms(0), direct(1), [1; 8], None);
-        link.challenge(ms(0), direct(1), [2; 8], None);
-        assert!(!link.respond(direct(1), [1; 8]), "it was never sent");
-        assert_eq!(link.poll_control(ms(0)), Some((direct(1), Control::Challenge([1; 8]))));
-        assert_eq!(link.poll_control(ms(0)), None);
-        assert_eq!(link.next_at(), Some(ms(300)));
-        assert!(!link.respond(direct(2), [1; 8]), "from elsewhere");
-        assert!(!link.respond(direct(1), [2; 8]), "other bytes");
-        assert!(link.respond(direct(1), [1; 8]));
-        assert!(!link.respond(direct(1), [1; 8]), "once only");
-    }
-
-    #[test]
-    fn an_unannounced_route_gets_three_times_what_came_from_it() {
-        let mut link = Link::default();
-        let sent = |link: &mut Link| {
-            let sent = (0..30).filter(|n| link.poll_control(ms(100 * n)).is_some());
-            sent.count() * CONTROL as usize
-        };
-        // An empty frame has 28 bytes, so the third F2 has to wait for another one.
-        link.challenge(ms(0), direct(1), [1; 8], Some(28));
-        assert_eq!(sent(&mut link), 2 * 37);
-        let mut link = Link::default();
-        link.challenge(ms(0), direct(1), [1; 8], Some(28));
-        assert!(link.credit(direct(1), 28) && !link.credit(direct(2), 28));
-        assert_eq!(sent(&mut link), 3 * 37);
-        // The answer to an F2 counts, too.
-        let mut link = Link::default();
-        link.challenge(ms(0), direct(1), [1; 8], Some(37));
-        assert!(link.answer(direct(1), Control::Response([2; 8])));
-        assert_eq!(sent(&mut link), 3 * 37);
-        // Until it is proven.
-        link.prove(direct(1));
-        assert!(link.answer(direct(1), Control::Response([2; 8])));
-        assert_eq!(sent(&mut link), 37);
-    }
-
-    #[test]
-    fn a_challenge_is_sent_three_times_and_forgotten() {
-        let mut link = Link::default();
-        link.challenge(ms(0), direct(1), [1; 8], None);
-        let mut sent = 0;
-        while let Some(at) = link.next_at() {
-            if at == ms(3000) {
-                link.expire(at);
-                continue;
-            }
-            assert!(link.poll_control(at.max(ms(0))).is_some());
-            sent += 1;
-        }
-        assert_eq!(sent, 3);
+        let (relay, _) = link.prove(Route::Relay(ChannelId(7)));
+        assert_eq!(link.gives_way_to(relay), None);
+        let (straight, _) = link.prove(direct(1));
+        assert_eq!(link.gives_way_to(straight), Some(relay));
+        assert_eq!(link.gives_way_to(relay), None);
+        link.set_suspect(straight, Some(ms(0)));
+        assert_eq!(link.gives_way_to(relay), Some(straight));
+        link.remove(relay);
+        let (other, _) = link.prove(direct(2));
+        assert_eq!(link.gives_way_to(other), Some(straight));
+        link.set_suspect(straight, None);
+        assert_eq!(link.gives_way_to(other), None, "equals stay");
     }
 
     #[test]
@@ -453,9 +296,5 @@ mod tests {
         let (new, gone) = link.prove(direct(99));
         assert_eq!((new, gone), (PathId(1), Some(PathId(1))));
         assert_ne!(active, PathId(1));
-        for n in 0..20 {
-            link.answer(direct(n), Control::Pong([0; 8]));
-        }
-        assert!(!link.answer(direct(1), Control::Keepalive), "the queue is bounded");
     }
 }

@@ -24,6 +24,7 @@ mod event;
 mod info;
 mod ingress;
 mod link;
+mod probes;
 mod reach;
 mod requests;
 mod storage;
@@ -37,7 +38,8 @@ pub use crate::stream::StreamId;
 pub use command::{Command, CommandError, PathPolicy, Reply};
 pub use event::{Event, PathKind, StreamEnd};
 pub use info::{PeerInfo, StreamInfo, TrustRequestInfo};
-pub use storage::Storage;
+pub use probes::Probes;
+pub use storage::{LinkSlot, Storage};
 pub use stream::{Stream, StreamError};
 
 use crate::addr::Address;
@@ -49,7 +51,6 @@ use crate::path::PeerIndex;
 use crate::rng::Rng;
 use crate::session::payload::Caps;
 use crate::session::{Tunnel, TunnelConfig};
-use crate::slab::Store;
 use crate::stats::Drops;
 use crate::stream::Transport;
 use crate::time::{Instant, UnixTime, WallClock};
@@ -80,7 +81,7 @@ pub struct Node<'s> {
     directory: Directory<'s>,
     tunnel: Tunnel<'s>,
     transport: Transport<'s>,
-    links: Store<'s, storage::LinkSlot>,
+    links: probes::Links<'s>,
     deadlines: Deadlines<'s>,
     locals: endpoints::Locals,
     flight: egress::Flight,
@@ -169,7 +170,7 @@ impl<'s> Node<'s> {
                 unix,
                 storage.directory,
             ),
-            links: storage.links,
+            links: probes::Links::new(storage.links, storage.probes),
             deadlines: storage.deadlines,
             locals: endpoints::Locals::default(),
             flight: egress::Flight::default(),

@@ -1,8 +1,9 @@
 //! Reaching peers: sessions are started, paths proven, kept alive and given up here.
 
 use super::egress::RECORD;
-use super::link::{Control, Link};
-use super::{Node, PathKind, PathPolicy, storage};
+use super::link::Link;
+use super::probes::Control;
+use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
@@ -33,11 +34,11 @@ const ROAM_DISTANCE: Duration = Duration::from_secs(1);
 
 impl<'s> Node<'s> {
     pub(super) fn link_of(&self, peer: PeerIndex) -> Option<&Link> {
-        self.links.get(peer.index())?.0.as_ref()
+        self.links.get(peer)
     }
 
     pub(super) fn link_mut(&mut self, peer: PeerIndex) -> Option<&mut Link> {
-        self.links.get_mut(peer.index())?.0.as_mut()
+        self.links.get_mut(peer)
     }
 
     /// The number of the path that `route` is; the active one for a route not proven yet.
@@ -48,7 +49,7 @@ impl<'s> Node<'s> {
 
     /// Sets the peer's deadline from its link's state.
     pub(super) fn schedule(&mut self, peer: PeerIndex) {
-        let at = self.link_of(peer).and_then(Link::next_at);
+        let at = self.links.next_at(peer);
         self.deadlines.set(peer.index(), at);
     }
 
@@ -147,7 +148,7 @@ impl<'s> Node<'s> {
         found
     }
 
-    /// Challenges a route that is not proven. `came`: see [`Link::challenge`]; a relay channel
+    /// Challenges a route that is not proven. `came`: see [`super::probes::Links::challenge`]; a relay channel
     /// leads to the peer and nobody else.
     pub(super) fn challenge(
         &mut self,
@@ -162,9 +163,9 @@ impl<'s> Node<'s> {
             Route::Relay(_) => self.config.path_policy != PathPolicy::Direct,
         };
         let data = self.rng.bytes();
-        let Some(link) = self.link_mut(peer) else { return };
+        let Some(link) = self.link_of(peer) else { return };
         if allowed && link.path_of(route).is_none() {
-            link.challenge(now, route, data, came);
+            self.links.challenge(now, peer, route, data, came);
             self.schedule(peer);
         }
     }
@@ -190,10 +191,12 @@ impl<'s> Node<'s> {
         newest: bool,
         came: usize,
     ) {
-        let Some(link) = self.link_mut(peer) else { return };
-        if link.path_of(route).is_some() || link.credit(route, came) || !newest {
+        let Some(link) = self.link_of(peer) else { return };
+        let known = link.path_of(route).is_some();
+        if known || self.links.credit(peer, route, came) || !newest {
             return;
         }
+        let Some(link) = self.link_mut(peer) else { return };
         // The peer seems to have moved: data stays where it is until the new route answers.
         if link.roam_at.is_none_or(|at| at <= now) {
             link.roam_at = Some(now + ROAM_DISTANCE);
@@ -210,8 +213,7 @@ impl<'s> Node<'s> {
             self.transport.remove_path(now, peer, old);
         }
         if !known || replaced.is_some() {
-            let size = self.datagram(peer, route);
-            self.transport.add_path(now, peer, path, size);
+            self.add_path(now, peer, path, route);
         } else {
             self.transport.path_proven(now, peer, path);
         }
@@ -221,6 +223,23 @@ impl<'s> Node<'s> {
         }
         self.choose(now, peer);
         self.schedule(peer);
+    }
+
+    /// Gives a path that was just proven its place in the transport. If there is none, a worse
+    /// path gives way, or else this one is given up; the peer has one path in any case.
+    fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, route: Route) {
+        let size = self.datagram(peer, route);
+        if self.transport.add_path(now, peer, path, size) {
+            return;
+        }
+        let Some(link) = self.link_mut(peer) else { return };
+        let given_up = link.gives_way_to(path).unwrap_or(path);
+        link.remove(given_up);
+        if given_up != path {
+            self.transport.remove_path(now, peer, given_up);
+            let added = self.transport.add_path(now, peer, path, size);
+            debug_assert!(added, "a place was just given back");
+        }
     }
 
     /// UDP payload bytes of our packets on this route, relay header not counted.
@@ -235,8 +254,7 @@ impl<'s> Node<'s> {
 
     /// Chooses the path for data anew and tells the owner if its kind changed.
     fn choose(&mut self, now: Instant, peer: PeerIndex) {
-        let slot = self.links.get_mut(peer.index());
-        let Some(link) = slot.and_then(|slot| slot.0.as_mut()) else { return };
+        let Some(link) = self.links.get_mut(peer) else { return };
         let transport = &self.transport;
         let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
         self.transport.set_active_path(now, peer, path);
@@ -267,6 +285,7 @@ impl<'s> Node<'s> {
 
     /// The peer's own timers: failed challenges, dead paths, keepalives, upgrades.
     pub(super) fn peer_timeout(&mut self, now: Instant, peer: PeerIndex) {
+        self.links.expire(now, peer);
         let Some(link) = self.link_mut(peer) else {
             self.deadlines.set(peer.index(), None);
             return;
@@ -297,20 +316,13 @@ impl<'s> Node<'s> {
             link.upkeep.upgrade = None;
             return;
         }
+        let (mut keep, mut keep_relay, mut seek) = (None, None, false);
         if link.upkeep.keep_at.is_none_or(|at| at <= now) {
-            if link.upkeep.keep_at.is_some()
-                && let Some(route) = link.active_route()
-            {
-                link.answer(route, Control::Keepalive);
-            }
+            keep = link.upkeep.keep_at.and(link.active_route());
             link.upkeep.keep_at = Some(now + next);
         }
         if link.upkeep.relay_keep_at.is_none_or(|at| at <= now) {
-            if link.upkeep.relay_keep_at.is_some()
-                && let Some(route) = channel
-            {
-                link.answer(route, Control::Keepalive);
-            }
+            keep_relay = link.upkeep.relay_keep_at.and(channel);
             link.upkeep.relay_keep_at = Some(now + RELAY_KEEPALIVE);
         }
         if link.is_direct() {
@@ -325,10 +337,14 @@ impl<'s> Node<'s> {
             if link.upkeep.upgrade.is_none() || due {
                 link.upkeep.upgrade = Some((now + wait, wait));
             }
-            if due {
-                self.seek_routes(now, peer);
-                self.challenge_all(now, peer);
-            }
+            seek = due;
+        }
+        for route in keep.into_iter().chain(keep_relay) {
+            self.links.answer(peer, route, Control::Keepalive);
+        }
+        if seek {
+            self.seek_routes(now, peer);
+            self.challenge_all(now, peer);
         }
     }
 
@@ -501,6 +517,7 @@ impl<'s> Node<'s> {
         let Some(link) = self.link_mut(peer) else { return };
         let paths: Vec<PathId, { crate::path::PATHS }> = link.paths().map(|(id, _)| id).collect();
         link.clear();
+        self.links.clear_probes(peer);
         for path in paths {
             self.transport.remove_path(now, peer, path);
         }
@@ -587,9 +604,7 @@ impl<'s> Node<'s> {
         let added = self.tunnel.add_peer(peer, keys);
         debug_assert!(added.is_ok(), "the trust table hands out each number once: {added:?}");
         self.transport.add_peer(now, peer, own, keys.address);
-        let is_place = self.links.reach(peer.index(), storage::LinkSlot::empty);
-        assert!(is_place, "as many places as the trust table has numbers");
-        if let Some(link) = self.links[peer.index()].0.replace(Link::new()) {
+        if let Some(link) = self.links.replace(peer, Link::new()) {
             self.count_relayed(now, link.told, PathKind::None);
         }
     }
@@ -597,7 +612,7 @@ impl<'s> Node<'s> {
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
-        if let Some(link) = self.links[peer.index()].0.take() {
+        if let Some(link) = self.links.take(peer) {
             self.count_relayed(now, link.told, PathKind::None);
         }
         self.deadlines.set(peer.index(), None);

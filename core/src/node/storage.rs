@@ -1,9 +1,10 @@
 //! The memory of a node: every table, boxed once or lent by the caller.
 
 use super::link::Link;
+use super::probes::Probes;
 use crate::directory;
 use crate::session::TunnelStorage;
-use crate::slab::Store;
+use crate::slab::{Slab, Store};
 use crate::stream::TransportStorage;
 use crate::timer::Deadlines;
 
@@ -33,6 +34,9 @@ pub struct Storage<'s> {
     pub transport: TransportStorage<'s>,
     /// `n`: the paths to each peer.
     pub links: Store<'s, LinkSlot>,
+    /// Peers that have path challenges or answers under way at once: `n`, or fewer, and then
+    /// one that finds no place waits.
+    pub probes: Slab<'s, Probes>,
     /// `n`.
     pub deadlines: Deadlines<'s>,
 }
@@ -52,6 +56,8 @@ impl Storage<'static> {
             tunnel: TunnelStorage::boxed(limits),
             transport: TransportStorage::boxed(limits),
             links: Store::<LinkSlot>::growing(limits.peers),
+            // A pool that others cannot exhaust; only what is used is touched.
+            probes: Slab::<Probes>::boxed(limits.peers),
             deadlines: Deadlines::boxed(limits.peers),
         }
     }

@@ -194,8 +194,10 @@ const REMEMBERED: usize = 2 * ACK_RANGES;
 /// | end of a receive batch with two or more of them | at once |
 /// | a single eliciting frame | after a quarter round trip, 1 to 25 ms |
 /// | anything else | never |
+///
+/// Opaque: a pool of these is part of [`super::TransportStorage`].
 #[derive(Clone, Debug)]
-pub(crate) struct AckSpace {
+pub struct AckSpace {
     pub(crate) index: u32,
     received: RangeSet<REMEMBERED>,
     largest_at: Instant,

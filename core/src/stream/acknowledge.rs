@@ -25,9 +25,10 @@ impl Transport<'_> {
         immediate: bool,
     ) {
         let now = self.see(now);
-        let Some(record) = self.peers.get_mut(peer) else { return };
-        let rtt = record.path(path).and_then(|path| path.rtt.smoothed()).or(record.rtt());
-        record.space(now, index).on_frame(now, counter, eliciting, immediate, rtt);
+        let rtt = self.peers.path(peer, path).and_then(|path| path.rtt.smoothed());
+        let rtt = rtt.or_else(|| self.peers.rtt(peer));
+        let Some(space) = self.peers.space(now, peer, index) else { return };
+        space.on_frame(now, counter, eliciting, immediate, rtt);
         if eliciting {
             self.touch(peer);
         }
@@ -36,12 +37,8 @@ impl Transport<'_> {
     /// The receive batch that brought this peer's frames has ended.
     pub fn batch_end(&mut self, now: Instant, peer: PeerIndex) {
         let now = self.see(now);
-        if let Some(record) = self.peers.get_mut(peer) {
-            for space in &mut record.spaces {
-                space.batch_end(now);
-            }
-            self.touch(peer);
-        }
+        self.peers.each_space(peer, |space| space.batch_end(now));
+        self.touch(peer);
     }
 
     /// Takes an `FD` frame. `sent` gives what was sent under an index of the peer's: the next
@@ -95,10 +92,7 @@ impl Transport<'_> {
         at: usize,
         ack: &Acknowledgement<'_>,
     ) {
-        let Some(path) = self.peers.get_mut(peer).and_then(|record| record.paths[at].as_mut())
-        else {
-            return;
-        };
+        let Some(path) = self.peers.path_mut(peer, PathId(at as u8)) else { return };
         path.note_spurious(ack);
         let mut taken = path.take_acknowledged(&mut self.frames, ack);
         if taken.is_empty() {
@@ -171,9 +165,8 @@ impl Transport<'_> {
         if !stream.snd.writer_waits {
             return;
         }
-        let window =
-            self.peers.get_mut(stream.peer).and_then(|r| r.active_path().map(|p| p.window()));
-        if stream.snd.has_room(SendHalf::blocks_for(window.unwrap_or(0))) {
+        let window = self.peers.active_path(stream.peer).map_or(0, |path| path.window());
+        if stream.snd.has_room(SendHalf::blocks_for(window)) {
             stream.snd.writer_waits = false;
             self.stream_event(key, event::WRITABLE);
         }

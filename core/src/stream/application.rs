@@ -135,7 +135,7 @@ impl Transport<'_> {
                 None => Err(ReadError::WouldBlock),
             };
         }
-        let rtt = self.peers.get(stream.peer).and_then(|record| record.rtt_min());
+        let rtt = self.peers.rtt_min(stream.peer);
         let rtt = rtt.unwrap_or(Duration::from_millis(100));
         let (n, opened) = stream.rcv.read(now, &mut self.pool, rtt, out);
         if opened && stream.state.may_receive() {
@@ -164,7 +164,7 @@ impl Transport<'_> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let path = self.peers.get_mut(stream.peer).and_then(|record| record.active_path());
+        let path = self.peers.active_path(stream.peer);
         let blocks = SendHalf::blocks_for(path.map_or(0, |path| path.window()));
         let n = stream.snd.write(&mut self.pool, blocks, bytes);
         stream.snd.writer_waits = n < bytes.len();
@@ -274,9 +274,7 @@ impl Transport<'_> {
 
     /// The most bytes that a datagram to this peer may have now.
     pub fn datagram_max(&self, peer: PeerIndex) -> usize {
-        let path = self.peers.get(peer).and_then(|record| {
-            record.active.and_then(|path| record.paths[usize::from(path.0)].as_ref())
-        });
+        let path = self.peers.active_path(peer);
         usize::from(path.map_or(DATAGRAM_DEFAULT, |path| path.datagram)) - OVERHEAD
     }
 
@@ -351,7 +349,7 @@ impl Transport<'_> {
 
     /// A path's state.
     pub fn path_info(&self, peer: PeerIndex, path: PathId) -> Option<PathInfo> {
-        let path = self.peers.get(peer)?.paths.get(usize::from(path.0))?.as_ref()?;
+        let path = self.peers.path(peer, path)?;
         Some(PathInfo {
             rtt: path.rtt.smoothed(),
             rtt_min: path.rtt.min(),

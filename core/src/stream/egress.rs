@@ -72,8 +72,8 @@ pub struct Written {
 impl Transport<'_> {
     /// The path for the peer's next train.
     pub fn next_path(&self, peer: PeerIndex) -> Option<PathId> {
-        let record = self.peers.get(peer)?;
-        record.probe_path().or(record.active)
+        let active = self.peers.get(peer)?.active;
+        self.peers.probe_path(peer).or(active)
     }
 
     /// Writes the plaintext of one frame into `out`, which has room for all that the path's
@@ -94,8 +94,8 @@ impl Transport<'_> {
         if train.is_over() {
             return None;
         }
-        let record = self.peers.get_mut(peer).filter(|record| record.session)?;
-        let limit = usize::from(record.path(path)?.datagram) - FRAME_HEADER - TAG;
+        self.peers.get(peer).filter(|record| record.session)?;
+        let limit = usize::from(self.peers.path(peer, path)?.datagram) - FRAME_HEADER - TAG;
         let limit = limit.min(out.len());
         let cap = if train.count == 0 { limit } else { limit.min(train.len) };
         let Some((len, content)) = self.next_frame(now, peer, path, limit, &mut out[..cap], train)
@@ -123,7 +123,7 @@ impl Transport<'_> {
                 self.requeue(now, peer, content);
             }
             Some(Unsent { peer, content: None, .. }) => {
-                if let Some(space) = self.peers.get_mut(peer).and_then(|r| r.ack_space()) {
+                if let Some(space) = self.peers.ack_space(peer) {
                     space.expedite(now);
                 }
                 self.touch(peer);
@@ -167,7 +167,7 @@ impl Transport<'_> {
         silent: bool,
     ) -> bool {
         let now = self.see(now);
-        let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) else {
+        let Some(state) = self.peers.path_mut(peer, path) else {
             return false;
         };
         let mut record = Record::new(now, Content::Control(tag % 32));
@@ -188,7 +188,7 @@ impl Transport<'_> {
         wire_len: usize,
         content: Content,
     ) {
-        let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) else {
+        let Some(state) = self.peers.path_mut(peer, path) else {
             return self.requeue(now, peer, content);
         };
         let mut record = Record::new(now, content);
@@ -208,11 +208,11 @@ impl Transport<'_> {
         out: &mut [u8],
         train: &TrainState,
     ) -> Option<(usize, Option<Content>)> {
+        let full = self.frames.is_full_for(self.peers.frames_in_flight(peer));
+        let probing = self.peers.path(peer, path)?.tail_probe == TailProbe::Due;
+        let due = self.peers.ack_due(peer).is_some_and(|due| due <= now);
         let record = self.peers.get_mut(peer)?;
-        let full = self.frames.is_full_for(record.frames_in_flight());
         let active = record.active == Some(path);
-        let due = record.ack_due().is_some_and(|due| due <= now);
-        let probing = record.path(path)?.tail_probe == TailProbe::Due;
         if probing && !full {
             return self.write_probe(now, peer, path, active, limit, out);
         }
@@ -228,7 +228,7 @@ impl Transport<'_> {
         if due && train.count + 1 >= train.most {
             return self.write_acknowledgement(now, peer, out).map(|len| (len, None));
         }
-        let state = record.path(path)?;
+        let state = self.peers.path_mut(peer, path)?;
         let may = if train.count == 0 { state.may_start(now) } else { state.may_send(now) };
         if !full && may.is_ok() {
             let data = self.write_data(now, peer, limit, out, train);
@@ -424,7 +424,7 @@ impl Transport<'_> {
         path: PathId,
         limit: usize,
     ) -> Option<(Key, Segment)> {
-        let frames = self.peers.get_mut(peer)?.path(path)?.frames;
+        let frames = self.peers.path(peer, path)?.frames;
         let mut at = frames.back();
         for _ in 0..PROBE_LOOKBACK {
             let current = at?;
@@ -461,8 +461,8 @@ impl Transport<'_> {
         if out.len() < FD_MIN {
             return None;
         }
+        let mut encoder = self.peers.ack_space(peer)?.encode(now, out)?;
         let record = self.peers.get_mut(peer)?;
-        let mut encoder = record.ack_space()?.encode(now, out)?;
         while encoder.has_room()
             && let Some(slot) = record.untold.pop_front(&mut self.streams, UNTOLD)
         {
@@ -479,7 +479,7 @@ impl Transport<'_> {
         let len = encoder.finish();
         debug_assert_eq!(out[0], ack::ACKNOWLEDGEMENT);
         if !record.untold.is_empty()
-            && let Some(space) = record.ack_space()
+            && let Some(space) = self.peers.ack_space(peer)
         {
             space.expedite(now);
         }

@@ -2,7 +2,6 @@
 
 use super::StreamEnd;
 use super::entry::{ACCEPT, EVENT, OF_PEER, SEND, Stream, UNTOLD, event};
-use super::peer::Peer;
 use super::state::{State, Step};
 use super::transport::{DATAGRAM_FLOOR, NIL, Transport};
 use crate::addr::Port;
@@ -203,15 +202,16 @@ impl Transport<'_> {
     /// After any change: whether the stream has something to send, and its timers.
     pub(crate) fn update_stream(&mut self, now: Instant, key: Key) {
         let stream = &mut self.streams[key];
-        let Some(record) = self.peers.get_mut(stream.peer) else { return };
         let peer = stream.peer;
+        let rto = self.peers.rto(peer);
+        let path = self.peers.active_path(peer);
+        let most = path.map_or(usize::from(DATAGRAM_FLOOR) - OVERHEAD, |path| path.segment());
+        let Some(record) = self.peers.get_mut(peer) else { return };
         let open = stream.state.is_synchronized();
-        let most =
-            record.active_path().map_or(usize::from(DATAGRAM_FLOOR) - OVERHEAD, |p| p.segment());
         let sends = !stream.early && (stream.state != State::Closed || stream.resetting.is_some());
         if open && record.session && stream.snd.is_blocked_by_window() {
             if stream.persist_at.is_none() && !stream.snd.probe_due {
-                let wait = record.rto().saturating_mul(1 << stream.snd.probes.min(8));
+                let wait = rto.saturating_mul(1 << stream.snd.probes.min(8));
                 stream.persist_at = Some(now + wait.min(ZERO_WINDOW_PROBE_MAX));
             }
         } else {
@@ -234,14 +234,14 @@ impl Transport<'_> {
         let stream = &mut self.streams[key];
         let peer = stream.peer;
         let Some(record) = self.peers.get_mut(peer) else { return };
-        if at_once && record.spaces.is_empty() {
+        if at_once && !record.has_arrivals() {
             // No session to acknowledge: a header carries it.
             stream.snd.ack_due = true;
             return self.update_stream(now, key);
         }
         record.untold.push_back(&mut self.streams, UNTOLD, key.index() as u32);
         if at_once {
-            if let Some(space) = record.ack_space() {
+            if let Some(space) = self.peers.ack_space(peer) {
                 space.expedite(now);
             }
             self.touch(peer);
@@ -251,8 +251,7 @@ impl Transport<'_> {
     /// Tells a reopened window at 0, 1 and 3 round trips until data arrives (`wire.md` 11).
     pub(crate) fn repeat_window(&mut self, now: Instant, key: Key) {
         let stream = &mut self.streams[key];
-        let rtt =
-            self.peers.get(stream.peer).and_then(Peer::rtt).unwrap_or(Duration::from_millis(100));
+        let rtt = self.peers.rtt(stream.peer).unwrap_or(Duration::from_millis(100));
         stream.reopen_at = match stream.reopened {
             0 => Some(now + rtt),
             1 => Some(now + rtt * 2),

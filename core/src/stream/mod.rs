@@ -66,12 +66,13 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-pub use ack::ACKNOWLEDGEMENT;
+pub use ack::{ACKNOWLEDGEMENT, AckSpace};
 pub use egress::{FrameToken, TrainState, Written};
 pub use entry::Stream;
 pub use frame::FrameSlot;
 pub(crate) use list::List as AcceptQueue;
 pub use peer::PeerSlot;
+pub use recovery::PathState;
 pub use state::State;
 pub use transport::{Transport, TransportStorage};
 

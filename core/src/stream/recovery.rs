@@ -47,9 +47,9 @@ pub(crate) struct Fired {
     pub(crate) suspect: bool,
 }
 
-/// One path of a peer.
+/// One path of a peer. Opaque: a pool of these is part of [`super::TransportStorage`].
 #[derive(Debug)]
-pub(crate) struct PathState {
+pub struct PathState {
     /// UDP payload bytes, the relay's header already taken off.
     pub(crate) datagram: u16,
     pub(crate) frames: FrameList,

@@ -1,9 +1,12 @@
 //! The machine itself: its tables, its peers and their paths, streams coming and going, time.
 
+use super::ack::AckSpace;
 use super::buffer::Pool;
 use super::entry::{EVENT, Stream, event};
 use super::frame::{Content, FrameList, FrameSlot, FrameTable};
 use super::list::List;
+#[cfg(feature = "alloc")]
+use super::peer::SPACES;
 use super::peer::{PEER_EVENT, Peer, PeerSlot, PeerTable, READY, STARVED};
 use super::recovery::PathState;
 use super::state::{State, Step};
@@ -44,6 +47,12 @@ pub struct TransportStorage<'s> {
     pub stream_timers: Deadlines<'s>,
     /// Peers.
     pub peers: Store<'s, PeerSlot>,
+    /// States of paths: a place for each peer, so that its first path always has one, and as
+    /// many more as there may be further paths ([`PATHS`] of a peer at most).
+    pub paths: Slab<'s, PathState>,
+    /// What has arrived under a session's index: a place for each peer, and as many more as
+    /// there may be further sessions that receive (three of a peer at most).
+    pub spaces: Slab<'s, AckSpace>,
     /// A deadline for each peer.
     pub peer_timers: Deadlines<'s>,
     /// Open ports.
@@ -63,6 +72,9 @@ impl TransportStorage<'_> {
             buckets: Store::<u32>::boxed_with(limits.streams.max(1), || NIL),
             stream_timers: Deadlines::boxed(limits.streams),
             peers: Store::<PeerSlot>::growing(limits.peers),
+            // Pools that no peer can exhaust for others; only what is used is touched.
+            paths: Slab::<PathState>::boxed(PATHS * limits.peers),
+            spaces: Slab::<AckSpace>::boxed(SPACES * limits.peers),
             peer_timers: Deadlines::boxed(limits.peers),
             ports: Store::<OpenPort>::boxed_with(limits.listeners, OpenPort::empty),
         }
@@ -116,7 +128,7 @@ impl<'s> Transport<'s> {
             frames: FrameTable::new(storage.frames),
             streams: storage.streams,
             buckets: storage.buckets,
-            peers: PeerTable::new(storage.peers),
+            peers: PeerTable::new(storage.peers, storage.paths, storage.spaces),
             ports: PortTable::new(storage.ports, limits.backlog),
             stream_timers: storage.stream_timers,
             peer_timers: storage.peer_timers,
@@ -162,10 +174,12 @@ impl<'s> Transport<'s> {
     pub fn remove_peer(&mut self, now: Instant, peer: PeerIndex, end: StreamEnd) {
         let now = self.see(now);
         self.end_streams_if(now, peer, end, |_| true);
-        let Some(record) = self.peers.get_mut(peer) else { return };
-        for path in record.paths.iter_mut().flatten() {
-            while path.frames.pop(&mut self.frames).is_some() {}
+        for at in 0..PATHS {
+            if let Some(mut path) = self.peers.remove_path(peer, PathId(at as u8)) {
+                while path.frames.pop(&mut self.frames).is_some() {}
+            }
         }
+        let Some(record) = self.peers.get_mut(peer) else { return };
         record.datagrams.clear(&mut self.pool);
         self.ready.remove(&mut self.peers, READY, peer.0);
         self.starved.remove(&mut self.peers, STARVED, peer.0);
@@ -206,8 +220,10 @@ impl<'s> Transport<'s> {
         let now = self.see(now);
         let Some(record) = self.peers.get_mut(peer) else { return };
         if !core::mem::replace(&mut record.session, true) {
-            for path in record.paths.iter_mut().flatten() {
-                path.restart_timers(now);
+            for path in record.path_ids() {
+                if let Some(path) = self.peers.path_mut(peer, path) {
+                    path.restart_timers(now);
+                }
             }
             self.for_each_stream(peer, |this, key| this.update_stream(now, key));
         }
@@ -229,10 +245,9 @@ impl<'s> Transport<'s> {
     /// again without a congestion signal, what arrived under it is not acknowledged any more.
     pub fn session_gone(&mut self, now: Instant, peer: PeerIndex, index: u32) {
         let now = self.see(now);
-        let Some(record) = self.peers.get_mut(peer) else { return };
-        record.spaces.retain(|space| space.index != index);
+        self.peers.retain_spaces(peer, |space| space.index != index);
         for at in 0..PATHS {
-            let Some(path) = self.peers.get_mut(peer).and_then(|r| r.paths[at].as_mut()) else {
+            let Some(path) = self.peers.path_mut(peer, PathId(at as u8)) else {
                 continue;
             };
             let mut taken = path.take_session(&mut self.frames, index);
@@ -244,23 +259,29 @@ impl<'s> Transport<'s> {
 
     /// Adds a path whose datagrams carry `datagram` bytes of UDP payload for us, our 62 bytes
     /// included, the relay's 12 already taken off. The first path becomes the active one.
-    pub fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) {
+    ///
+    /// `false`, and nothing changes, if there is no such peer or no place: a peer's first path
+    /// always has one, further ones share the rest of [`TransportStorage::paths`].
+    #[must_use = "without a place, nothing can be sent on this path"]
+    pub fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) -> bool {
         let now = self.see(now);
-        let Some(record) = self.peers.get_mut(peer) else { return };
         let datagram = datagram.max(DATAGRAM_FLOOR);
-        let Some(place) = record.paths.get_mut(usize::from(path.0)) else { return };
-        match place {
-            Some(known) => known.set_datagram(datagram),
-            None => *place = Some(PathState::new(now, datagram)),
+        if let Some(known) = self.peers.path_mut(peer, path) {
+            known.set_datagram(datagram);
+        } else if !self.peers.add_path(peer, path, PathState::new(now, datagram)) {
+            return false;
         }
-        record.active.get_or_insert(path);
+        if let Some(record) = self.peers.get_mut(peer) {
+            record.active.get_or_insert(path);
+        }
         self.touch(peer);
+        true
     }
 
     /// The path search has found another size.
     pub fn set_datagram(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) {
         self.see(now);
-        if let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) {
+        if let Some(state) = self.peers.path_mut(peer, path) {
             state.set_datagram(datagram.max(DATAGRAM_FLOOR));
             self.touch(peer);
         }
@@ -269,14 +290,10 @@ impl<'s> Transport<'s> {
     /// Forgets a path; what is in flight on it is sent again without a congestion signal.
     pub fn remove_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         let now = self.see(now);
+        let Some(mut state) = self.peers.remove_path(peer, path) else { return };
         let Some(record) = self.peers.get_mut(peer) else { return };
-        let Some(mut state) = record.paths.get_mut(usize::from(path.0)).and_then(Option::take)
-        else {
-            return;
-        };
         if record.active == Some(path) {
-            let other = record.paths.iter().position(Option::is_some);
-            record.active = other.map(|at| PathId(at as u8));
+            record.active = record.path_ids().next();
         }
         record.suspects &= !(1 << path.0);
         record.alives &= !(1 << path.0);
@@ -289,7 +306,7 @@ impl<'s> Transport<'s> {
     /// unanswered frame raises it again.
     pub fn path_proven(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         let now = self.see(now);
-        if let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) {
+        if let Some(state) = self.peers.path_mut(peer, path) {
             state.on_proven(now);
             self.touch(peer);
         }
@@ -299,8 +316,8 @@ impl<'s> Transport<'s> {
     /// marked lost.
     pub fn set_active_path(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         self.see(now);
-        if let Some(record) = self.peers.get_mut(peer)
-            && record.path(path).is_some()
+        if self.peers.path(peer, path).is_some()
+            && let Some(record) = self.peers.get_mut(peer)
         {
             record.active = Some(path);
             self.touch(peer);
@@ -311,7 +328,7 @@ impl<'s> Transport<'s> {
     /// signal; its late acknowledgement still counts.
     pub fn mark_suspect(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         let now = self.see(now);
-        let Some(state) = self.peers.get_mut(peer).and_then(|record| record.path(path)) else {
+        let Some(state) = self.peers.path_mut(peer, path) else {
             return;
         };
         let streams = &mut self.streams;
@@ -352,27 +369,26 @@ impl<'s> Transport<'s> {
     /// Works out whether the peer can send now; if not, takes it out of the ready list and
     /// sets its timer.
     pub(crate) fn settle(&mut self, now: Instant, peer: PeerIndex) -> bool {
-        let Some(record) = self.peers.get_mut(peer) else { return false };
-        let full = self.frames.is_full_for(record.frames_in_flight());
+        let Some(record) = self.peers.get(peer) else { return false };
+        let full = self.frames.is_full_for(self.peers.frames_in_flight(peer));
         let mut at = None;
         if record.session && record.active.is_some() {
             let mut earliest = |other: Option<Instant>| {
                 at = [at, other].into_iter().flatten().min();
             };
-            let due = record.ack_due();
+            let due = self.peers.ack_due(peer);
             if due.is_some_and(|due| due <= now) {
                 return true;
             }
             earliest(due);
             let waiting = !record.send.is_empty() || !record.datagrams.is_empty();
-            let urgent = !record.resets.is_empty() || record.probe_path().is_some();
+            let urgent = !record.resets.is_empty() || self.peers.probe_path(peer).is_some();
             if full && (waiting || urgent) {
                 self.starved.push_back(&mut self.peers, STARVED, peer.0);
             } else if urgent {
                 return true;
             }
-            let Some(record) = self.peers.get_mut(peer) else { return false };
-            if let Some(path) = record.active_path() {
+            if let Some(path) = self.peers.active_path_mut(peer) {
                 if !waiting {
                     path.set_app_limited();
                 } else if !full {
@@ -382,7 +398,7 @@ impl<'s> Transport<'s> {
                     }
                 }
             }
-            for path in record.paths.iter().flatten() {
+            for path in self.peers.paths(peer) {
                 earliest(path.next_timeout());
             }
         }
@@ -393,9 +409,8 @@ impl<'s> Transport<'s> {
 
     /// The peer gave no frame although it was ready: it waits for its timers and for input.
     pub(crate) fn unready(&mut self, peer: PeerIndex) {
-        let Some(record) = self.peers.get(peer) else { return };
-        let timers = record.paths.iter().flatten().filter_map(PathState::next_timeout);
-        let later = record.ack_due().filter(|due| *due > self.now);
+        let timers = self.peers.paths(peer).filter_map(PathState::next_timeout);
+        let later = self.peers.ack_due(peer).filter(|due| *due > self.now);
         let timers = timers.chain(later).min();
         self.ready.remove(&mut self.peers, READY, peer.0);
         self.peer_timers.set(peer.index(), timers);
@@ -435,9 +450,7 @@ impl<'s> Transport<'s> {
     fn handle_path_timeout(&mut self, now: Instant, peer: PeerIndex, at: usize) {
         // Reordering, the probe, the retransmission timeout; each moves its own deadline.
         for _ in 0..3 {
-            let Some(path) = self.peers.get_mut(peer).and_then(|r| r.paths[at].as_mut()) else {
-                return;
-            };
+            let Some(path) = self.peers.path_mut(peer, PathId(at as u8)) else { return };
             if path.next_timeout().is_none_or(|due| due > now) {
                 return;
             }
@@ -478,7 +491,7 @@ impl<'s> Transport<'s> {
         {
             at = self.starved.next(&self.peers, STARVED, slot);
             let peer = PeerIndex(slot);
-            let held = self.peers.get(peer).map_or(0, Peer::frames_in_flight);
+            let held = self.peers.frames_in_flight(peer);
             if !self.frames.is_full_for(held) {
                 self.starved.remove(&mut self.peers, STARVED, slot);
                 self.touch(peer);

@@ -155,7 +155,7 @@ impl<'s> Trust<'s> {
         mut outgoing: Store<'s, OutgoingSlot>,
         mut incoming: Store<'s, IncomingSlot>,
     ) -> Self {
-        assert!(nodes.len() >= peers.len(), "one node number per peer slot");
+        assert!(nodes.len() >= peers.capacity(), "one node number per peer slot");
         peers.iter_mut().for_each(|slot| *slot = PeerSlot::empty());
         outgoing.iter_mut().for_each(|slot| *slot = OutgoingSlot::empty());
         incoming.iter_mut().for_each(|slot| *slot = IncomingSlot::empty());
@@ -253,7 +253,7 @@ impl<'s> Trust<'s> {
         }
         // Each request reserves the slot that its answer will fill.
         let reserved = self.outgoing_used + usize::from(self.find(to).is_none());
-        if self.peers_used + reserved > self.peers.len() {
+        if self.peers_used + reserved > self.peers.capacity() {
             return Err(TrustError::Full);
         }
         let free = self.outgoing.iter().position(OutgoingSlot::is_free).ok_or(TrustError::Full)?;
@@ -434,12 +434,13 @@ impl<'s> Trust<'s> {
     }
 
     /// A free peer slot; those reserved by outgoing requests are taken only with `reserved`.
-    fn free_peer(&self, reserved: bool) -> Option<usize> {
+    fn free_peer(&mut self, reserved: bool) -> Option<usize> {
         let kept = if reserved { 0 } else { self.outgoing_used };
-        if self.peers_used + kept >= self.peers.len() {
+        if self.peers_used + kept >= self.peers.capacity() {
             return None;
         }
-        self.peers.iter().position(PeerSlot::is_free)
+        let free = self.peers.iter().position(PeerSlot::is_free).unwrap_or(self.peers.len());
+        self.peers.reach(free, PeerSlot::empty).then_some(free)
     }
 
     /// Pins who sent `record` and answers `nonce` with a grant.

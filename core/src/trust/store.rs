@@ -2,7 +2,7 @@
 //! peer keeps its number over restarts.
 
 use super::Trust;
-use super::peer::{Leaving, Peer, PeerState};
+use super::peer::{Leaving, Peer, PeerSlot, PeerState};
 use super::request::{Incoming, IncomingState, Outgoing};
 use crate::addr::Address;
 use crate::journal::{Fact, Journal, LoadError, StoreChange, decode, encode, key};
@@ -29,7 +29,10 @@ impl Trust<'_> {
 
     fn load_peer(&mut self, i: usize, value: &[u8]) -> Result<(), LoadError> {
         let stored: StoredPeer = decode(value)?;
-        let slot = self.peers.get_mut(i).ok_or(LoadError::Full)?;
+        if !self.peers.reach(i, PeerSlot::empty) {
+            return Err(LoadError::Full);
+        }
+        let slot = &mut self.peers[i];
         if !slot.is_free() {
             return Err(LoadError::Malformed);
         }

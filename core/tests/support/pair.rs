@@ -10,7 +10,7 @@ use pilot_core::crypto::{Identity, RUST_CRYPTO, TunnelSecret};
 use pilot_core::limits::Limits;
 use pilot_core::machine::{Ecn, Ingress, Machine, Path, Transmit};
 use pilot_core::name::{Justification, parse_tags};
-use pilot_core::node::{Command, Config, Event, Node, Reply, StreamError, StreamId};
+use pilot_core::node::{Command, Config, Event, Node, Reply, Storage, StreamError, StreamId};
 use pilot_core::rendezvous::{Change, ConnId, Event as ServerEvent, Rendezvous, RendezvousConfig};
 use pilot_core::rng::Rng;
 use pilot_core::time::{Duration, Instant, UnixTime};
@@ -102,6 +102,7 @@ pub struct World {
     owners: BTreeMap<ConnId, usize>,
     rng: Rng,
     steps: u64,
+    storage: fn(&Limits) -> Storage<'static>,
 }
 
 pub fn beacon_socket() -> SocketAddr {
@@ -118,6 +119,16 @@ fn make_server(starts: u8, now: Instant, unix: UnixTime) -> Rendezvous {
 
 impl World {
     pub fn new(seed: u64, link: Link, agents: usize) -> Self {
+        World::over(seed, link, agents, Storage::boxed)
+    }
+
+    /// Agents whose tables are made by `storage`.
+    pub fn over(
+        seed: u64,
+        link: Link,
+        agents: usize,
+        storage: fn(&Limits) -> Storage<'static>,
+    ) -> Self {
         let now = Instant::START + secs(1000);
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
@@ -139,6 +150,7 @@ impl World {
             owners: BTreeMap::new(),
             rng: Rng::new(bytes),
             steps: 0,
+            storage,
         };
         for _ in 0..agents {
             world.add(Config { limits: test_limits(), ..Config::default() });
@@ -192,7 +204,9 @@ impl World {
         let identity = Identity::from_secret(identity);
         let seed = self.rng.bytes();
         let unix = self.unix();
-        let mut node = Node::boxed(config.clone(), identity, &RUST_CRYPTO, seed, self.now, unix);
+        let storage = (self.storage)(&config.limits);
+        let config = config.clone();
+        let mut node = Node::new(config, identity, &RUST_CRYPTO, seed, self.now, unix, storage);
         for (key, value) in disk {
             node.load(*key, value).expect("what was stored loads");
         }

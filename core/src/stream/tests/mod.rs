@@ -4,6 +4,7 @@ mod attacks;
 mod bench;
 mod hostile;
 mod peers;
+mod pools;
 mod recovery;
 mod transfer;
 mod world;

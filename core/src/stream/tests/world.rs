@@ -125,7 +125,7 @@ impl World {
                 TransportStorage::boxed(limits),
             );
             assert!(t.add_peer(now, PEER, address(at), address(1 - at)));
-            t.add_path(now, PEER, MAIN, datagram);
+            assert!(t.add_path(now, PEER, MAIN, datagram));
             End {
                 t,
                 index: 0x8000_0000 + at as u32,
