@@ -329,6 +329,8 @@ impl<'s> Node<'s> {
                 self.tunnel_event(now, event);
             } else if let Some(event) = self.transport.poll_peer_event() {
                 self.path_event(now, event);
+            } else if let Some(change) = self.directory.poll_change() {
+                self.directory_changed(now, &change);
             } else {
                 return;
             }
@@ -509,10 +511,13 @@ impl<'s> Node<'s> {
         }
     }
 
-    /// Reacts to what the directory reports; the owner learns of it in the same step.
-    pub(super) fn directory_event(&mut self, now: Instant, event: &DirectoryEvent) {
-        match *event {
-            DirectoryEvent::Registered(_) => self.identify(),
+    /// Follows the directory: whoever is trusted there is known here before anybody looks.
+    fn directory_changed(&mut self, now: Instant, change: &DirectoryEvent) {
+        match *change {
+            DirectoryEvent::Registered(_) => {
+                self.identify();
+                self.add_known_peers(now);
+            }
             DirectoryEvent::Fenced => self.say_goodbye_to_all(CloseCode::Fenced),
             DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
@@ -532,7 +537,11 @@ impl<'s> Node<'s> {
                 }
                 TrustEvent::Removed { peer, .. } => self.peer_removed(now, peer),
                 TrustEvent::Resolved(peer) => self.routes_found(now, peer),
-                TrustEvent::Requested(_) | TrustEvent::Granted(_) | TrustEvent::Refused(_) => {}
+                // The owner's.
+                TrustEvent::Requested(_)
+                | TrustEvent::Granted(_)
+                | TrustEvent::Refused(_)
+                | TrustEvent::Revoked(_) => {}
             },
             _ => {}
         }
@@ -546,7 +555,17 @@ impl<'s> Node<'s> {
         self.challenge_all(now, peer);
     }
 
-    pub(super) fn peer_added(&mut self, now: Instant, peer: PeerIndex) {
+    /// Adds the peers that were loaded; without an address of our own they had to wait for it.
+    pub(super) fn add_known_peers(&mut self, now: Instant) {
+        for index in 0..self.links.capacity() {
+            let peer = PeerIndex(index as u32);
+            if self.link_of(peer).is_none() && self.directory.trust().peer(peer).is_some() {
+                self.peer_added(now, peer);
+            }
+        }
+    }
+
+    fn peer_added(&mut self, now: Instant, peer: PeerIndex) {
         let Some(known) = self.directory.trust().peer(peer) else { return };
         let Some(own) = self.directory.address() else { return };
         let keys = PeerKeys {
@@ -569,7 +588,8 @@ impl<'s> Node<'s> {
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
-        if let Some(link) = self.links[peer.index()].0.take() {
+        // A peer that came and went within one mutation was never here.
+        if let Some(link) = self.links.get_mut(peer.index()).and_then(|slot| slot.0.take()) {
             self.count_relayed(now, link.told, PathKind::None);
         }
         self.deadlines.set(peer.index(), None);
