@@ -382,12 +382,25 @@ impl<'s> Node<'s> {
         }
         if up.restarted {
             self.transport.peer_restarted(now, peer);
+            self.unprove(now, peer);
         }
         self.sessions_changed(now, peer);
         self.prove(now, peer, up.route);
         self.transport.session_up(now, peer);
         self.challenge_all(now, peer);
         self.upkeep(now, peer);
+    }
+
+    /// Another process is at the other end: what was proven of the one before says nothing, and
+    /// if this one dies, too, it is looked for at once: the distance of INITs is for those that
+    /// go unanswered.
+    fn unprove(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(link) = self.link_mut(peer) else { return };
+        let paths = link.unprove();
+        (link.init_at, link.init_due) = (None, None);
+        for path in paths {
+            self.transport.remove_path(now, peer, path);
+        }
     }
 
     fn path_event(&mut self, now: Instant, event: TransportEvent) {
@@ -473,8 +486,7 @@ impl<'s> Node<'s> {
 
     fn forget_paths(&mut self, now: Instant, peer: PeerIndex) {
         let Some(link) = self.link_mut(peer) else { return };
-        let paths: Vec<PathId, { crate::path::PATHS }> = link.paths().map(|(id, _)| id).collect();
-        link.clear();
+        let paths = link.clear();
         for path in paths {
             self.transport.remove_path(now, peer, path);
         }
