@@ -131,7 +131,7 @@ impl<'s> Node<'s> {
             control::PATH_CHALLENGE => {
                 let taken = self.reply(peer, route, body, Control::Response, SILENT);
                 // The challenger can reach us here; find out whether we reach it (5.8).
-                self.challenge(now, peer, route);
+                self.challenge_back(now, peer, route);
                 taken
             }
             control::PATH_RESPONSE => {

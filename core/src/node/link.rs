@@ -24,6 +24,11 @@ use heapless::{Deque, Vec};
 
 /// When a challenge is sent again, after the first time (`wire.md` 5.5).
 const CHALLENGE_REPEAT: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(900)];
+/// Sendings of a challenge to a route that was announced to us.
+pub(super) const CHALLENGE_SENDS: u8 = 1 + CHALLENGE_REPEAT.len() as u8;
+/// Sendings to a route that nobody announced: with an F3 no more than three times the bytes of
+/// the frame that came from it (`wire.md` 5.5).
+pub(super) const CHALLENGE_SENDS_UNANNOUNCED: u8 = 2;
 /// When an unanswered challenge is forgotten.
 const CHALLENGE_FAIL: Duration = Duration::from_secs(3);
 /// Most challenges under way: the candidates of `wire.md` 5.8 and one roamed-to route.
@@ -45,16 +50,16 @@ struct Challenge {
     data: [u8; 8],
     started: Instant,
     sent: u8,
+    /// How often it is sent in all.
+    sends: u8,
 }
 
 impl Challenge {
     fn next_at(&self) -> Instant {
         match self.sent {
             0 => self.started,
-            n => match CHALLENGE_REPEAT.get(usize::from(n) - 1) {
-                Some(&after) => self.started + after,
-                None => self.started + CHALLENGE_FAIL,
-            },
+            n if n < self.sends => self.started + CHALLENGE_REPEAT[usize::from(n) - 1],
+            _ => self.started + CHALLENGE_FAIL,
         }
     }
 }
@@ -246,12 +251,12 @@ impl Link {
         Some(best)
     }
 
-    /// Starts a challenge of `route`, unless one is under way there. Nothing happens when too
-    /// many are.
-    pub(super) fn challenge(&mut self, now: Instant, route: Route, data: [u8; 8]) {
+    /// Starts a challenge of `route`, unless one is under way there, to be sent `sends` times.
+    /// Nothing happens when too many are under way.
+    pub(super) fn challenge(&mut self, now: Instant, route: Route, data: [u8; 8], sends: u8) {
         if !self.is_challenged(route) {
             // A full list means a peer that moves faster than 3 s allow: the next frame retries.
-            let _ = self.challenges.push(Challenge { route, data, started: now, sent: 0 });
+            let _ = self.challenges.push(Challenge { route, data, started: now, sent: 0, sends });
         }
     }
 
@@ -277,9 +282,7 @@ impl Link {
         if let Some(answer) = self.answers.pop_front() {
             return Some(answer);
         }
-        let due = |c: &&mut Challenge| {
-            usize::from(c.sent) <= CHALLENGE_REPEAT.len() && c.next_at() <= now
-        };
+        let due = |c: &&mut Challenge| c.sent < c.sends && c.next_at() <= now;
         let challenge = self.challenges.iter_mut().find(due)?;
         challenge.sent += 1;
         Some((challenge.route, Control::Challenge(challenge.data)))
@@ -352,8 +355,8 @@ mod tests {
     #[test]
     fn only_the_challenged_route_proves_itself() {
         let mut link = Link::default();
-        link.challenge(ms(0), direct(1), [1; 8]);
-        link.challenge(ms(0), direct(1), [2; 8]);
+        link.challenge(ms(0), direct(1), [1; 8], CHALLENGE_SENDS);
+        link.challenge(ms(0), direct(1), [2; 8], CHALLENGE_SENDS);
         assert!(!link.respond(direct(1), [1; 8]), "it was never sent");
         assert_eq!(link.poll_control(ms(0)), Some((direct(1), Control::Challenge([1; 8]))));
         assert_eq!(link.poll_control(ms(0)), None);
@@ -367,7 +370,7 @@ mod tests {
     #[test]
     fn a_challenge_is_sent_three_times_and_forgotten() {
         let mut link = Link::default();
-        link.challenge(ms(0), direct(1), [1; 8]);
+        link.challenge(ms(0), direct(1), [1; 8], CHALLENGE_SENDS);
         let mut sent = 0;
         while let Some(at) = link.next_at() {
             if at == ms(3000) {

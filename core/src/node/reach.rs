@@ -1,7 +1,7 @@
 //! Reaching peers: sessions are started, paths proven, kept alive and given up here.
 
 use super::egress::RECORD;
-use super::link::{Control, Link};
+use super::link::{CHALLENGE_SENDS, CHALLENGE_SENDS_UNANNOUNCED, Control, Link};
 use super::{Node, PathKind, PathPolicy, storage};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
@@ -146,8 +146,23 @@ impl<'s> Node<'s> {
         found
     }
 
+    /// Whether registry or beacon told us of the route: it is where the peer is, and not where a
+    /// forged source says.
+    fn is_announced(&self, peer: PeerIndex, route: Route) -> bool {
+        matches!(route, Route::Relay(_))
+            || self.candidates(peer).iter().any(|known| super::link::same(known, &route))
+    }
+
+    /// The peer challenged a route: if it was announced, find out at once whether we reach the
+    /// peer there; else it is a route like any other that a frame came from.
+    pub(super) fn challenge_back(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+        if self.is_announced(peer, route) {
+            self.challenge(now, peer, route, CHALLENGE_SENDS);
+        }
+    }
+
     /// Challenges a route that is not proven.
-    pub(super) fn challenge(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+    fn challenge(&mut self, now: Instant, peer: PeerIndex, route: Route, sends: u8) {
         let allowed = match route {
             Route::Direct(_) => self.config.path_policy != PathPolicy::Relay,
             Route::Relay(_) => self.config.path_policy != PathPolicy::Direct,
@@ -155,7 +170,7 @@ impl<'s> Node<'s> {
         let data = self.rng.bytes();
         let Some(link) = self.link_mut(peer) else { return };
         if allowed && link.path_of(route).is_none() {
-            link.challenge(now, route, data);
+            link.challenge(now, route, data, sends);
             self.schedule(peer);
         }
     }
@@ -165,10 +180,10 @@ impl<'s> Node<'s> {
             return;
         }
         for route in self.candidates(peer) {
-            self.challenge(now, peer, route);
+            self.challenge(now, peer, route, CHALLENGE_SENDS);
         }
         if let Some(channel) = self.directory.channel(peer).map(|c| c.id) {
-            self.challenge(now, peer, Route::Relay(channel));
+            self.challenge(now, peer, Route::Relay(channel), CHALLENGE_SENDS);
         }
     }
 
@@ -181,7 +196,9 @@ impl<'s> Node<'s> {
         // The peer seems to have moved: data stays where it is until the new route answers.
         if link.roam_at.is_none_or(|at| at <= now) {
             link.roam_at = Some(now + ROAM_DISTANCE);
-            self.challenge(now, peer, route);
+            let announced = self.is_announced(peer, route);
+            let sends = if announced { CHALLENGE_SENDS } else { CHALLENGE_SENDS_UNANNOUNCED };
+            self.challenge(now, peer, route, sends);
         }
     }
 
