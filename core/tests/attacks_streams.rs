@@ -4,7 +4,6 @@
 #[path = "support/pair.rs"]
 mod pair;
 #[path = "support/thief.rs"]
-#[allow(dead_code, reason = "another test uses more of it")]
 mod thief;
 
 use pair::*;

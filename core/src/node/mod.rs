@@ -25,6 +25,7 @@ mod event;
 mod info;
 mod ingress;
 mod link;
+mod prove;
 mod reach;
 mod requests;
 mod storage;

@@ -1,14 +1,13 @@
-//! Reaching peers: sessions are started, paths proven, kept alive and given up here.
+//! Reaching peers: sessions are started, paths kept alive and given up here; `prove.rs` proves
+//! them.
 
 use super::egress::RECORD;
-use super::link::{CHALLENGE_SENDS, CHALLENGE_SENDS_UNANNOUNCED, Control, Link};
+use super::link::{Control, Link};
 use super::{Node, PathKind, PathPolicy, storage};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
-use crate::limits::{
-    DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_HEADER, RELAY_KEEPALIVE, SUSPECT_INIT,
-};
+use crate::limits::{DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, SUSPECT_INIT};
 use crate::machine::Path;
 use crate::path::{PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
@@ -27,8 +26,6 @@ pub(super) type Routes = Vec<Route, FIRST_FLIGHT>;
 /// time, doubling up to [`RETRY_MAX`]: never stuck on the relay, never a flood.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// At most one challenge a second of a route that nobody announced (`wire.md` 5.5).
-const ROAM_DISTANCE: Duration = Duration::from_secs(1);
 
 impl<'s> Node<'s> {
     pub(super) fn link_of(&self, peer: PeerIndex) -> Option<&Link> {
@@ -128,7 +125,7 @@ impl<'s> Node<'s> {
     }
 
     /// The peer's endpoints that are worth a packet.
-    fn candidates(&self, peer: PeerIndex) -> Vec<Route, 10> {
+    pub(super) fn candidates(&self, peer: PeerIndex) -> Vec<Route, 10> {
         let mut found = Vec::new();
         if self.config.path_policy == PathPolicy::Relay {
             return found;
@@ -144,126 +141,6 @@ impl<'s> Node<'s> {
             }
         }
         found
-    }
-
-    /// Whether registry or beacon told us of the route: it is where the peer is, and not where a
-    /// forged source says.
-    fn is_announced(&self, peer: PeerIndex, route: Route) -> bool {
-        matches!(route, Route::Relay(_))
-            || self.candidates(peer).iter().any(|known| super::link::same(known, &route))
-    }
-
-    /// The peer challenged a route: if it was announced, find out at once whether we reach the
-    /// peer there; else it is a route like any other that a frame came from.
-    pub(super) fn challenge_back(&mut self, now: Instant, peer: PeerIndex, route: Route) {
-        if self.is_announced(peer, route) {
-            self.challenge(now, peer, route, CHALLENGE_SENDS);
-        }
-    }
-
-    /// Challenges a route that is not proven.
-    fn challenge(&mut self, now: Instant, peer: PeerIndex, route: Route, sends: u8) {
-        let allowed = match route {
-            Route::Direct(_) => self.config.path_policy != PathPolicy::Relay,
-            Route::Relay(_) => self.config.path_policy != PathPolicy::Direct,
-        };
-        let data = self.rng.bytes();
-        let Some(link) = self.link_mut(peer) else { return };
-        if allowed && link.path_of(route).is_none() {
-            link.challenge(now, route, data, sends);
-            self.schedule(peer);
-        }
-    }
-
-    fn challenge_all(&mut self, now: Instant, peer: PeerIndex) {
-        if !self.tunnel.has_session(peer) {
-            return;
-        }
-        for route in self.candidates(peer) {
-            self.challenge(now, peer, route, CHALLENGE_SENDS);
-        }
-        if let Some(channel) = self.directory.channel(peer).map(|c| c.id) {
-            self.challenge(now, peer, Route::Relay(channel), CHALLENGE_SENDS);
-        }
-    }
-
-    /// An authenticated frame arrived by `route`.
-    pub(super) fn heard(&mut self, now: Instant, peer: PeerIndex, route: Route, newest: bool) {
-        let Some(link) = self.link_mut(peer) else { return };
-        if !newest || link.path_of(route).is_some() || link.is_challenged(route) {
-            return;
-        }
-        // The peer seems to have moved: data stays where it is until the new route answers.
-        if link.roam_at.is_none_or(|at| at <= now) {
-            link.roam_at = Some(now + ROAM_DISTANCE);
-            let announced = self.is_announced(peer, route);
-            let sends = if announced { CHALLENGE_SENDS } else { CHALLENGE_SENDS_UNANNOUNCED };
-            self.challenge(now, peer, route, sends);
-        }
-    }
-
-    /// A round trip on `route` succeeded.
-    pub(super) fn prove(&mut self, now: Instant, peer: PeerIndex, route: Route) {
-        let Some(link) = self.link_mut(peer) else { return };
-        let known = link.path_of(route).is_some();
-        let (path, replaced) = link.prove(route);
-        if let Some(old) = replaced {
-            self.transport.remove_path(now, peer, old);
-        }
-        if !known || replaced.is_some() {
-            let size = self.datagram(peer, route);
-            self.transport.add_path(now, peer, path, size);
-        } else {
-            self.transport.path_proven(now, peer, path);
-        }
-        if self.tunnel.has_session(peer) {
-            // It may have stood still for want of a path.
-            self.transport.session_up(now, peer);
-        }
-        self.choose(now, peer);
-        self.schedule(peer);
-    }
-
-    /// UDP payload bytes of our packets on this route, relay header not counted.
-    fn datagram(&self, peer: PeerIndex, route: Route) -> u16 {
-        let theirs = self.link_of(peer).map_or(DATAGRAM_MAX, |l| l.max_datagram);
-        let size = self.config.limits.datagram.min(theirs);
-        match route {
-            Route::Direct(_) => size,
-            Route::Relay(_) => size - RELAY_HEADER as u16,
-        }
-    }
-
-    /// Chooses the path for data anew and tells the owner if its kind changed.
-    fn choose(&mut self, now: Instant, peer: PeerIndex) {
-        let slot = self.links.get_mut(peer.index());
-        let Some(link) = slot.and_then(|slot| slot.0.as_mut()) else { return };
-        let transport = &self.transport;
-        let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
-        self.transport.set_active_path(now, peer, path);
-        self.tell_path(now, peer);
-    }
-
-    fn tell_path(&mut self, now: Instant, peer: PeerIndex) {
-        let kind = self.path_kind(peer);
-        if let Some(link) = self.link_mut(peer)
-            && link.told != kind
-        {
-            let before = core::mem::replace(&mut link.told, kind);
-            link.untold = true;
-            self.untold_paths = true;
-            self.count_relayed(now, before, kind);
-        }
-    }
-
-    /// A peer's path changed its kind.
-    fn count_relayed(&mut self, now: Instant, before: PathKind, kind: PathKind) {
-        let relayed = self.relayed + usize::from(kind == PathKind::Relayed)
-            - usize::from(before == PathKind::Relayed);
-        if (relayed > 0) != (self.relayed > 0) {
-            self.directory.set_relaying(now, relayed > 0);
-        }
-        self.relayed = relayed;
     }
 
     /// The peer's own timers: failed challenges, dead paths, keepalives, upgrades.
