@@ -10,6 +10,7 @@ mod thief;
 
 use friends::*;
 use pair::*;
+use pilot_core::crypto::RUST_CRYPTO;
 use pilot_core::node::{Command, Config, Event, PathKind, PathPolicy};
 use pilot_core::stats::DropReason;
 use pilot_core::wire::control::{self, FromBeacon};
@@ -111,6 +112,38 @@ fn the_relay_is_left_when_a_direct_path_opens() {
     for n in [0, 1] {
         assert_eq!(endpoint(&world, n, 1 - n), Some(world.agents[1 - n].socket));
     }
+}
+
+/// W-C14. A trusted agent challenges from forged sources: each of these hears no more than three
+/// times what was sent in its name, and no more than one a second is challenged back.
+#[test]
+fn challenges_from_forged_sources_are_not_multiplied() {
+    let mut world = friends(23, 2, PathPolicy::Auto);
+    let b = world.agents[1].socket;
+    world.kill(0);
+    let mut thief = Thief::copy(&world, 0);
+    let mut session = thief.open(&mut world, 1);
+    world.run(secs(5));
+    world.wire = Some(Vec::new());
+    let victims: Vec<_> =
+        (0..40).map(|n| SocketAddr::from(([203, 0, 113, 66], 6000 + n))).collect();
+    let mut asked = 0;
+    for victim in &victims {
+        let mut frame = [0; 12 + 9 + 16];
+        frame[12] = control::PATH_CHALLENGE;
+        session.seal(world.now, &RUST_CRYPTO, &mut frame, 9).unwrap();
+        asked = frame.len();
+        world.send_udp(*victim, b, frame.to_vec());
+        world.run(ms(100));
+    }
+    world.run(secs(10));
+    let wire = world.wire.take().unwrap();
+    let back: Vec<usize> = victims.iter().map(|v| sent(&wire, b, *v).len()).collect();
+    assert!(back.iter().all(|count| (1..=3).contains(count)), "{back:?}");
+    let longest = wire.iter().filter(|p| victims.contains(&p.1)).map(|p| p.2.len()).max();
+    assert_eq!(longest, Some(asked), "answers as long as the question");
+    let challenged = back.iter().filter(|count| **count > 1).count();
+    assert!((3..=5).contains(&challenged), "{challenged} in four seconds");
 }
 
 /// W-C15. Both nodes believe that they listen on some other port: what counts is where the

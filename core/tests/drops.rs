@@ -73,7 +73,7 @@ impl Scene {
         drops
     }
 
-    fn from_peer(&self) -> SocketAddr {
+    fn peer_socket(&self) -> SocketAddr {
         self.world.agents[PEER].socket
     }
 
@@ -84,13 +84,13 @@ impl Scene {
     }
 
     fn feed(&mut self, bytes: Vec<u8>) {
-        self.feed_from(self.from_peer(), bytes);
+        self.feed_from(self.peer_socket(), bytes);
     }
 
     /// Feeds one datagram; the victim's first answer to where it came from.
     fn ask(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         self.feed(bytes);
-        let (now, peer) = (self.world.now, self.from_peer());
+        let (now, peer) = (self.world.now, self.peer_socket());
         let (mut out, mut answer) = (vec![0; 2048], None);
         let node = &mut self.world.agents[VICTIM].node;
         while let Some(transmit) = node.poll_transmit(now, &mut out, NonZeroUsize::MIN) {

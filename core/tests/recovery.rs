@@ -98,6 +98,82 @@ fn a_peer_that_restarts_on_another_port_is_found() {
     }
 }
 
+/// Writes what there is room for and reads nothing; false once the stream is over.
+fn push(world: &mut World, n: usize, id: pilot_core::node::StreamId) -> bool {
+    let now = world.now;
+    let Some(mut stream) = world.agents[n].node.stream(id) else { return false };
+    !matches!(stream.write(now, &[7; 500]), Err(pilot_core::node::StreamError::Ended(_)))
+}
+
+/// Agent 1 dies again and again while agent 0 never stops to write, and comes back on another
+/// port each time: how long after it is online the first byte arrives, at the worst.
+fn restarts(seed: u64, link: Link, dead: Duration, lives: Duration) -> Duration {
+    let mut world = pair_with(seed, link, PathPolicy::Auto);
+    let mut worst = Duration::ZERO;
+    let mut id = world.connect(0, 1, 7);
+    world.run(secs(3));
+    for n in 0..6 {
+        world.kill(1);
+        let end = world.now + dead;
+        while world.now < end {
+            if !push(&mut world, 0, id) {
+                id = world.connect(0, 1, 7);
+            }
+            world.run(ms(50));
+        }
+        world.agents[1].socket.set_port(5000 + n);
+        world.revive(1);
+        world.listen(1, 7);
+        let online = |w: &World| w.agents[1].node.link() == pilot_core::node::Link::Online;
+        let mut accepted = None;
+        let mut since = None;
+        let begin = world.now;
+        loop {
+            if !push(&mut world, 0, id) {
+                id = world.connect(0, 1, 7);
+            }
+            world.run(ms(10));
+            if since.is_none() && online(&world) {
+                since = Some(world.now);
+            }
+            accepted = accepted.or(world.agents[1].node.accept(Port(7)));
+            let mut got = Vec::new();
+            if let Some(accepted) = accepted {
+                world.read(1, accepted, &mut got);
+            }
+            if !got.is_empty() {
+                break;
+            }
+            assert!(world.now.since(begin) < secs(120), "{}", world.describe());
+        }
+        let took = world.now.since(since.unwrap_or(world.now));
+        worst = worst.max(took);
+        world.run(lives);
+    }
+    worst
+}
+
+#[test]
+fn a_peer_that_keeps_restarting_on_other_ports_is_found_each_time() {
+    for link in [Link { delay: ms(1), ..Link::CLEAN }, rtt_200()] {
+        let cases = [
+            (0, 0),
+            (1000, 0),
+            (300, 500),
+            (2500, 700),
+            (4000, 3000),
+            (200, 10_000),
+            (20_000, 700),
+        ];
+        for (dead, lives) in cases {
+            let run = |seed: u64| restarts(1700 + seed, link, ms(dead + 170 * seed), ms(lives));
+            let worst = (0..4).map(run).max().expect("four runs");
+            println!("RTT {:?} dead {dead} lives {lives}: {worst:?} at the worst", link.delay * 2);
+            assert!(worst <= secs(2), "{worst:?}");
+        }
+    }
+}
+
 /// An open stream of agents 0 and 1: both handles.
 fn open(world: &mut World) -> (pilot_core::node::StreamId, pilot_core::node::StreamId) {
     let id = world.connect(0, 1, 7);

@@ -398,6 +398,7 @@ impl<'s> Core<'s> {
         self.own.handle_beacons(beacons, &registry, &mut self.journal);
         self.config.takeover = false;
         self.edges.registered = true;
+        self.changes.registered = true;
         self.mailbox.wanted = true;
         self.trust.restart_jobs();
         self.connect_beacon();
@@ -603,6 +604,7 @@ impl<'s> Core<'s> {
         if !self.fenced {
             self.fenced = true;
             self.edges.fenced = true;
+            self.changes.fenced = true;
             self.own.registered = false;
             self.beacon.stop();
         }

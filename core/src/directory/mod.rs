@@ -94,6 +94,13 @@ impl Edges {
     }
 }
 
+/// What the node has to follow, whether or not its owner was told.
+#[derive(Default)]
+struct Changes {
+    registered: bool,
+    fenced: bool,
+}
+
 /// Everything but the connection's buffers, so that a frame can be read where it lies.
 struct Core<'s> {
     config: Config,
@@ -119,6 +126,7 @@ struct Core<'s> {
     rotate_at: Instant,
     /// When old requests for trust are looked for.
     sweep_at: Instant,
+    changes: Changes,
     edges: Edges,
     link_state: LinkState,
     started: bool,
@@ -198,6 +206,7 @@ impl<'s> Directory<'s> {
                 reserved: false,
                 rotate_at: Instant::NEVER,
                 sweep_at: Instant::START,
+                changes: Changes::default(),
                 edges: Edges::default(),
                 link_state: LinkState::Offline,
                 started: false,
@@ -599,13 +608,39 @@ impl<'s> Directory<'s> {
             || self.link.dial
             || self.link.close
             || self.link.bytes
+            || core.changes.registered
+            || core.changes.fenced
             || core.edges.any()
             || core.requests.has_edge()
             || core.beacon.has_event()
             || core.trust.has_event()
     }
 
-    /// The next event. Call until `None`.
+    /// The next change that the node follows: who we are, channels, peers. Call until `None`
+    /// after every mutation, so that nobody finds a peer here which the node does not know.
+    pub fn poll_change(&mut self) -> Option<DirectoryEvent> {
+        use DirectoryEvent as E;
+        let core = &mut self.core;
+        if core::mem::take(&mut core.changes.fenced) {
+            return Some(E::Fenced);
+        }
+        if core::mem::take(&mut core.changes.registered)
+            && let Some(address) = core.own.keys.address
+        {
+            return Some(E::Registered(address));
+        }
+        // Channels before trust: a removed peer's number is free once its events were taken.
+        if let Some(event) = core.beacon.poll_event() {
+            return Some(match event {
+                ChannelEvent::Up(peer) => E::ChannelUp(peer),
+                ChannelEvent::Down(channel, peer) => E::ChannelDown { channel, peer },
+                ChannelEvent::Refused(peer, error) => E::ChannelRefused(peer, error),
+            });
+        }
+        core.trust.poll_change().map(E::Trust)
+    }
+
+    /// The next event for the owner. Call until `None`.
     pub fn poll_event(&mut self) -> Option<DirectoryEvent> {
         use DirectoryEvent as E;
         let (core, link) = (&mut self.core, &mut self.link);
@@ -639,14 +674,6 @@ impl<'s> Directory<'s> {
         }
         if let Some(id) = core.requests.poll_edge() {
             return Some(E::Answered(id));
-        }
-        // Channels before trust: a removed peer's number is free once its event was taken.
-        if let Some(event) = core.beacon.poll_event() {
-            return Some(match event {
-                ChannelEvent::Up(peer) => E::ChannelUp(peer),
-                ChannelEvent::Down(channel, peer) => E::ChannelDown { channel, peer },
-                ChannelEvent::Refused(peer, error) => E::ChannelRefused(peer, error),
-            });
         }
         core.trust.poll_event().map(E::Trust)
     }

@@ -53,7 +53,10 @@ pub enum DirectoryError {
     Fenced,
 }
 
-/// An edge. After each, look at the object it names; several may have been coalesced.
+/// An edge. After each, look at the object it names; several may have been coalesced. What
+/// concerns node and owner alike is told to each of them, by
+/// [`Directory::poll_change`](super::Directory::poll_change) and
+/// [`Directory::poll_event`](super::Directory::poll_event).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DirectoryEvent {

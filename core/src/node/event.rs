@@ -139,11 +139,7 @@ impl From<stream::StreamEnd> for StreamEnd {
 
 impl Node<'_> {
     pub(super) fn next_event(&mut self) -> Option<Event> {
-        let now = self.now;
-        // Each event of the directory is acted upon before the owner sees it.
         while let Some(event) = self.directory.poll_event() {
-            self.directory_event(now, &event);
-            self.process(now);
             if let Some(event) = told(event) {
                 return Some(event);
             }
@@ -196,9 +192,8 @@ fn told(event: DirectoryEvent) -> Option<Event> {
         DirectoryEvent::Trust(TrustEvent::Requested(from)) => Event::TrustRequested(from),
         DirectoryEvent::Trust(TrustEvent::Granted(by)) => Event::TrustGranted(by),
         DirectoryEvent::Trust(TrustEvent::Refused(by)) => Event::TrustRefused(by),
-        DirectoryEvent::Trust(TrustEvent::Removed { address, by_us: false, .. }) => {
-            Event::TrustRevoked(address)
-        }
+        DirectoryEvent::Trust(TrustEvent::Revoked(by)) => Event::TrustRevoked(by),
+        // Those about channels and the table of peers were taken by `process`.
         _ => return None,
     })
 }

@@ -133,8 +133,7 @@ impl<'s> Node<'s> {
             control::PATH_CHALLENGE => {
                 let taken = self.reply(peer, route, body, Control::Response, SILENT);
                 // The challenger can reach us here; find out whether we reach it (5.8).
-                let came = FRAME_HEADER + plaintext.len() + TAG;
-                self.challenge(now, peer, route, Some(came));
+                self.challenge_back(now, peer, route);
                 taken
             }
             control::PATH_RESPONSE => {

@@ -13,6 +13,7 @@
 //! | proven | transport reports it suspect | suspect: data moves to another path |
 //! | suspect | any acknowledgement on it | proven |
 //! | suspect, direct | 15 s | removed |
+//! | any | session with another process of the peer | forgotten |
 
 use super::PathKind;
 use crate::limits::PATH_REMOVE;
@@ -174,14 +175,21 @@ impl Link {
         Some(path)
     }
 
-    /// Forgets all paths; `last_good` stays.
-    pub(super) fn clear(&mut self) {
-        self.paths = [None; PATHS];
-        self.active = None;
+    /// Forgets all that is known of the session; `last_good` stays. Gives the paths there were.
+    pub(super) fn clear(&mut self) -> Vec<PathId, PATHS> {
         self.sessions.clear();
         self.record_due = None;
         self.init_due = None;
         self.upkeep = Upkeep::default();
+        self.unprove()
+    }
+
+    /// Forgets all paths; `last_good` stays. Gives the paths there were.
+    pub(super) fn unprove(&mut self) -> Vec<PathId, PATHS> {
+        let paths = self.paths().map(|(id, _)| id).collect();
+        self.paths = [None; PATHS];
+        self.active = None;
+        paths
     }
 
     pub(super) fn set_suspect(&mut self, path: PathId, since: Option<Instant>) {

@@ -8,7 +8,8 @@
 //!
 //! | part says | node does |
 //! |---|---|
-//! | directory: trusted | adds the peer to tunnel and transport |
+//! | directory: trusted | adds the peer to tunnel and transport, within the same mutation |
+//! | tunnel: session with a new process of the peer | its streams end, its paths are proven anew |
 //! | owner: connect | a stream at once; without a session, INIT by every known route, and registry and beacon are asked for more |
 //! | directory: channel up, endpoints known | a running INIT goes there too; with a session: path challenge |
 //! | tunnel: session up by a route | proves that path, challenges the others |
@@ -25,6 +26,7 @@ mod info;
 mod ingress;
 mod link;
 mod probes;
+mod prove;
 mod reach;
 mod requests;
 mod storage;
@@ -47,7 +49,6 @@ use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};
 use crate::directory::{self, Directory};
 use crate::limits::Limits;
 use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
-use crate::path::PeerIndex;
 use crate::rng::Rng;
 use crate::session::payload::Caps;
 use crate::session::{Tunnel, TunnelConfig};
@@ -201,12 +202,7 @@ impl<'s> Node<'s> {
             self.tell_candidates(now, Some(endpoint));
         }
         self.identify();
-        for index in 0..self.links.capacity() {
-            let peer = PeerIndex(index as u32);
-            if self.directory.trust().peer(peer).is_some() {
-                self.peer_added(now, peer);
-            }
-        }
+        self.add_known_peers(now);
         self.process(now);
     }
 
@@ -244,6 +240,7 @@ impl<'s> Node<'s> {
     pub fn handle_registry_open(&mut self, now: Instant) {
         let now = self.see(now);
         self.directory.handle_open(now);
+        self.process(now);
     }
 
     /// Bytes from the registry connection.
@@ -256,7 +253,9 @@ impl<'s> Node<'s> {
     /// Bytes for the registry connection; 0 when there are none.
     pub fn poll_bytes(&mut self, now: Instant, out: &mut [u8]) -> usize {
         let now = self.see(now);
-        self.directory.poll_bytes(now, out)
+        let len = self.directory.poll_bytes(now, out);
+        self.process(now);
+        len
     }
 
     /// The registry connection was closed, or could not be opened.

@@ -1,4 +1,5 @@
-//! Reaching peers: sessions are started, paths proven, kept alive and given up here.
+//! Reaching peers: sessions are started, paths kept alive and given up here; `prove.rs` proves
+//! them.
 
 use super::egress::RECORD;
 use super::link::Link;
@@ -7,9 +8,7 @@ use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
-use crate::limits::{
-    DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_HEADER, RELAY_KEEPALIVE, SUSPECT_INIT,
-};
+use crate::limits::{DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, SUSPECT_INIT};
 use crate::machine::Path;
 use crate::path::{PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
@@ -29,8 +28,6 @@ pub(super) type Routes = Vec<Route, FIRST_FLIGHT>;
 /// time, doubling up to [`RETRY_MAX`]: never stuck on the relay, never a flood.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// At most one challenge a second of a route that nobody announced (`wire.md` 5.5).
-const ROAM_DISTANCE: Duration = Duration::from_secs(1);
 
 impl<'s> Node<'s> {
     pub(super) fn link_of(&self, peer: PeerIndex) -> Option<&Link> {
@@ -130,7 +127,7 @@ impl<'s> Node<'s> {
     }
 
     /// The peer's endpoints that are worth a packet.
-    fn candidates(&self, peer: PeerIndex) -> Vec<Route, 10> {
+    pub(super) fn candidates(&self, peer: PeerIndex) -> Vec<Route, 10> {
         let mut found = Vec::new();
         if self.config.path_policy == PathPolicy::Relay {
             return found;
@@ -146,141 +143,6 @@ impl<'s> Node<'s> {
             }
         }
         found
-    }
-
-    /// Challenges a route that is not proven. `came`: see [`super::probes::Links::challenge`]; a relay channel
-    /// leads to the peer and nobody else.
-    pub(super) fn challenge(
-        &mut self,
-        now: Instant,
-        peer: PeerIndex,
-        route: Route,
-        came: Option<usize>,
-    ) {
-        let came = came.filter(|_| matches!(route, Route::Direct(_)));
-        let allowed = match route {
-            Route::Direct(_) => self.config.path_policy != PathPolicy::Relay,
-            Route::Relay(_) => self.config.path_policy != PathPolicy::Direct,
-        };
-        let data = self.rng.bytes();
-        let Some(link) = self.link_of(peer) else { return };
-        if allowed && link.path_of(route).is_none() {
-            self.links.challenge(now, peer, route, data, came);
-            self.schedule(peer);
-        }
-    }
-
-    fn challenge_all(&mut self, now: Instant, peer: PeerIndex) {
-        if !self.tunnel.has_session(peer) {
-            return;
-        }
-        for route in self.candidates(peer) {
-            self.challenge(now, peer, route, None);
-        }
-        if let Some(channel) = self.directory.channel(peer).map(|c| c.id) {
-            self.challenge(now, peer, Route::Relay(channel), None);
-        }
-    }
-
-    /// An authenticated frame of `came` bytes arrived by `route`.
-    pub(super) fn heard(
-        &mut self,
-        now: Instant,
-        peer: PeerIndex,
-        route: Route,
-        newest: bool,
-        came: usize,
-    ) {
-        let Some(link) = self.link_of(peer) else { return };
-        let known = link.path_of(route).is_some();
-        if known || self.links.credit(peer, route, came) || !newest {
-            return;
-        }
-        let Some(link) = self.link_mut(peer) else { return };
-        // The peer seems to have moved: data stays where it is until the new route answers.
-        if link.roam_at.is_none_or(|at| at <= now) {
-            link.roam_at = Some(now + ROAM_DISTANCE);
-            self.challenge(now, peer, route, Some(came));
-        }
-    }
-
-    /// A round trip on `route` succeeded.
-    pub(super) fn prove(&mut self, now: Instant, peer: PeerIndex, route: Route) {
-        let Some(link) = self.link_mut(peer) else { return };
-        let known = link.path_of(route).is_some();
-        let (path, replaced) = link.prove(route);
-        if let Some(old) = replaced {
-            self.transport.remove_path(now, peer, old);
-        }
-        if !known || replaced.is_some() {
-            self.add_path(now, peer, path, route);
-        } else {
-            self.transport.path_proven(now, peer, path);
-        }
-        if self.tunnel.has_session(peer) {
-            // It may have stood still for want of a path.
-            self.transport.session_up(now, peer);
-        }
-        self.choose(now, peer);
-        self.schedule(peer);
-    }
-
-    /// Gives a path that was just proven its place in the transport. If there is none, a worse
-    /// path gives way, or else this one is given up; the peer has one path in any case.
-    fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, route: Route) {
-        let size = self.datagram(peer, route);
-        if self.transport.add_path(now, peer, path, size) {
-            return;
-        }
-        let Some(link) = self.link_mut(peer) else { return };
-        let given_up = link.gives_way_to(path).unwrap_or(path);
-        link.remove(given_up);
-        if given_up != path {
-            self.transport.remove_path(now, peer, given_up);
-            let added = self.transport.add_path(now, peer, path, size);
-            debug_assert!(added, "a place was just given back");
-        }
-    }
-
-    /// UDP payload bytes of our packets on this route, relay header not counted.
-    fn datagram(&self, peer: PeerIndex, route: Route) -> u16 {
-        let theirs = self.link_of(peer).map_or(DATAGRAM_MAX, |l| l.max_datagram);
-        let size = self.config.limits.datagram.min(theirs);
-        match route {
-            Route::Direct(_) => size,
-            Route::Relay(_) => size - RELAY_HEADER as u16,
-        }
-    }
-
-    /// Chooses the path for data anew and tells the owner if its kind changed.
-    fn choose(&mut self, now: Instant, peer: PeerIndex) {
-        let Some(link) = self.links.get_mut(peer) else { return };
-        let transport = &self.transport;
-        let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
-        self.transport.set_active_path(now, peer, path);
-        self.tell_path(now, peer);
-    }
-
-    fn tell_path(&mut self, now: Instant, peer: PeerIndex) {
-        let kind = self.path_kind(peer);
-        if let Some(link) = self.link_mut(peer)
-            && link.told != kind
-        {
-            let before = core::mem::replace(&mut link.told, kind);
-            link.untold = true;
-            self.untold_paths = true;
-            self.count_relayed(now, before, kind);
-        }
-    }
-
-    /// A peer's path changed its kind.
-    fn count_relayed(&mut self, now: Instant, before: PathKind, kind: PathKind) {
-        let relayed = self.relayed + usize::from(kind == PathKind::Relayed)
-            - usize::from(before == PathKind::Relayed);
-        if (relayed > 0) != (self.relayed > 0) {
-            self.directory.set_relaying(now, relayed > 0);
-        }
-        self.relayed = relayed;
     }
 
     /// The peer's own timers: failed challenges, dead paths, keepalives, upgrades.
@@ -361,6 +223,8 @@ impl<'s> Node<'s> {
                 self.tunnel_event(now, event);
             } else if let Some(event) = self.transport.poll_peer_event() {
                 self.path_event(now, event);
+            } else if let Some(change) = self.directory.poll_change() {
+                self.directory_changed(now, &change);
             } else {
                 return;
             }
@@ -417,6 +281,7 @@ impl<'s> Node<'s> {
         }
         if up.restarted {
             self.transport.peer_restarted(now, peer);
+            self.unprove(now, peer);
         }
         self.sessions_changed(now, peer);
         let asked = |r: &Route| super::link::same(r, &up.route);
@@ -430,6 +295,19 @@ impl<'s> Node<'s> {
         }
         self.challenge_all(now, peer);
         self.upkeep(now, peer);
+    }
+
+    /// Another process is at the other end: what was proven of the one before says nothing, and
+    /// if this one dies, too, it is looked for at once: the distance of INITs is for those that
+    /// go unanswered.
+    fn unprove(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(link) = self.link_mut(peer) else { return };
+        let paths = link.unprove();
+        (link.init_at, link.init_due) = (None, None);
+        self.links.clear_probes(peer);
+        for path in paths {
+            self.transport.remove_path(now, peer, path);
+        }
     }
 
     fn path_event(&mut self, now: Instant, event: TransportEvent) {
@@ -515,8 +393,7 @@ impl<'s> Node<'s> {
 
     fn forget_paths(&mut self, now: Instant, peer: PeerIndex) {
         let Some(link) = self.link_mut(peer) else { return };
-        let paths: Vec<PathId, { crate::path::PATHS }> = link.paths().map(|(id, _)| id).collect();
-        link.clear();
+        let paths = link.clear();
         self.links.clear_probes(peer);
         for path in paths {
             self.transport.remove_path(now, peer, path);
@@ -554,10 +431,13 @@ impl<'s> Node<'s> {
         }
     }
 
-    /// Reacts to what the directory reports; the owner learns of it in the same step.
-    pub(super) fn directory_event(&mut self, now: Instant, event: &DirectoryEvent) {
-        match *event {
-            DirectoryEvent::Registered(_) => self.identify(),
+    /// Follows the directory: whoever is trusted there is known here before anybody looks.
+    fn directory_changed(&mut self, now: Instant, change: &DirectoryEvent) {
+        match *change {
+            DirectoryEvent::Registered(_) => {
+                self.identify();
+                self.add_known_peers(now);
+            }
             DirectoryEvent::Fenced => self.say_goodbye_to_all(CloseCode::Fenced),
             DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
@@ -577,7 +457,11 @@ impl<'s> Node<'s> {
                 }
                 TrustEvent::Removed { peer, .. } => self.peer_removed(now, peer),
                 TrustEvent::Resolved(peer) => self.routes_found(now, peer),
-                TrustEvent::Requested(_) | TrustEvent::Granted(_) | TrustEvent::Refused(_) => {}
+                // The owner's.
+                TrustEvent::Requested(_)
+                | TrustEvent::Granted(_)
+                | TrustEvent::Refused(_)
+                | TrustEvent::Revoked(_) => {}
             },
             _ => {}
         }
@@ -591,7 +475,17 @@ impl<'s> Node<'s> {
         self.challenge_all(now, peer);
     }
 
-    pub(super) fn peer_added(&mut self, now: Instant, peer: PeerIndex) {
+    /// Adds the peers that were loaded; without an address of our own they had to wait for it.
+    pub(super) fn add_known_peers(&mut self, now: Instant) {
+        for index in 0..self.links.capacity() {
+            let peer = PeerIndex(index as u32);
+            if self.link_of(peer).is_none() && self.directory.trust().peer(peer).is_some() {
+                self.peer_added(now, peer);
+            }
+        }
+    }
+
+    fn peer_added(&mut self, now: Instant, peer: PeerIndex) {
         let Some(known) = self.directory.trust().peer(peer) else { return };
         let Some(own) = self.directory.address() else { return };
         let keys = PeerKeys {
@@ -612,6 +506,7 @@ impl<'s> Node<'s> {
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
+        // A peer that came and went within one mutation was never here.
         if let Some(link) = self.links.take(peer) {
             self.count_relayed(now, link.told, PathKind::None);
         }

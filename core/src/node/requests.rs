@@ -130,6 +130,9 @@ impl<'s> Node<'s> {
         if !to.node.is_agent() {
             return Err(CommandError::BadAddress);
         }
+        if self.address().is_none() {
+            return Err(CommandError::NotRegistered);
+        }
         let trust = self.directory.trust();
         let index = trust.find(to.on_backbone()).ok_or(CommandError::NotTrusted)?;
         let granted = trust.peer(index).is_some_and(|p| p.held().is_some());
@@ -192,8 +195,7 @@ impl From<DirectoryError> for CommandError {
 impl From<ConnectError> for CommandError {
     fn from(error: ConnectError) -> Self {
         match error {
-            // Trusted, but the registry has not given us our own address yet.
-            ConnectError::UnknownPeer => CommandError::NotRegistered,
+            ConnectError::UnknownPeer => CommandError::NotTrusted,
             ConnectError::TooManyStreams | ConnectError::NoMemory | ConnectError::NoPort => {
                 CommandError::Full
             }
@@ -213,7 +215,7 @@ impl From<ListenError> for CommandError {
 impl From<DatagramError> for CommandError {
     fn from(error: DatagramError) -> Self {
         match error {
-            DatagramError::UnknownPeer => CommandError::NotRegistered,
+            DatagramError::UnknownPeer => CommandError::NotTrusted,
             DatagramError::TooLarge { max } => CommandError::TooLarge(max),
             DatagramError::NoMemory => CommandError::Full,
         }

@@ -107,7 +107,7 @@ pub enum TrustEvent {
     Added(PeerIndex),
     /// Its record, grants, name or freeze changed.
     Updated(PeerIndex),
-    /// It is trusted no more; its number is free for another once this event was taken.
+    /// It is trusted no more; its number is free for another once all events of it were taken.
     Removed {
         /// Its number so far.
         peer: PeerIndex,
@@ -126,6 +126,8 @@ pub enum TrustEvent {
     Granted(Address),
     /// A request of ours was refused, or cannot be delivered.
     Refused(Address),
+    /// A peer has ended trust in us.
+    Revoked(Address),
 }
 
 /// The tables; see the module's documentation.
@@ -141,7 +143,9 @@ pub struct Trust<'s> {
     arrivals: u32,
     /// Stamp of the next slot that is filled, so that an answer to an earlier one is known.
     stamps: u32,
-    /// Flags set over all slots.
+    /// Flags set over all slots that are for the node.
+    changes: u32,
+    /// Flags set over all slots that are for the owner.
     edges: u32,
     /// When there may be a job again.
     due: Instant,
@@ -169,6 +173,7 @@ impl<'s> Trust<'s> {
             outgoing_used: 0,
             arrivals: 0,
             stamps: 0,
+            changes: 0,
             edges: 0,
             due: Instant::NEVER,
         }
@@ -337,16 +342,20 @@ impl<'s> Trust<'s> {
         if let Some(i) = self.find_outgoing(entry.address) {
             self.drop_outgoing(i, ctx.journal);
         }
+        self.lower(peer, u8::MAX);
         let slot = &mut self.peers[peer.index()];
-        self.edges -= slot.edges.count_ones();
-        slot.edges = if by_us { peer::REMOVED_BY_US } else { peer::REMOVED_BY_THEM };
-        self.edges += 1;
         slot.state = PeerState::Leaving(leaving);
         slot.hold = Instant::START;
         self.stamps = self.stamps.wrapping_add(1);
         slot.stamp = self.stamps;
         slot.fact.touch(ctx.journal);
         self.nodes[peer.index()] = 0;
+        if by_us {
+            self.raise(peer, peer::REMOVED_BY_US);
+        } else {
+            self.raise(peer, peer::REMOVED_BY_THEM);
+            self.raise(peer, peer::REVOKED);
+        }
         self.look();
         Ok(())
     }
@@ -400,8 +409,16 @@ impl<'s> Trust<'s> {
         let edges = &mut self.peers[peer.index()].edges;
         if *edges & flag == 0 {
             *edges |= flag;
-            self.edges += 1;
+            *if flag & peer::TOLD == 0 { &mut self.changes } else { &mut self.edges } += 1;
         }
+    }
+
+    fn lower(&mut self, peer: PeerIndex, flags: u8) {
+        let edges = &mut self.peers[peer.index()].edges;
+        let lowered = *edges & flags;
+        *edges &= !flags;
+        self.changes -= (lowered & !peer::TOLD).count_ones();
+        self.edges -= (lowered & peer::TOLD).count_ones();
     }
 
     fn clear_edge(&mut self, flag: impl FnOnce(&mut Self) -> &mut bool) {
@@ -620,21 +637,26 @@ impl<'s> Trust<'s> {
 
     // ---- events ----
 
-    /// Whether there is an event to take.
+    /// Whether there is a change or an event to take.
     pub fn has_event(&self) -> bool {
-        self.edges > 0
+        self.changes + self.edges > 0
     }
 
-    /// The next event.
+    /// The next change of the table itself, for the node to follow.
+    pub(crate) fn poll_change(&mut self) -> Option<TrustEvent> {
+        if self.changes == 0 {
+            return None;
+        }
+        self.next_of_peers(!peer::TOLD)
+    }
+
+    /// The next event, for the owner.
     pub(crate) fn poll_event(&mut self) -> Option<TrustEvent> {
         if self.edges == 0 {
             return None;
         }
-        for i in 0..self.peers.len() {
-            if self.peers[i].edges != 0 {
-                self.edges -= 1;
-                return Some(self.peer_event(i));
-            }
+        if let Some(event) = self.next_of_peers(peer::TOLD) {
+            return Some(event);
         }
         for slot in self.incoming.iter_mut() {
             if let IncomingState::Waiting(request) = &slot.state
@@ -653,12 +675,13 @@ impl<'s> Trust<'s> {
         unreachable!("every counted edge is a flag in a table")
     }
 
-    fn peer_event(&mut self, i: usize) -> TrustEvent {
-        let slot = &mut self.peers[i];
-        let flag = 1 << slot.edges.trailing_zeros();
-        slot.edges &= !flag;
+    /// The first peer's first event among `flags`.
+    fn next_of_peers(&mut self, flags: u8) -> Option<TrustEvent> {
+        let i = self.peers.iter().position(|slot| slot.edges & flags != 0)?;
         let index = PeerIndex(i as u32);
-        match &slot.state {
+        let flag = 1 << (self.peers[i].edges & flags).trailing_zeros();
+        self.lower(index, flag);
+        Some(match &self.peers[i].state {
             PeerState::Trusted(peer) => match flag {
                 peer::ADDED => TrustEvent::Added(index),
                 peer::GRANTED => TrustEvent::Granted(peer.address),
@@ -667,15 +690,19 @@ impl<'s> Trust<'s> {
             },
             PeerState::Leaving(leaving) => {
                 let (address, identity) = (leaving.address, leaving.grantee);
-                let done = leaving.done;
-                if done {
+                if leaving.done && self.peers[i].edges == 0 {
                     self.free_leaving(i);
                 }
-                let by_us = flag == peer::REMOVED_BY_US;
-                TrustEvent::Removed { peer: index, address, identity, by_us }
+                match flag {
+                    peer::REVOKED => TrustEvent::Revoked(address),
+                    _ => {
+                        let by_us = flag == peer::REMOVED_BY_US;
+                        TrustEvent::Removed { peer: index, address, identity, by_us }
+                    }
+                }
             }
             PeerState::Empty => unreachable!("an empty slot has no edges"),
-        }
+        })
     }
 
     fn free_leaving(&mut self, i: usize) {

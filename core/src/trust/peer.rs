@@ -18,6 +18,9 @@ pub(super) const UPDATED: u8 = 1 << 2;
 pub(super) const RESOLVED: u8 = 1 << 3;
 pub(super) const REMOVED_BY_US: u8 = 1 << 4;
 pub(super) const REMOVED_BY_THEM: u8 = 1 << 5;
+pub(super) const REVOKED: u8 = 1 << 6;
+/// What the owner is told of; the other flags are for the node.
+pub(super) const TOLD: u8 = GRANTED | REVOKED;
 
 /// A trusted agent.
 #[derive(Debug, Serialize, Deserialize)]

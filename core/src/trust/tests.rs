@@ -147,7 +147,8 @@ impl Agent {
     }
 
     fn events(&mut self) -> Vec<TrustEvent> {
-        core::iter::from_fn(|| self.trust.poll_event()).collect()
+        let trust = &mut self.trust;
+        core::iter::from_fn(|| trust.poll_change().or_else(|| trust.poll_event())).collect()
     }
 
     fn ask(&mut self, to: Address) -> [u8; 16] {

@@ -94,6 +94,9 @@ pub struct World {
     pub cut: BTreeSet<(SocketAddr, SocketAddr)>,
     /// Loses the datagrams for which it says so: from, to, bytes.
     pub lose: Option<Loss>,
+    /// Called right after an agent got a datagram or bytes of the registry, before anything is
+    /// polled.
+    pub on_input: Option<fn(&mut Agent, Instant)>,
     /// Everything that was sent by UDP, if recording.
     pub wire: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
     items: BTreeMap<(Instant, u64), Item>,
@@ -143,6 +146,7 @@ impl World {
             server_starts: 1,
             cut: BTreeSet::new(),
             lose: None,
+            on_input: None,
             wire: None,
             items: BTreeMap::new(),
             serial: 0,
@@ -416,6 +420,9 @@ impl World {
                         let payload = payload.to_vec();
                         agent.datagrams.push(Received { from, to, payload });
                     }
+                    if let Some(on_input) = self.on_input {
+                        on_input(agent, now);
+                    }
                 }
             }
             Item::Opened { agent, conn } => {
@@ -435,6 +442,9 @@ impl World {
             Item::ToAgent { agent, conn, bytes } => {
                 if self.agents[agent].conn == Some(conn) {
                     self.agents[agent].node.handle_bytes(now, &bytes);
+                    if let Some(on_input) = self.on_input {
+                        on_input(&mut self.agents[agent], now);
+                    }
                 }
             }
             Item::ServerCloses { agent, conn } => {

@@ -376,7 +376,9 @@ impl World {
 
     fn drain_agent(&mut self, n: usize) -> bool {
         let mut busy = false;
-        while let Some(event) = self.agents[n].dir.poll_event() {
+        loop {
+            let dir = &mut self.agents[n].dir;
+            let Some(event) = dir.poll_change().or_else(|| dir.poll_event()) else { break };
             busy = true;
             match event {
                 DirectoryEvent::Dial => {

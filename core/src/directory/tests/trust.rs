@@ -147,6 +147,7 @@ fn revocation_ends_trust_on_both_sides_and_at_the_registry() {
     let identity = world.agents[1].dir.identity();
     let removed = TrustEvent::Removed { peer: at0, address: b, identity, by_us: true };
     assert!(world.has(0, DirectoryEvent::Trust(removed)));
+    assert!(!world.has(0, DirectoryEvent::Trust(TrustEvent::Revoked(b))));
     // The other end has not heard of it, but its grant opens nothing.
     world.agents[1].events.clear();
     let now = world.now;
@@ -160,6 +161,7 @@ fn revocation_ends_trust_on_both_sides_and_at_the_registry() {
     let identity = world.agents[0].dir.identity();
     let removed = TrustEvent::Removed { peer: at1, address: a, identity, by_us: false };
     assert!(world.has(1, DirectoryEvent::Trust(removed)));
+    assert!(world.has(1, DirectoryEvent::Trust(TrustEvent::Revoked(a))));
     for agent in &world.agents {
         assert!(!agent.disk.keys().any(|k| k.starts_with(b"peer")), "durably");
     }

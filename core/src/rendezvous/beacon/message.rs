@@ -220,16 +220,28 @@ impl Beacon {
             agent.notice = None;
             let ends: alloc::vec::Vec<_> = self.channels.of(node).collect();
             for end in ends {
-                if let Some(info) = self.info(end, directory) {
-                    self.tell(now, slot, &FromBeacon::Bound(info));
-                }
-                if let Some(channel) = self.channels.get_mut(end.slot) {
-                    channel.ends[end.side].bound = Some(Repeat { first: now, sent: 0 });
+                // The other end, which may be asking for it in vain, learns where it is now.
+                let other = super::EndRef { side: 1 - end.side, ..end };
+                for end in [end, other] {
+                    self.tell_bound(now, end, directory);
                 }
             }
         }
         if directory.newest_mail(node) > self.agents.get(slot).map_or(u64::MAX, |a| a.fetched) {
             self.notify(now, node);
+        }
+        self.schedule(slot);
+    }
+
+    /// Tells an agent of its end of a channel, until it acknowledges.
+    fn tell_bound(&mut self, now: Instant, end: super::EndRef, directory: &Directory) {
+        let info = self.info(end, directory);
+        let Some(channel) = self.channels.get_mut(end.slot) else { return };
+        let end = &mut channel.ends[end.side];
+        let Some(slot) = end.agent else { return };
+        end.bound = Some(Repeat { first: now, sent: 0 });
+        if let Some(info) = info {
+            self.tell(now, slot, &FromBeacon::Bound(info));
         }
         self.schedule(slot);
     }

@@ -1,0 +1,161 @@
+//! Proving paths: which routes are challenged and how often, and which proven path carries data.
+
+use super::{Node, PathKind, PathPolicy};
+use crate::limits::{DATAGRAM_MAX, RELAY_HEADER};
+use crate::path::{PathId, PeerIndex, Route};
+use crate::time::{Duration, Instant};
+
+/// At most one challenge a second of a route that nobody announced (`wire.md` 5.5).
+const ROAM_DISTANCE: Duration = Duration::from_secs(1);
+
+impl Node<'_> {
+    /// Whether registry or beacon told us of the route: it is where the peer is, and not where a
+    /// forged source says.
+    fn is_announced(&self, peer: PeerIndex, route: Route) -> bool {
+        matches!(route, Route::Relay(_))
+            || self.candidates(peer).iter().any(|known| super::link::same(known, &route))
+    }
+
+    /// The peer challenged a route: if it was announced, find out at once whether we reach the
+    /// peer there; else it is a route like any other that a frame came from.
+    pub(super) fn challenge_back(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+        if self.is_announced(peer, route) {
+            self.challenge(now, peer, route, None);
+        }
+    }
+
+    /// Challenges a route that is not proven. `came`: see [`super::probes::Links::challenge`]; a relay channel
+    /// leads to the peer and nobody else.
+    pub(super) fn challenge(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        route: Route,
+        came: Option<usize>,
+    ) {
+        let came = came.filter(|_| matches!(route, Route::Direct(_)));
+        let allowed = match route {
+            Route::Direct(_) => self.config.path_policy != PathPolicy::Relay,
+            Route::Relay(_) => self.config.path_policy != PathPolicy::Direct,
+        };
+        let data = self.rng.bytes();
+        let Some(link) = self.link_of(peer) else { return };
+        if allowed && link.path_of(route).is_none() {
+            self.links.challenge(now, peer, route, data, came);
+            self.schedule(peer);
+        }
+    }
+
+    pub(super) fn challenge_all(&mut self, now: Instant, peer: PeerIndex) {
+        if !self.tunnel.has_session(peer) {
+            return;
+        }
+        for route in self.candidates(peer) {
+            self.challenge(now, peer, route, None);
+        }
+        if let Some(channel) = self.directory.channel(peer).map(|c| c.id) {
+            self.challenge(now, peer, Route::Relay(channel), None);
+        }
+    }
+
+    /// An authenticated frame of `came` bytes arrived by `route`.
+    pub(super) fn heard(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        route: Route,
+        newest: bool,
+        came: usize,
+    ) {
+        let Some(link) = self.link_of(peer) else { return };
+        let known = link.path_of(route).is_some();
+        if known || self.links.credit(peer, route, came) || !newest {
+            return;
+        }
+        let Some(link) = self.link_mut(peer) else { return };
+        // The peer seems to have moved: data stays where it is until the new route answers.
+        if link.roam_at.is_none_or(|at| at <= now) {
+            link.roam_at = Some(now + ROAM_DISTANCE);
+            self.challenge(now, peer, route, Some(came));
+        }
+    }
+
+    /// A round trip on `route` succeeded.
+    pub(super) fn prove(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+        let Some(link) = self.link_mut(peer) else { return };
+        let known = link.path_of(route).is_some();
+        let (path, replaced) = link.prove(route);
+        if let Some(old) = replaced {
+            self.transport.remove_path(now, peer, old);
+        }
+        if !known || replaced.is_some() {
+            self.add_path(now, peer, path, route);
+        } else {
+            self.transport.path_proven(now, peer, path);
+        }
+        if self.tunnel.has_session(peer) {
+            // It may have stood still for want of a path.
+            self.transport.session_up(now, peer);
+        }
+        self.choose(now, peer);
+        self.schedule(peer);
+    }
+
+    /// Gives a path that was just proven its place in the transport. If there is none, a worse
+    /// path gives way, or else this one is given up; the peer has one path in any case.
+    fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, route: Route) {
+        let size = self.datagram(peer, route);
+        if self.transport.add_path(now, peer, path, size) {
+            return;
+        }
+        let Some(link) = self.link_mut(peer) else { return };
+        let given_up = link.gives_way_to(path).unwrap_or(path);
+        link.remove(given_up);
+        if given_up != path {
+            self.transport.remove_path(now, peer, given_up);
+            let added = self.transport.add_path(now, peer, path, size);
+            debug_assert!(added, "a place was just given back");
+        }
+    }
+
+    /// UDP payload bytes of our packets on this route, relay header not counted.
+    fn datagram(&self, peer: PeerIndex, route: Route) -> u16 {
+        let theirs = self.link_of(peer).map_or(DATAGRAM_MAX, |l| l.max_datagram);
+        let size = self.config.limits.datagram.min(theirs);
+        match route {
+            Route::Direct(_) => size,
+            Route::Relay(_) => size - RELAY_HEADER as u16,
+        }
+    }
+
+    /// Chooses the path for data anew and tells the owner if its kind changed.
+    pub(super) fn choose(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        let transport = &self.transport;
+        let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
+        self.transport.set_active_path(now, peer, path);
+        self.tell_path(now, peer);
+    }
+
+    pub(super) fn tell_path(&mut self, now: Instant, peer: PeerIndex) {
+        let kind = self.path_kind(peer);
+        if let Some(link) = self.link_mut(peer)
+            && link.told != kind
+        {
+            let before = core::mem::replace(&mut link.told, kind);
+            link.untold = true;
+            self.untold_paths = true;
+            self.count_relayed(now, before, kind);
+        }
+    }
+
+    /// A peer's path changed its kind.
+    pub(super) fn count_relayed(&mut self, now: Instant, before: PathKind, kind: PathKind) {
+        let relayed = self.relayed + usize::from(kind == PathKind::Relayed)
+            - usize::from(before == PathKind::Relayed);
+        if (relayed > 0) != (self.relayed > 0) {
+            self.directory.set_relaying(now, relayed > 0);
+        }
+        self.relayed = relayed;
+    }
+}
