@@ -19,7 +19,7 @@ use crate::stream::{StreamEnd, TransportEvent};
 use crate::time::{Duration, Instant};
 use crate::trust::TrustEvent;
 use crate::wire::control::CloseCode;
-use crate::wire::header::Header;
+use crate::wire::header::{Flags, Header};
 use heapless::Vec;
 
 pub(super) type Routes = Vec<Route, FIRST_FLIGHT>;
@@ -255,7 +255,7 @@ impl<'s> Node<'s> {
                     self.transport.early_discarded(now, peer);
                 }
             }
-            TunnelEvent::SynAck { peer, syn_ack } => self.early_packet(now, peer, &syn_ack),
+            TunnelEvent::SynAck { peer, syn_ack } => self.early_answer(now, peer, &syn_ack),
             TunnelEvent::SendRecord { peer } => {
                 if let Some(link) = self.link_mut(peer) {
                     link.record_due = Some(now);
@@ -375,6 +375,19 @@ impl<'s> Node<'s> {
             if let Some(reason) = outcome.dropped {
                 self.drops.count(reason);
             }
+        }
+    }
+
+    /// The SYN-ACK from the RESP of a handshake of ours.
+    fn early_answer(&mut self, now: Instant, peer: PeerIndex, packet: &[u8; 34]) {
+        let Ok((header, _)) = Header::decode(packet) else { return };
+        let answers = Flags::SYN | Flags::ACK;
+        if !self.is_ours(peer, &header) || header.flags != answers {
+            return;
+        }
+        let outcome = self.transport.handle_early_syn_ack(now, peer, &header);
+        if let Some(reason) = outcome.dropped {
+            self.drops.count(reason);
         }
     }
 

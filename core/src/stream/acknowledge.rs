@@ -72,7 +72,8 @@ impl Transport<'_> {
             let stream = &self.streams[key];
             let Some(acked) = stream.snd.offset_of_ack(entry.ack) else { continue };
             let half_open = matches!(stream.state, State::SynSent | State::Closed) || stream.early;
-            if half_open || stream.state == State::SynReceived && entry.ack == stream.snd.isn {
+            let known = entry.ack == stream.snd.sequence(0);
+            if half_open || stream.state == State::SynReceived && !known {
                 continue;
             }
             if stream.state == State::SynReceived {

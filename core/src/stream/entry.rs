@@ -56,7 +56,8 @@ pub struct Stream {
     /// Next repetition of a reopened window, and how many there were.
     pub(crate) reopen_at: Option<Instant>,
     pub(crate) reopened: u8,
-    /// End of TIME_WAIT, or of waiting for the peer's FIN after the application left.
+    /// End of TIME_WAIT, or of waiting: for the peer's FIN after the application left, for the
+    /// acknowledgement of a SYN-ACK that rode in a RESP.
     pub(crate) linger_at: Option<Instant>,
     /// Next in the same hash bucket.
     pub(crate) hash_next: u32,

@@ -2,6 +2,7 @@
 
 use super::entry::{ACCEPT, Stream, event};
 use super::frame::ResetNotice;
+use super::peer::Peer;
 use super::send::Control;
 use super::state::{State, Step};
 use super::{PacketOutcome, ResetCode, StreamEnd, Transport};
@@ -120,7 +121,10 @@ impl Transport<'_> {
         if header.flags.has(Flags::RST) {
             return PacketOutcome::ignored(DropReason::OutOfWindow);
         }
-        if !header.flags.has(Flags::SYN) || header.flags.has(Flags::ACK) {
+        if header.flags.has(Flags::SYN) && header.flags.has(Flags::ACK) {
+            return self.refuse_answer(peer, header);
+        }
+        if !header.flags.has(Flags::SYN) {
             return self.answer_reset(peer, header, ResetCode::Closed, DropReason::OutOfWindow);
         }
         let refusal = match self.open_inbound(now, peer, header, permitted, false) {
@@ -212,6 +216,16 @@ impl Transport<'_> {
         PacketOutcome::ignored(reason)
     }
 
+    /// Resets a SYN-ACK that answers nothing of ours. Its frame is not acknowledged: that would
+    /// say that the SYN is.
+    fn refuse_answer(&mut self, peer: PeerIndex, header: &Header) -> PacketOutcome {
+        let reason = DropReason::OutOfWindow;
+        PacketOutcome {
+            accepted: false,
+            ..self.answer_reset(peer, header, ResetCode::Closed, reason)
+        }
+    }
+
     // ---- early data (wire.md 4.7) ----
 
     /// The SYN that rode in an INIT: makes a half-open stream that stays invisible until
@@ -245,12 +259,35 @@ impl Transport<'_> {
         Some(self.header(key, Flags::SYN | Flags::ACK, 0).to_bytes())
     }
 
-    /// The session whose INIT carried early data is confirmed: its streams are open.
+    /// The SYN-ACK that rode in a RESP. No frame brought it, so a segment acknowledges it.
+    pub fn handle_early_syn_ack(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        header: &Header,
+    ) -> PacketOutcome {
+        let outcome = self.handle_packet(now, peer, header, b"", true, true);
+        if let Some(key) = self.find(peer, header.destination_port, header.source_port) {
+            let stream = &mut self.streams[key];
+            if stream.initiator && stream.rcv.irs == header.sequence {
+                stream.snd.ack_due = true;
+                self.update_stream(self.now, key);
+            }
+        }
+        outcome
+    }
+
+    /// The session whose INIT carried early data is confirmed: the peer has our SYN-ACK. Whether
+    /// it wants the stream, its acknowledgement says: a late INIT may ask for one that is over.
     pub fn early_confirmed(&mut self, now: Instant, peer: PeerIndex) {
         let now = self.see(now);
+        let wait = self.peers.get(peer).map(Peer::rto);
         self.for_each_stream(peer, |this, key| {
-            if core::mem::take(&mut this.streams[key].early) {
-                this.establish(now, key);
+            let stream = &mut this.streams[key];
+            if core::mem::take(&mut stream.early) {
+                stream.snd.syn = Control::Sent;
+                stream.linger_at = wait.map(|wait| now + wait);
+                this.update_stream(now, key);
             }
         });
     }
@@ -271,6 +308,7 @@ impl Transport<'_> {
     pub(crate) fn establish(&mut self, now: Instant, key: Key) {
         let stream = &mut self.streams[key];
         stream.snd.syn = Control::Acknowledged;
+        (stream.early, stream.linger_at) = (false, None);
         let (initiator, local) = (stream.initiator, stream.local);
         if initiator {
             self.stream_event(key, event::OPENED);
@@ -298,6 +336,9 @@ impl Transport<'_> {
             if stream.state == State::SynSent {
                 return self.handle_unsynchronized(now, key, header, payload);
             }
+            if !stream.initiator || stream.rcv.irs != header.sequence {
+                return self.refuse_answer(peer, header);
+            }
             // Our answer to it was lost, or it is a copy: the acknowledgement says so again.
             self.tell(now, key, true);
             return PacketOutcome { immediate: true, ..PacketOutcome::ACCEPTED };
@@ -322,10 +363,18 @@ impl Transport<'_> {
             State::SynSent => {
                 self.answer_reset(peer, header, ResetCode::Closed, DropReason::OutOfWindow)
             }
-            // A stale copy (W-T12), or a peer that is mistaken: our numbers tell it.
-            _ => {
+            // A stale copy (W-T12): our numbers tell it.
+            _ if same => {
                 self.tell(now, key, true);
                 PacketOutcome::ignored(DropReason::OutOfWindow)
+            }
+            // The peer has forgotten our stream: it resets a segment with our numbers, and its
+            // SYN comes again (RFC 9293 3.5.1).
+            _ => {
+                stream.snd.ack_due = true;
+                stream.snd.restart_syn();
+                self.update_stream(now, key);
+                PacketOutcome::refused(DropReason::OutOfWindow)
             }
         }
     }
@@ -353,7 +402,10 @@ impl Transport<'_> {
             return PacketOutcome::refused(DropReason::OutOfWindow);
         }
         if !ours {
-            // A stale SYN-ACK (W-T12).
+            if header.flags.has(Flags::SYN) {
+                // A stale one (W-T12).
+                return self.refuse_answer(peer, header);
+            }
             return self.answer_reset(peer, header, ResetCode::Closed, DropReason::OutOfWindow);
         }
         if !header.flags.has(Flags::SYN) {
@@ -396,8 +448,14 @@ impl Transport<'_> {
         };
         let stream = &mut self.streams[key];
         if stream.state == State::SynReceived {
-            if stream.early || header.acknowledgement == stream.snd.isn {
+            let known = header.acknowledgement == stream.snd.sequence(0);
+            if stream.early && !known {
                 return PacketOutcome::refused(DropReason::OutOfWindow);
+            }
+            if !known {
+                // Of a stream that is over here (RFC 9293 3.10.7.4).
+                let peer = stream.peer;
+                return self.answer_reset(peer, header, ResetCode::Closed, DropReason::OutOfWindow);
             }
             self.establish(now, key);
         }

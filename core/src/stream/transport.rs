@@ -477,7 +477,10 @@ impl<'s> Transport<'s> {
             // The application has left and the peer does not finish.
             return self.abort(now, key, super::ResetCode::Aborted);
         }
-        if lingered {
+        if lingered && self.streams[key].state == State::SynReceived {
+            // The SYN-ACK in the RESP was not acknowledged.
+            self.streams[key].snd.restart_syn();
+        } else if lingered {
             return self.step(now, key, Step::Expired);
         }
         self.update_stream(now, key);

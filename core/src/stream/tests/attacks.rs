@@ -117,6 +117,39 @@ fn both_close_at_once() {
     assert_eq!(world.ends[0].t.stream_info(a).unwrap().state, State::Closed);
 }
 
+/// A SYN-ACK that is reset was not accepted, whatever else of it arrives first.
+#[test]
+fn a_stale_syn_opens_nothing_when_the_reset_is_late() {
+    let mut world = World::listening(30, Link::clean(ms(20)));
+    let now = world.now;
+    let header = segment(&world, Flags::SYN, Port(50_000), PORT, 77, 0);
+    assert!(world.ends[1].t.handle_packet(now, PEER, &header, b"", true, true).accepted);
+    let mut late = 2;
+    world.filter = Some(Box::new(move |from, frame| {
+        let reset = from == 0 && frame.plain.len() == Header::LEN + 1;
+        late -= usize::from(reset && late > 0);
+        !reset || late == 0
+    }));
+    world.pass(S(10));
+    assert_eq!(world.ends[1].t.accept(PORT), None);
+    assert_eq!(world.ends[1].t.open_streams(PEER), 0);
+}
+
+/// RFC 9293 3.5.1: a peer that has forgotten a stream and asks for it anew gets a new one.
+#[test]
+fn a_forgotten_stream_can_be_opened_anew() {
+    let mut world = World::listening(31, Link::clean(ms(20)));
+    let now = world.now;
+    let a = world.ends[0].t.connect(now, PEER, PORT, NETWORK).unwrap();
+    let info = world.ends[0].t.stream_info(a).unwrap();
+    // The stream of a SYN with the same ports and other numbers is in its way.
+    let old = segment(&world, Flags::SYN, info.local_port, PORT, 77, 0);
+    assert!(world.ends[1].t.handle_packet(now, PEER, &old, b"", true, true).accepted);
+    world.run(S(5), |world| world.ends[1].t.accept(PORT).is_some());
+    assert_eq!(world.ends[0].t.stream_info(a).unwrap().state, State::Established);
+    assert_eq!(world.ends[1].t.open_streams(PEER), 1);
+}
+
 /// W-T6: a FIN that overtakes data is no end; a lost FIN is sent again.
 #[test]
 fn the_end_is_not_seen_before_the_data_and_a_lost_fin_comes_again() {

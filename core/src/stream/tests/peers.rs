@@ -2,10 +2,9 @@
 
 use super::world::*;
 use crate::path::PathId;
-use crate::stream::{State, StreamEnd, TransportEvent, WriteError};
+use crate::stream::{ResetCode, State, StreamEnd, TransportEvent, WriteError};
 use crate::time::Duration;
 use crate::wire::header::Header;
-use std::vec::Vec;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 const RELAY: PathId = PathId(1);
@@ -267,17 +266,122 @@ fn early_data_opens_a_stream_in_one_round_trip() {
     assert_eq!(world.ends[1].t.open_streams(PEER), 1);
     assert_eq!(world.ends[1].t.accept(PORT), None);
     let (answer, _) = Header::decode(&first).unwrap();
-    let outcome = world.ends[0].t.handle_packet(now, PEER, &answer, b"", true, true);
+    let outcome = world.ends[0].t.handle_early_syn_ack(now, PEER, &answer);
     assert!(outcome.accepted);
     assert_eq!(world.ends[0].t.stream_info(a).unwrap().state, State::Established);
     for end in &mut world.ends {
         end.t.session_up(now, PEER);
     }
     world.ends[1].t.early_confirmed(now, PEER);
-    let b = world.ends[1].t.accept(PORT).unwrap();
-    world.run(ms(21), |world| world.ends[1].t.read(world.now, b, &mut [0; 9]) == Ok(5));
-    let syns = |frames: &[Vec<usize>]| frames.iter().flatten().filter(|len| **len == 34).count();
-    assert_eq!(syns(&world.ends[0].trains), 0, "no SYN in the session");
+    let mut b = None;
+    world.run(ms(21), |world| {
+        b = b.or_else(|| world.ends[1].t.accept(PORT));
+        b.is_some_and(|b| world.ends[1].t.read(world.now, b, &mut [0; 9]) == Ok(5))
+    });
+    for end in &world.ends {
+        let syns = end.trains.iter().flatten().filter(|len| **len == 34).count();
+        assert_eq!(syns, 0, "no SYN in the session");
+    }
+}
+
+/// An INIT with this SYN, its RESP, and the confirmation; whether end 0 wanted the SYN-ACK.
+fn early(world: &mut World, syn: &Header) -> bool {
+    let now = world.now;
+    let answer = world.ends[1].t.handle_early_syn(now, PEER, syn, true).unwrap();
+    let (answer, _) = Header::decode(&answer).unwrap();
+    let outcome = world.ends[0].t.handle_early_syn_ack(now, PEER, &answer);
+    world.ends[1].t.early_confirmed(now, PEER);
+    outcome.accepted
+}
+
+/// Who asks in early data and then says nothing is accepted as soon, also if the session's
+/// first frame is lost.
+#[test]
+fn an_early_stream_is_accepted_before_anything_is_written() {
+    for first in [0, 1] {
+        let mut world = World::listening(11, Link::clean(ms(20)));
+        let a = world.ends[0].t.connect(world.now, PEER, PORT, NETWORK).unwrap();
+        let (syn, _) = Header::decode(&world.ends[0].t.syn_for_early(a).unwrap()).unwrap();
+        assert!(early(&mut world, &syn));
+        assert_eq!(world.ends[1].t.accept(PORT), None, "nothing was acknowledged");
+        let mut lose = first;
+        world.filter = Some(std::boxed::Box::new(move |from, _| {
+            let lost = from == 0 && lose > 0;
+            lose -= usize::from(lost);
+            !lost
+        }));
+        let wait = if first == 0 { ms(21) } else { S(2) };
+        world.run(wait, |world| world.ends[1].t.accept(PORT).is_some());
+    }
+}
+
+/// The acknowledgement of a SYN-ACK that only a RESP carried is confirmation enough.
+#[test]
+fn a_segment_opens_an_early_stream_before_the_confirmation_is_told() {
+    let mut world = World::listening(12, Link::clean(ms(20)));
+    let now = world.now;
+    let a = world.ends[0].t.connect(now, PEER, PORT, NETWORK).unwrap();
+    world.ends[0].t.write(now, a, b"hello").unwrap();
+    let (syn, _) = Header::decode(&world.ends[0].t.syn_for_early(a).unwrap()).unwrap();
+    let answer = world.ends[1].t.handle_early_syn(now, PEER, &syn, true).unwrap();
+    let (answer, _) = Header::decode(&answer).unwrap();
+    assert!(world.ends[0].t.handle_early_syn_ack(now, PEER, &answer).accepted);
+    world.run(ms(21), |world| world.ends[1].t.accept(PORT).is_some());
+    world.ends[1].t.early_confirmed(world.now, PEER);
+    assert_eq!(world.ends[1].t.accept(PORT), None, "once");
+}
+
+/// A late INIT asks again for a stream that is over at the responder: nobody accepts it twice,
+/// no byte comes twice, and both ends come to know.
+#[test]
+fn a_late_init_does_not_open_its_stream_again() {
+    // Of the two random numbers either may be the greater.
+    for seed in 0..16 {
+        for closed in [false, true] {
+            let mut world = World::listening(seed, Link::clean(ms(20)));
+            let a = world.ends[0].t.connect(world.now, PEER, PORT, NETWORK).unwrap();
+            let (syn, _) = Header::decode(&world.ends[0].t.syn_for_early(a).unwrap()).unwrap();
+            assert!(early(&mut world, &syn));
+            world.pass(ms(50));
+            let b = world.ends[1].t.accept(PORT).unwrap();
+            let now = world.now;
+            if closed {
+                world.ends[0].t.finish(now, a).unwrap();
+                world.ends[1].t.finish(now, b).unwrap();
+                world.pass(S(20));
+            } else {
+                world.ends[1].t.end_streams(now, PEER, StreamEnd::Removed);
+            }
+            assert_eq!(world.ends[1].t.open_streams(PEER), 0);
+            assert!(!early(&mut world, &syn));
+            let now = world.now;
+            let _ = world.ends[0].t.write(now, a, b"hello");
+            let _ = world.ends[0].t.finish(now, a);
+            world.pass(S(20));
+            assert_eq!(world.ends[1].t.accept(PORT), None, "accepted twice");
+            assert_eq!([0, 1].map(|n| world.ends[n].t.open_streams(PEER)), [0, 0]);
+            let end = world.ends[0].t.stream_info(a).unwrap().end.unwrap();
+            assert_eq!(end == StreamEnd::Finished, closed, "{end:?}");
+        }
+    }
+}
+
+/// The RESP's SYN-ACK came to nobody: it is asked again, and the reset ends the half-open stream.
+#[test]
+fn an_early_stream_that_nobody_acknowledges_does_not_stay() {
+    let mut world = World::listening(13, Link::clean(ms(20)));
+    let now = world.now;
+    let a = world.ends[0].t.connect(now, PEER, PORT, NETWORK).unwrap();
+    let (syn, _) = Header::decode(&world.ends[0].t.syn_for_early(a).unwrap()).unwrap();
+    world.ends[0].t.reset(now, a, ResetCode::Aborted);
+    world.pass(S(1));
+    let now = world.now;
+    world.ends[1].t.handle_early_syn(now, PEER, &syn, true).unwrap();
+    world.ends[1].t.early_confirmed(now, PEER);
+    assert_eq!(world.ends[1].t.open_streams(PEER), 1);
+    world.pass(S(3));
+    assert_eq!(world.ends[1].t.open_streams(PEER), 0);
+    assert_eq!(world.ends[1].t.accept(PORT), None);
 }
 
 /// The handshake with the early SYN came to nothing, another one did: the SYN goes again.
