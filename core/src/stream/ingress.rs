@@ -2,7 +2,6 @@
 
 use super::entry::{ACCEPT, Stream, event};
 use super::frame::ResetNotice;
-use super::peer::Peer;
 use super::send::Control;
 use super::state::{State, Step};
 use super::{PacketOutcome, ResetCode, StreamEnd, Transport};
@@ -281,7 +280,7 @@ impl Transport<'_> {
     /// it wants the stream, its acknowledgement says: a late INIT may ask for one that is over.
     pub fn early_confirmed(&mut self, now: Instant, peer: PeerIndex) {
         let now = self.see(now);
-        let wait = self.peers.get(peer).map(Peer::rto);
+        let wait = self.peers.get(peer).map(|_| self.peers.rto(peer));
         self.for_each_stream(peer, |this, key| {
             let stream = &mut this.streams[key];
             if core::mem::take(&mut stream.early) {
