@@ -4,6 +4,8 @@
 //! Nothing here needs libFuzzer: the committed corpora are replayed by `cargo test`, and the
 //! example `mutate` runs any target on a stable toolchain.
 
+#![forbid(unsafe_code)]
+
 // What the targets are made of.
 pub mod actor;
 pub mod lab;

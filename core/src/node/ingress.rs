@@ -86,7 +86,14 @@ impl<'s> Node<'s> {
             TunnelIn::Frame(frame) if expected.is_some_and(|peer| peer != frame.peer) => {
                 self.dropped(DropReason::UnknownChannel)
             }
-            TunnelIn::Frame(frame) => self.frame(now, route, frame),
+            TunnelIn::Frame(frame) => {
+                // A frame that brings a session up belongs to what that brings: a new process of
+                // the peer, whose predecessor's streams are over, or the answer to an early SYN.
+                while let Some(event) = self.tunnel.poll_event() {
+                    self.tunnel_event(now, event);
+                }
+                self.frame(now, route, frame)
+            }
         }
     }
 

@@ -231,7 +231,7 @@ impl<'s> Node<'s> {
         }
     }
 
-    fn tunnel_event(&mut self, now: Instant, event: TunnelEvent) {
+    pub(super) fn tunnel_event(&mut self, now: Instant, event: TunnelEvent) {
         match event {
             TunnelEvent::NewRecord { peer, record } => {
                 self.directory.handle_record(now, peer, &record);
