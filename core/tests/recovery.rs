@@ -6,10 +6,12 @@ mod pair;
 
 use pair::*;
 use pilot_core::addr::Port;
+use pilot_core::machine::{Ecn, Ingress, Machine, Path};
 use pilot_core::node::{Command, Config, Event, PathKind, PathPolicy, StreamEnd};
 use pilot_core::rng::Rng;
 use pilot_core::time::Duration;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 
 fn path(world: &World, n: usize) -> PathKind {
     world.agents[n].node.peers().next().expect("a peer").path
@@ -49,6 +51,38 @@ fn relay_restart(
     world.revive_server();
     world.run(wait);
     world.transfer(from, 1 - from, 7, b"after", secs(60))
+}
+
+/// The beacon takes the channel away while data waits, and the node is asked for output before
+/// its owner hears of it: no frame leaves without the relay's header in front of it.
+#[test]
+fn nothing_is_sent_over_a_relay_channel_that_is_gone() {
+    let mut world = pair_with(40, Link::CLEAN, PathPolicy::Relay);
+    let id = world.connect(0, 1, 7);
+    world.run_until(secs(20), |w| w.saw(0, Event::StreamOpened(id)));
+    world.run(secs(5));
+    assert_eq!(path(&world, 0), PathKind::Relayed);
+    let (us, them) = (world.agents[0].socket, world.address(0));
+    world.cut.insert((beacon_socket(), us));
+    world.wire = Some(Vec::new());
+    world.command(1, Command::RevokeTrust { peer: them });
+    world.run(secs(2));
+    assert_eq!(path(&world, 0), PathKind::Relayed, "it has heard of nothing");
+    let wire = world.wire.take().unwrap();
+    let told = wire.into_iter().filter(|p| (p.0, p.1) == (beacon_socket(), us) && p.2[0] >= 0x80);
+    let mut sent = 0;
+    for (from, _, mut frame) in told {
+        let now = world.now;
+        let node = &mut world.agents[0].node;
+        node.stream(id).unwrap().write(now, b"waiting").unwrap();
+        let _: Ingress<'_> = node.handle_datagram(now, Path::to(from), Ecn::NotEct, &mut frame);
+        let mut out = [0xAA; 2000];
+        while node.poll_transmit(now, &mut out, NonZeroUsize::MIN).is_some() {
+            assert_ne!(out[..12], [0xAA; 12], "what lay in the buffer goes out");
+            (out, sent) = ([0xAA; 2000], sent + 1);
+        }
+    }
+    assert_eq!((path(&world, 0), sent > 0), (PathKind::None, true));
 }
 
 #[test]

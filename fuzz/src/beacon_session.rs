@@ -34,9 +34,12 @@ struct Run {
     /// What each end was told of channels, newest last.
     channels: [Vec<ChannelInfo>; 2],
     asked: [BTreeSet<u16>; 2],
-    /// Bytes from and to addresses that are neither agent's.
+    /// Where an agent is or was: what it has proven stays so if it speaks from elsewhere.
+    known: BTreeSet<SocketAddr>,
+    /// Bytes from and to all other addresses.
     strangers: BTreeMap<SocketAddr, (usize, usize)>,
-    challenges: Vec<(SocketAddr, Vec<u8>)>,
+    /// For which agent, to which address.
+    challenges: Vec<(usize, SocketAddr, Vec<u8>)>,
     /// What may now be forwarded to node 0 or 1.
     relayed: [Vec<Vec<u8>>; 2],
     /// A grant was presented.
@@ -52,6 +55,7 @@ pub fn run(data: &[u8]) {
         sockets: [stage.agents[0].socket, stage.agents[1].socket],
         channels: Default::default(),
         asked: Default::default(),
+        known: stage.agents.iter().map(|agent| agent.socket).collect(),
         strangers: BTreeMap::new(),
         challenges: Vec::new(),
         relayed: Default::default(),
@@ -111,7 +115,7 @@ impl Run {
     }
 
     fn deliver(&mut self, from: SocketAddr, packet: &[u8]) {
-        if !self.sockets.contains(&from) {
+        if !self.known.contains(&from) {
             self.strangers.entry(from).or_default().0 += packet.len();
         }
         self.outpost.deliver(from, packet);
@@ -136,11 +140,14 @@ impl Run {
                 self.frame(n, from, &[&[kind], &body[..]].concat());
             }
             8 => {
-                if let Some((at, body)) = self.challenges.pop() {
+                if let Some((asked, at, body)) = self.challenges.pop() {
                     let answer = [&[control::PATH_RESPONSE][..], &body].concat();
-                    // Proven: from here on it is the agent's address.
-                    self.strangers.remove(&at);
-                    self.sockets[n] = at;
+                    // Proven, unless it was the other one who was asked.
+                    if asked == n {
+                        self.strangers.remove(&at);
+                        self.known.insert(at);
+                        self.sockets[n] = at;
+                    }
                     self.frame(n, at, &answer);
                 }
             }
@@ -223,7 +230,7 @@ impl Run {
 
     fn told(&mut self, n: usize, to: SocketAddr, plain: &[u8]) {
         match plain.first() {
-            Some(&control::PATH_CHALLENGE) => self.challenges.push((to, plain[1..].to_vec())),
+            Some(&control::PATH_CHALLENGE) => self.challenges.push((n, to, plain[1..].to_vec())),
             Some(&control::BEACON) => {
                 let decoded = control::decode::<FromBeacon>(plain);
                 let (id, message) = decoded.expect("the beacon's messages decode");

@@ -249,6 +249,14 @@ impl<'s> Node<'s> {
                 self.transport.session_down(now, peer);
                 continue;
             };
+            if let Route::Relay(channel) = route
+                && self.directory.channel_by_id(channel).is_none()
+            {
+                // It went after the last event was polled, or without one: it came and went in
+                // between, and a frame that came by it made the path.
+                self.channel_gone(now, peer, channel);
+                continue;
+            }
             if let Some(transmit) = self.train_to(now, peer, path, route, out, max_segments) {
                 return Some(transmit);
             }
@@ -291,7 +299,8 @@ impl<'s> Node<'s> {
             let (index, counter) = (sealed.index, sealed.counter);
             self.transport.frame_sent(now, peer, path, index, counter, wire, written.token);
             if let Route::Relay(channel) = route {
-                self.directory.wrap(channel, &mut room[..wire]);
+                let wrapped = self.directory.wrap(channel, &mut room[..wire]);
+                assert!(wrapped, "a channel does not go while a train is written");
             }
             len += wire;
             segment = segment.max(wire);

@@ -10,7 +10,7 @@ use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
 use crate::limits::{DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, SUSPECT_INIT};
 use crate::machine::Path;
-use crate::path::{PathId, PeerIndex, Route};
+use crate::path::{ChannelId, PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
 use crate::session::handshake::RESP_MIN;
 use crate::session::payload::Caps;
@@ -444,6 +444,15 @@ impl<'s> Node<'s> {
         }
     }
 
+    /// The path over a relay channel that is no more.
+    pub(super) fn channel_gone(&mut self, now: Instant, peer: PeerIndex, channel: ChannelId) {
+        if let Some(path) = self.link_mut(peer).and_then(|l| l.remove_channel(channel)) {
+            self.transport.remove_path(now, peer, path);
+            self.path_removed(now, peer);
+            self.schedule(peer);
+        }
+    }
+
     /// Follows the directory: whoever is trusted there is known here before anybody looks.
     fn directory_changed(&mut self, now: Instant, change: &DirectoryEvent) {
         match *change {
@@ -454,12 +463,7 @@ impl<'s> Node<'s> {
             DirectoryEvent::Fenced => self.say_goodbye_to_all(CloseCode::Fenced),
             DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
-                let path = self.link_mut(peer).and_then(|l| l.remove_channel(channel));
-                if let Some(path) = path {
-                    self.transport.remove_path(now, peer, path);
-                    self.path_removed(now, peer);
-                    self.schedule(peer);
-                }
+                self.channel_gone(now, peer, channel);
             }
             DirectoryEvent::Trust(event) => match event {
                 TrustEvent::Added(peer) => self.peer_added(now, peer),
