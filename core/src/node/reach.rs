@@ -246,10 +246,14 @@ impl<'s> Node<'s> {
             }
             TunnelEvent::SessionUp(up) => self.session_up(now, up),
             TunnelEvent::Confirmed { .. } => {}
-            TunnelEvent::EarlySyn { peer, answered: Some(_), .. } => {
+            TunnelEvent::EarlySyn { peer, syn, answered } => {
+                if answered.is_none() {
+                    self.early_packet(now, peer, &syn);
+                }
+                // Also what another INIT asked for that this one took the place of: the session
+                // settles it, and nothing later would.
                 self.transport.early_confirmed(now, peer);
             }
-            TunnelEvent::EarlySyn { peer, syn, .. } => self.early_packet(now, peer, &syn),
             TunnelEvent::EarlyDiscarded { peer } => {
                 if !self.tunnel.has_early(peer) {
                     self.transport.early_discarded(now, peer);

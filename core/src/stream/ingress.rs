@@ -447,10 +447,11 @@ impl Transport<'_> {
         };
         let stream = &mut self.streams[key];
         if stream.state == State::SynReceived {
-            let known = header.acknowledgement == stream.snd.sequence(0);
-            if stream.early && !known {
+            if stream.early {
+                // The confirmation may also tell that the peer has restarted, which comes first.
                 return PacketOutcome::refused(DropReason::OutOfWindow);
             }
+            let known = header.acknowledgement == stream.snd.sequence(0);
             if !known {
                 // Of a stream that is over here (RFC 9293 3.10.7.4).
                 let peer = stream.peer;

@@ -315,22 +315,6 @@ fn an_early_stream_is_accepted_before_anything_is_written() {
     }
 }
 
-/// The acknowledgement of a SYN-ACK that only a RESP carried is confirmation enough.
-#[test]
-fn a_segment_opens_an_early_stream_before_the_confirmation_is_told() {
-    let mut world = World::listening(12, Link::clean(ms(20)));
-    let now = world.now;
-    let a = world.ends[0].t.connect(now, PEER, PORT, NETWORK).unwrap();
-    world.ends[0].t.write(now, a, b"hello").unwrap();
-    let (syn, _) = Header::decode(&world.ends[0].t.syn_for_early(a).unwrap()).unwrap();
-    let answer = world.ends[1].t.handle_early_syn(now, PEER, &syn, true).unwrap();
-    let (answer, _) = Header::decode(&answer).unwrap();
-    assert!(world.ends[0].t.handle_early_syn_ack(now, PEER, &answer).accepted);
-    world.run(ms(21), |world| world.ends[1].t.accept(PORT).is_some());
-    world.ends[1].t.early_confirmed(world.now, PEER);
-    assert_eq!(world.ends[1].t.accept(PORT), None, "once");
-}
-
 /// A late INIT asks again for a stream that is over at the responder: nobody accepts it twice,
 /// no byte comes twice, and both ends come to know.
 #[test]
