@@ -3,7 +3,7 @@
 //! The parts decide for themselves: [`crate::session::Tunnel`] about handshakes, sessions and
 //! keys, [`crate::stream::Transport`] about streams, datagrams, acknowledgement and congestion,
 //! [`crate::directory::Directory`] about registry, beacon and trust. The node owns what lies
-//! between them: the table of peers (one [`PeerIndex`] names a peer in all of them), the paths
+//! between them: the table of peers (one [`PeerIndex`](crate::path::PeerIndex) names a peer in all of them), the paths
 //! to each peer (`link.rs`), and the one way in and out.
 //!
 //! | part says | node does |
