@@ -217,12 +217,14 @@ impl ReceiveHalf {
 
     /// Dynamic right-sizing: twice what was read in a round trip should fit.
     fn measure(&mut self, now: Instant, pool: &mut Pool<'_>, rtt: Duration) {
-        if now.since(self.round_at) < rtt {
+        let read = self.read - self.round_read;
+        let size = u64::from(self.ring.reserved()) * BLOCK as u64;
+        // Half a window within a round is enough to know, which counts where the round trip has
+        // not been measured and is only guessed.
+        if now.since(self.round_at) < rtt && read * 2 < size {
             return;
         }
-        let read = self.read - self.round_read;
         let rounds = (now.since(self.round_at).as_nanos() / rtt.as_nanos()).max(1) as u64;
-        let size = u64::from(self.ring.reserved()) * BLOCK as u64;
         if read / rounds * 2 >= size {
             let most = (STREAM_WINDOW_MAX / BLOCK) as u32;
             let wanted = (self.ring.reserved() * 2).min(most);
@@ -318,6 +320,23 @@ mod tests {
             last = half.edge;
         }
         assert_eq!(half.ring.reserved(), 32, "half of a pool of 64, and no more");
+    }
+
+    /// Whoever only receives has no round trip of its own, and guesses a long one.
+    #[test]
+    fn the_window_grows_without_waiting_for_the_end_of_a_guessed_round_trip() {
+        let mut pool = pool(64);
+        let mut half = half(&mut pool, 0);
+        let (mut now, guessed) = (Instant::from_nanos(1), Duration::from_millis(100));
+        for _ in 0..8 {
+            let n = (half.edge - half.nxt) as usize;
+            let at = half.irs.wrapping_add(1).wrapping_add(half.nxt as u32);
+            assert!(half.take(&mut pool, at, &std::vec![0; n], false).accepted);
+            now += Duration::from_micros(100);
+            assert_eq!(half.read(now, &mut pool, guessed, &mut std::vec![0; n]).0, n);
+            half.advertise();
+        }
+        assert_eq!(half.ring.reserved(), 32, "in less than a millisecond");
     }
 
     proptest! {

@@ -398,10 +398,13 @@ impl Arena {
     }
 }
 
-/// How long an undisturbed transfer takes, in this world exactly. What the enemy holds of the
-/// memory may cost a round trip or so.
-fn undisturbed() -> Duration {
-    Arena::new().transfer(|_| {})
+/// What a disturbed transfer may take: 30 ms above what the undisturbed one took when its window
+/// grew a round trip at a time. What the enemy holds of the memory may cost two round trips.
+fn disturbed_max() -> Duration {
+    let undisturbed = Arena::new().transfer(|_| {});
+    let max = ms(304);
+    assert!(undisturbed <= max, "{undisturbed:?}");
+    max
 }
 
 /// W-T11: a flood of SYNs whose answers it ignores fills its own share of the backlog.
@@ -416,7 +419,7 @@ fn a_flood_of_syns_leaves_the_backlog_to_others() {
             arena.send(syn, b"");
         }
     });
-    assert!(took <= undisturbed() + ms(30), "{took:?}");
+    assert!(took <= disturbed_max(), "{took:?}");
     assert!(arena.victim.open_streams(ENEMY) <= limits().backlog / 2);
 }
 
@@ -428,7 +431,7 @@ fn a_peer_that_opens_everything_leaves_half() {
     let (streams, blocks) = arena.held();
     assert_eq!((streams, arena.accepted.len(), blocks), (32, 32, 128), "half of 64 streams");
     let took = arena.transfer(|_| {});
-    assert!(took <= undisturbed() + ms(30), "{took:?}");
+    assert!(took <= disturbed_max(), "{took:?}");
     // And what it gives back it may have again.
     let opened = core::mem::take(&mut arena.opened);
     for (port, number) in opened {
@@ -455,7 +458,7 @@ fn a_peer_that_never_reads_leaves_half_of_the_memory() {
     let (_, blocks) = arena.held();
     assert!((200..=256).contains(&blocks), "{blocks} of 512");
     let took = arena.transfer(|arena| arena.acknowledge_until(arena.now.minus(ms(20))));
-    assert!(took <= undisturbed() + ms(30), "{took:?}");
+    assert!(took <= disturbed_max(), "{took:?}");
 }
 
 /// It makes the window as large as it gets and its round trip long, and then acknowledges
@@ -473,7 +476,7 @@ fn a_peer_that_acknowledges_nothing_leaves_half_of_the_frames() {
     let frames = arena.victim.frames.len();
     assert!((400..=512).contains(&frames), "{frames} of 1024");
     let took = arena.transfer(|_| {});
-    assert!(took <= undisturbed() + ms(30), "{took:?}");
+    assert!(took <= disturbed_max(), "{took:?}");
 }
 
 /// Segments with any flags and numbers, tiny, overlapping, beyond the window and with gaps
@@ -518,7 +521,7 @@ fn a_storm_of_forged_segments_hurts_nobody_else() {
         arena.seen.clear();
     };
     let took = arena.transfer(storm);
-    assert!(took <= undisturbed() + ms(30), "{took:?}");
+    assert!(took <= disturbed_max(), "{took:?}");
     let (streams, blocks) = arena.held();
     assert!(streams <= 32 && blocks <= 256, "{streams} {blocks}");
 }
