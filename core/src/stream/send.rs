@@ -334,9 +334,11 @@ impl SendHalf {
     }
 
     /// Gives the bytes back: the stream has ended otherwise than by being acknowledged. Frames
-    /// in flight outlive it, and must not be sent again when they are lost or probed.
+    /// in flight outlive it, and must not be sent again when they are lost or probed. A writer
+    /// that waits is told the end, not that there is room.
     pub(crate) fn abandon(&mut self, pool: &mut Pool<'_>) {
         self.abandoned = true;
+        self.writer_waits = false;
         self.ring.close(pool);
     }
 

@@ -311,6 +311,21 @@ fn blind_resets_are_not_believed() {
     assert_eq!(world.ends[0].t.open_streams(PEER), 0, "the reset was acknowledged");
 }
 
+/// The writer waits for room when the stream is given up: it is told the end and nothing else.
+#[test]
+fn giving_a_stream_up_while_its_writer_waits_tells_the_end_only() {
+    let mut world = World::listening(8, Link::clean(ms(10)));
+    let (a, _) = world.open(PORT);
+    let now = world.now;
+    while world.ends[0].t.write(now, a, &[7; 65_536]) != Err(WriteError::WouldBlock) {}
+    world.ends[0].events.clear();
+    world.ends[0].t.reset(now, a, ResetCode::Aborted);
+    world.pass(S(1));
+    assert_eq!(ended(&world, 0), [StreamEnd::Aborted]);
+    assert!(!world.ends[0].events.contains(&TransportEvent::Writable(a)));
+    assert_eq!(ended(&world, 1), [StreamEnd::Reset(ResetCode::Aborted)]);
+}
+
 /// A reset survives loss, in both kinds: of a stream, and for a port that is closed.
 #[test]
 fn resets_are_sent_until_they_arrive() {

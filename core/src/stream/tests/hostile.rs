@@ -398,13 +398,10 @@ impl Arena {
     }
 }
 
-/// What a disturbed transfer may take: 30 ms above what the undisturbed one took when its window
-/// grew a round trip at a time. What the enemy holds of the memory may cost two round trips.
+/// What a disturbed transfer may take: two round trips more than an undisturbed one, for what the
+/// enemy holds of the memory.
 fn disturbed_max() -> Duration {
-    let undisturbed = Arena::new().transfer(|_| {});
-    let max = ms(304);
-    assert!(undisturbed <= max, "{undisturbed:?}");
-    max
+    Arena::new().transfer(|_| {}) + ms(40)
 }
 
 /// W-T11: a flood of SYNs whose answers it ignores fills its own share of the backlog.
