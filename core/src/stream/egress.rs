@@ -208,7 +208,7 @@ impl Transport<'_> {
         out: &mut [u8],
         train: &TrainState,
     ) -> Option<(usize, Option<Content>)> {
-        let full = self.frames.is_full_for(self.peers.frames_in_flight(peer));
+        let full = self.frames.is_full_for(|| self.peers.frames_in_flight(peer));
         let probing = self.peers.path(peer, path)?.tail_probe == TailProbe::Due;
         let due = self.peers.ack_due(peer).is_some_and(|due| due <= now);
         let record = self.peers.get_mut(peer)?;

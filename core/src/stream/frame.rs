@@ -148,8 +148,13 @@ impl<'s> FrameTable<'s> {
     /// Whether whoever has `held` frames in flight may have no more: beyond a few, they are
     /// never more than the places left to all others. Otherwise a peer that makes its window
     /// large and then answers nothing would silence everybody until its timeout.
-    pub(crate) fn is_full_for(&self, held: u32) -> bool {
+    pub(crate) fn is_full_for(&self, held: impl FnOnce() -> u32) -> bool {
         let left = self.slots.capacity() - self.len();
+        if left > self.len() {
+            // Nobody holds more than all: not worth counting.
+            return false;
+        }
+        let held = held();
         left == 0 || held >= FRAMES_FREE && held as usize >= left
     }
 

@@ -436,6 +436,14 @@ impl Transport<'_> {
             }
             let code =
                 payload.first().map_or(ResetCode::Aborted, |code| ResetCode::from_byte(*code));
+            let stream = &self.streams[key];
+            let ended = matches!(stream.state, State::Closing | State::LastAck | State::TimeWait);
+            if code == ResetCode::Closed && ended && stream.snd.una == stream.snd.end {
+                // Both directions had ended and all data had arrived: the peer has forgotten the
+                // stream, and only what acknowledged our FIN was lost.
+                self.end_stream(now, key, StreamEnd::Finished);
+                return PacketOutcome { immediate: true, ..PacketOutcome::ACCEPTED };
+            }
             return self.handle_reset(now, key, code);
         }
         if !header.flags.has(Flags::ACK) {

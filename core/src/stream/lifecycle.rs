@@ -203,15 +203,14 @@ impl Transport<'_> {
     pub(crate) fn update_stream(&mut self, now: Instant, key: Key) {
         let stream = &mut self.streams[key];
         let peer = stream.peer;
-        let rto = self.peers.rto(peer);
         let path = self.peers.active_path(peer);
         let most = path.map_or(usize::from(DATAGRAM_FLOOR) - OVERHEAD, |path| path.segment());
-        let Some(record) = self.peers.get_mut(peer) else { return };
+        let Some(record) = self.peers.get(peer) else { return };
         let open = stream.state.is_synchronized();
         let sends = !stream.early && (stream.state != State::Closed || stream.resetting.is_some());
         if open && record.session && stream.snd.is_blocked_by_window() {
             if stream.persist_at.is_none() && !stream.snd.probe_due {
-                let wait = rto.saturating_mul(1 << stream.snd.probes.min(8));
+                let wait = self.peers.rto(peer).saturating_mul(1 << stream.snd.probes.min(8));
                 stream.persist_at = Some(now + wait.min(ZERO_WINDOW_PROBE_MAX));
             }
         } else {
@@ -220,6 +219,7 @@ impl Transport<'_> {
         let has_output = sends && stream.snd.next(open, most).is_some();
         self.stream_timers.set(key.index(), stream.next_timeout());
         let slot = key.index() as u32;
+        let Some(record) = self.peers.get_mut(peer) else { return };
         if has_output {
             record.send.push_back(&mut self.streams, SEND, slot);
             self.touch(peer);

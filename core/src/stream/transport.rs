@@ -370,7 +370,7 @@ impl<'s> Transport<'s> {
     /// sets its timer.
     pub(crate) fn settle(&mut self, now: Instant, peer: PeerIndex) -> bool {
         let Some(record) = self.peers.get(peer) else { return false };
-        let full = self.frames.is_full_for(self.peers.frames_in_flight(peer));
+        let full = self.frames.is_full_for(|| self.peers.frames_in_flight(peer));
         let mut at = None;
         if record.session && record.active.is_some() {
             let mut earliest = |other: Option<Instant>| {
@@ -495,7 +495,7 @@ impl<'s> Transport<'s> {
             at = self.starved.next(&self.peers, STARVED, slot);
             let peer = PeerIndex(slot);
             let held = self.peers.frames_in_flight(peer);
-            if !self.frames.is_full_for(held) {
+            if !self.frames.is_full_for(|| held) {
                 self.starved.remove(&mut self.peers, STARVED, slot);
                 self.touch(peer);
             }

@@ -326,6 +326,37 @@ fn giving_a_stream_up_while_its_writer_waits_tells_the_end_only() {
     assert_eq!(ended(&world, 1), [StreamEnd::Reset(ResetCode::Aborted)]);
 }
 
+/// The peer has forgotten a stream that had ended in both directions, and what acknowledged our
+/// FIN was lost for so long: the stream has ended well, unless data is missing or the peer ends
+/// it for another reason.
+#[test]
+fn a_reset_for_a_forgotten_stream_acknowledges_the_fin_and_no_data() {
+    for (data, code, end) in [
+        (&b""[..], ResetCode::Closed, StreamEnd::Finished),
+        (b"unheard", ResetCode::Closed, StreamEnd::Reset(ResetCode::Closed)),
+        (b"", ResetCode::Aborted, StreamEnd::Reset(ResetCode::Aborted)),
+    ] {
+        let mut world = World::listening(8, Link::clean(ms(10)));
+        let (a, b) = world.open(PORT);
+        let now = world.now;
+        world.ends[0].t.finish(now, a).unwrap();
+        world.pass(ms(100));
+        let now = world.now;
+        if !data.is_empty() {
+            world.ends[1].t.write(now, b, data).unwrap();
+        }
+        world.ends[1].t.finish(now, b).unwrap();
+        assert_eq!(world.ends[1].t.stream_info(b).unwrap().state, State::LastAck);
+        let local = world.ends[0].t.stream_info(a).unwrap().local_port;
+        let next = world.ends[1].t.streams[b.0].rcv.acknowledgement();
+        let mut reset = segment(&world, Flags::RST, local, PORT, next, 0);
+        reset.length = 1;
+        world.ends[1].t.handle_packet(now, PEER, &reset, &[code.to_byte()], true, true);
+        world.pass(ms(1));
+        assert_eq!(ended(&world, 1), [end]);
+    }
+}
+
 /// A reset survives loss, in both kinds: of a stream, and for a port that is closed.
 #[test]
 fn resets_are_sent_until_they_arrive() {
