@@ -128,17 +128,15 @@ fn socket(n: usize) -> SocketAddr {
 }
 
 fn measure(report: &mut Report) {
-    let b = |bytes: usize| bytes as u32;
-    let Buffers { pool, registry_in, registry_out, answers, replay, sources, send, receive } =
-        &Buffers::new();
-    report.node = b(size_of::<Node<'_>>());
-    report.driver = b(size_of::<Driver<'_>>() + size_of_val(send) + size_of_val(receive));
-    report.directory = b(size_of::<DirectoryTables>());
-    report.registry = b(size_of_val(registry_in) + size_of_val(registry_out) + size_of_val(answers));
-    report.tunnel = b(size_of::<TunnelTables>() + size_of_val(replay) + size_of_val(sources));
-    report.transport = b(size_of::<TransportTables>());
-    report.links = b(size_of::<LinkTables>());
-    report.pool = b(size_of_val(pool));
+    let sizes = memory::sizes();
+    report.node = size_of::<Node<'_>>() as u32;
+    report.driver = (size_of::<Driver<'_>>() + 2 * memory::DATAGRAM_BYTES) as u32;
+    report.directory = size_of::<DirectoryTables>() as u32;
+    report.registry = sizes.registry as u32;
+    report.tunnel = (size_of::<TunnelTables>() + sizes.replay) as u32;
+    report.transport = size_of::<TransportTables>() as u32;
+    report.links = size_of::<LinkTables>() as u32;
+    report.pool = sizes.pool as u32;
 }
 
 struct Pair {

@@ -72,6 +72,28 @@ impl Buffers {
     }
 }
 
+/// Bytes of the buffers.
+pub struct Sizes {
+    /// The registry connection's, and for answers.
+    pub registry: usize,
+    /// Replay windows, and buckets of sources.
+    pub replay: usize,
+    /// Stream data.
+    pub pool: usize,
+}
+
+/// How large the buffers are.
+pub const fn sizes() -> Sizes {
+    let sizes = Sizes {
+        registry: 2 * LINK_BYTES + LIMITS.requests * REQUEST_BYTES_MIN,
+        replay: 8 * (SESSIONS * LIMITS.replay_words + LIMITS.sources),
+        pool: LIMITS.buffer_bytes,
+    };
+    let all = sizes.registry + sizes.replay + sizes.pool + 2 * DATAGRAM_BYTES;
+    assert!(all <= size_of::<Buffers>() && size_of::<Buffers>() < all + 8, "one is left out");
+    sizes
+}
+
 /// Registry, beacon and trust.
 pub struct DirectoryTables {
     peers: [trust::PeerSlot; PEERS],
