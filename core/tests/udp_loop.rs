@@ -1,7 +1,7 @@
 //! The example `udp_loop` as two processes, over real sockets on loopback, with the rendezvous
 //! machine in this one.
 
-#[path = "../examples/udp_loop.rs"]
+#[path = "../examples/udp_loop/main.rs"]
 mod example;
 #[path = "support/standard_rendezvous.rs"]
 mod standard_rendezvous;
