@@ -190,6 +190,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Without a runtime, or without an operating system: the guide `docs/drive-it-yourself.md`
+//! explains the contract below and walks through two programs, one on sockets of the standard
+//! library, one on static memory alone.
+//!
 //! # Features
 //!
 //! | Feature | Adds |

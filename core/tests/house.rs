@@ -92,6 +92,7 @@ fn every_crate_forbids_unsafe_code() {
 fn core_without_features_pulls_in_no_std_and_no_allocator() {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "-p", "pilot-core", "--no-default-features", "--offline", "--no-dedupe"])
+        .args(["--target", "thumbv7em-none-eabi"])
         .args(["-e", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}\t{f}"])
         .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
         .output()
