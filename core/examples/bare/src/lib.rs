@@ -35,8 +35,7 @@ const ECHOED: usize = 256 * 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 static TABLES: [ConstStaticCell<Tables>; 2] = [const { ConstStaticCell::new(Tables::new()) }; 2];
-static BUFFERS: [ConstStaticCell<Buffers>; 2] =
-    [const { ConstStaticCell::new(Buffers::new()) }; 2];
+static BUFFERS: [ConstStaticCell<Buffers>; 2] = [const { ConstStaticCell::new(Buffers::new()) }; 2];
 static AGENTS: [StaticCell<Running>; 2] = [const { StaticCell::new() }; 2];
 static WIRES: [ConstStaticCell<Wire>; 2] = [const { ConstStaticCell::new(Wire::new()) }; 2];
 

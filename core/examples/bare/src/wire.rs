@@ -1,10 +1,10 @@
 //! One direction of a cable between two agents: a few datagrams, each some time on the way.
 
+use core::net::SocketAddr;
+use core::num::NonZeroUsize;
 use pilot_core::drive::{Datagrams, IoError, Received};
 use pilot_core::machine::{Ecn, Path, SocketId, Transmit};
 use pilot_core::time::{Duration, Instant};
-use core::net::SocketAddr;
-use core::num::NonZeroUsize;
 
 use crate::memory::DATAGRAM_BYTES;
 
