@@ -18,6 +18,182 @@
 //! | `rendezvous` | the server machine: registry and beacon (feature `alloc`) |
 //! | [`drive`] | the one loop that all adapters share |
 //!
+//! # Example
+//!
+//! Two agents and a rendezvous in memory, on virtual time: what a test, a simulator or a runtime of
+//! your own does. Over sockets, [`drive::Driver`] is the loop (`docs/drive-it-yourself.md`).
+//!
+//! ```
+//! use pilot_core::addr::Port;
+//! use pilot_core::machine::{Ecn, Machine, Path};
+//! use pilot_core::node::{Command, Event, Node, Reply, StreamId};
+//! # use pilot_core::crypto::{Identity, RUST_CRYPTO, TunnelSecret};
+//! # use pilot_core::name::Justification;
+//! # use pilot_core::node::Config;
+//! # use pilot_core::rendezvous::{ConnId, Event as ServerEvent, Rendezvous, RendezvousConfig};
+//! # use pilot_core::time::{Duration, Instant, UnixTime};
+//! # use std::{net::SocketAddr, num::NonZeroUsize};
+//! #
+//! /// Agents 0 and 1 on hosts 0 and 1; the rendezvous on host 2.
+//! struct Net { now: Instant, agents: [Node<'static>; 2], server: Rendezvous, told: [Vec<Event>; 2] }
+//!
+//! fn socket(host: u8) -> SocketAddr {
+//!     SocketAddr::from(([198, 51, 100, host], 4000))
+//! }
+//!
+//! /// What a machine sends now: its packets are built here, from its state, until there is none.
+//! fn packets(machine: &mut impl Machine, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+//!     let mut out = [0; 2048];
+//!     let mut sent = Vec::new();
+//!     while let Some(t) = machine.poll_transmit(now, &mut out, NonZeroUsize::MIN) {
+//!         sent.push((t.path.remote, out[..t.len].to_vec()));
+//!     }
+//!     sent
+//! }
+//!
+//! impl Net {
+//!     /// Lets things happen until `done`.
+//!     fn run(&mut self, mut done: impl FnMut(&mut Net) -> bool) {
+//!         let end = self.now + Duration::from_secs(60);
+//!         while !done(self) {
+//!             assert!(self.now < end, "not within a minute");
+//!             let now = self.now;
+//!             for n in 0..2 {
+//!                 for (to, bytes) in packets(&mut self.agents[n], now) {
+//!                     self.deliver(socket(n as u8), to, bytes);
+//!                 }
+//!                 while let Some(event) = self.agents[n].poll_event() {
+//!                     self.told[n].push(event);
+//!                     self.see_to(n, event);
+//!                 }
+//!             }
+//!             for (to, bytes) in packets(&mut self.server, now) {
+//!                 self.deliver(socket(2), to, bytes);
+//!             }
+//!             # self.pump_registry();
+//!             // Time passes: to whatever is due first, at least by a bit.
+//!             let due = self.agents.iter().filter_map(Machine::poll_timeout).map(|t| t.at).min();
+//!             let tick = now + Duration::from_millis(1);
+//!             self.now = due.unwrap_or(tick).clamp(tick, now + Duration::from_millis(50));
+//!             self.agents.iter_mut().for_each(|agent| agent.handle_timeout(self.now));
+//!             self.server.handle_timeout(self.now);
+//!         }
+//!     }
+//!
+//!     fn deliver(&mut self, from: SocketAddr, to: SocketAddr, mut bytes: Vec<u8>) {
+//!         let path = Path::to(from);
+//!         for n in 0..2 {
+//!             if to == socket(n as u8) {
+//!                 let _ = self.agents[n].handle_datagram(self.now, path, Ecn::NotEct, &mut bytes);
+//!                 self.agents[n].handle_batch_end(self.now);
+//!             }
+//!         }
+//!         if to == socket(2) {
+//!             let _ = self.server.handle_datagram(self.now, path, Ecn::NotEct, &mut bytes);
+//!         }
+//!     }
+//! #
+//! #     /// What an adapter does when it is told something.
+//! #     fn see_to(&mut self, n: usize, event: Event) {
+//! #         let (now, conn) = (self.now, ConnId(n as u64));
+//! #         let agent = &mut self.agents[n];
+//! #         match event {
+//! #             Event::DialRegistry => {
+//! #                 self.server.handle_open(now, conn, socket(n as u8));
+//! #                 agent.handle_registry_open(now);
+//! #             }
+//! #             Event::CloseRegistry => {
+//! #                 self.server.handle_close(now, conn);
+//! #                 agent.handle_registry_close(now);
+//! #             }
+//! #             Event::Store => {
+//! #                 let mut value = [0; 2048];
+//! #                 while let Some(change) = agent.poll_store(&mut value) {
+//! #                     agent.handle_stored(now, change.sequence);
+//! #                 }
+//! #             }
+//! #             Event::TrustRequested(from) => {
+//! #                 agent.command(now, Command::ApproveTrust { from }).unwrap();
+//! #             }
+//! #             _ => {}
+//! #         }
+//! #     }
+//! #
+//! #     fn pump_registry(&mut self) {
+//! #         let (now, mut buf) = (self.now, [0; 16_384]);
+//! #         for n in 0..2 {
+//! #             let len = self.agents[n].poll_bytes(now, &mut buf);
+//! #             if len > 0 {
+//! #                 self.server.handle_bytes(now, ConnId(n as u64), &buf[..len]);
+//! #             }
+//! #         }
+//! #         while let Some(commit) = self.server.poll_commit(now) {
+//! #             self.server.handle_commit(now, commit.id, true);
+//! #         }
+//! #         while let Some(event) = self.server.poll_event() {
+//! #             match event {
+//! #                 ServerEvent::ConnectionWritable(conn) => {
+//! #                     let len = self.server.poll_bytes(now, conn, &mut buf);
+//! #                     self.agents[conn.0 as usize].handle_bytes(now, &buf[..len]);
+//! #                 }
+//! #                 ServerEvent::CloseConnection(conn) => {
+//! #                     self.agents[conn.0 as usize].handle_registry_close(now);
+//! #                 }
+//! #                 _ => {}
+//! #             }
+//! #         }
+//! #     }
+//! }
+//!
+//! # let (now, unix) = (Instant::START + Duration::from_secs(1), UnixTime::from_secs(1_800_000_000));
+//! # let mut config = RendezvousConfig::default();
+//! # config.beacon.push(socket(2)).unwrap();
+//! # let (identity, secret) = (Identity::from_secret([9; 32]), TunnelSecret::from_secret([8; 32]));
+//! # let server = Rendezvous::new(config, identity, secret, &RUST_CRYPTO, [7; 32], now, unix);
+//! # let agents = [0, 1].map(|n| {
+//! #     let identity = Identity::from_secret([n + 1; 32]);
+//! #     let mut agent = Node::boxed(Config::default(), identity, &RUST_CRYPTO, [n + 5; 32], now, unix);
+//! #     agent.start(now);
+//! #     agent.command(now, Command::NetworkChanged { locals: &[socket(n)] }).unwrap();
+//! #     agent.command(now, Command::SetBeacon { address: socket(2) }).unwrap();
+//! #     agent
+//! # });
+//! # let mut net = Net { now, agents, server, told: [Vec::new(), Vec::new()] };
+//! // Both register; the first asks the second for trust, which grants it.
+//! net.run(|net| net.agents.iter().all(|agent| agent.address().is_some()));
+//! let to = net.agents[1].address().unwrap();
+//! net.agents[1].command(net.now, Command::Listen { port: Port(7) })?;
+//! # let justification = Justification::cleaned("an example");
+//! net.agents[0].command(net.now, Command::RequestTrust { to, justification })?;
+//! net.run(|net| net.told[0].contains(&Event::TrustGranted(to)));
+//!
+//! // A stream: `write` takes what there is room for, `read` gives what is there.
+//! let connect = Command::Connect { to, port: Port(7) };
+//! let Reply::Stream(ours) = net.agents[0].command(net.now, connect)? else { unreachable!() };
+//! let mut stream = net.agents[0].stream(ours).unwrap();
+//! assert_eq!(stream.write(net.now, b"hello")?, 5);
+//! stream.finish(net.now)?;
+//!
+//! let (mut theirs, mut heard) = (None::<StreamId>, Vec::new());
+//! net.run(|net| {
+//!     theirs = theirs.or_else(|| net.agents[1].accept(Port(7)));
+//!     let Some(mut stream) = theirs.and_then(|id| net.agents[1].stream(id)) else { return false };
+//!     let mut buf = [0; 64];
+//!     match stream.read(net.now, &mut buf) {
+//!         Ok(0) => return true,
+//!         Ok(len) => heard.extend_from_slice(&buf[..len]),
+//!         Err(_) => {}
+//!     }
+//!     false
+//! });
+//! assert_eq!(heard, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Without a runtime, or without an operating system: the guide `docs/drive-it-yourself.md`
+//! explains the contract below and walks through two programs, one on sockets of the standard
+//! library, one on static memory alone.
+//!
 //! # Features
 //!
 //! | Feature | Adds |

@@ -86,6 +86,34 @@ fn every_crate_forbids_unsafe_code() {
     assert!(roots >= workspace().len(), "only {roots} crates were seen");
 }
 
+/// What a program that links `core` without features gets: nothing that asks for more. That the
+/// code keeps to it, `.ci/no-std` shows.
+#[test]
+fn core_without_features_pulls_in_no_std_and_no_allocator() {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "-p", "pilot-core", "--no-default-features", "--offline", "--no-dedupe"])
+        .args(["--target", "thumbv7em-none-eabi"])
+        .args(["-e", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}\t{f}"])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+        .output()
+        .expect("cargo tree runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).expect("text");
+    let mut packages = 0;
+    for line in tree.lines().filter(|line| !line.is_empty()) {
+        let (package, features) = line.split_once('\t').unwrap_or((line, ""));
+        for feature in features.split(',') {
+            let asks = ["std", "alloc", "use-std", "getrandom"].contains(&feature);
+            assert!(!asks, "{package} with feature {feature}");
+        }
+        let name = package.split(' ').next().unwrap_or_default();
+        let needs = ["getrandom", "libc", "tokio", "ring", "rand"].contains(&name);
+        assert!(!needs, "{package} needs an operating system");
+        packages += 1;
+    }
+    assert!(packages > 20, "only {packages} packages were seen: {tree}");
+}
+
 /// `core`'s modules in the order of `docs/architecture.md` section 2: each may use only those
 /// above it and beside it; `node` and `rendezvous` compose, `drive` drives any machine. The
 /// table of ports and the streams in its accept queues are one layer.

@@ -207,6 +207,14 @@ impl<'s> Directory<'s> {
         self.update();
     }
 
+    /// The owner knows where a peer is; [`TrustEvent::Resolved`] follows, as when the registry
+    /// tells it.
+    pub fn set_peer_endpoint(&mut self, now: Instant, peer: PeerIndex, address: SocketAddr) {
+        self.core.tick(now);
+        self.core.trust.set_endpoint(peer, address);
+        self.update();
+    }
+
     /// Peers, requests and rights.
     pub fn trust(&self) -> &Trust<'s> {
         &self.core.trust

@@ -169,6 +169,16 @@ pub enum Command<'a> {
         /// Who is no longer trusted.
         peer: Address,
     },
+    /// Where a trusted peer can be reached, as the owner knows it: from a configuration, a
+    /// cable, a discovery of its own. So trusted agents meet without a rendezvous. It is tried
+    /// first and not stored; of more than four the last one goes, and the registry's next word
+    /// on the peer replaces them all. An address that no peer can have is never tried.
+    SetPeerEndpoint {
+        /// Whose.
+        peer: Address,
+        /// Its UDP address.
+        endpoint: SocketAddr,
+    },
     /// Says goodbye to peers and beacon (F7 code 0); queued output still wants polling.
     Shutdown,
 }

@@ -72,6 +72,11 @@ impl<'s> Node<'s> {
                 let index = index.ok_or(CommandError::NotFound)?;
                 self.say_goodbye(index, CloseCode::Revoked);
             }
+            Command::SetPeerEndpoint { peer, endpoint } => {
+                let index = self.directory.trust().find(peer.on_backbone());
+                let index = index.ok_or(CommandError::NotFound)?;
+                self.directory.set_peer_endpoint(now, index, endpoint);
+            }
             Command::Shutdown => {
                 self.say_goodbye_to_all(CloseCode::Shutdown);
                 self.leaving = true;

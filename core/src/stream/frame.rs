@@ -23,7 +23,7 @@ impl Marks {
     /// A header without content, for its acknowledgement and window.
     pub(crate) const ACK: Marks = Marks(16);
 
-    pub(crate) fn has(self, other: Marks) -> bool {
+    pub(crate) const fn has(self, other: Marks) -> bool {
         self.0 & other.0 != 0
     }
 
@@ -62,7 +62,7 @@ pub(crate) enum Content {
 
 impl Content {
     /// Whether losing it speaks of congestion (`wire.md` 11: a probe never counts).
-    pub(crate) fn signals(self) -> bool {
+    pub(crate) const fn signals(self) -> bool {
         match self {
             Content::Stream { marks, .. } => !marks.has(Marks::PROBE),
             Content::Padding => false,
@@ -94,7 +94,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(now: Instant, content: Content) -> Self {
+    pub(crate) const fn new(now: Instant, content: Content) -> Self {
         Record {
             prev: NIL,
             next: NIL,
@@ -119,7 +119,7 @@ pub struct FrameSlot(Record);
 
 impl FrameSlot {
     /// An unused place.
-    pub fn empty() -> Self {
+    pub const fn empty() -> Self {
         FrameSlot(Record::new(Instant::START, Content::Padding))
     }
 }

@@ -53,6 +53,8 @@ use crate::rng::Rng;
 use crate::slab::Store;
 use crate::stats::{DropReason, Drops};
 use crate::time::{Instant, UnixTime};
+use crate::wire::control::{Endpoint, EndpointKind};
+use core::net::SocketAddr;
 use peer::{Leaving, PeerState};
 use request::{IncomingState, OutgoingState};
 
@@ -369,6 +371,16 @@ impl<'s> Trust<'s> {
         let i = self.find_outgoing(to.on_backbone()).ok_or(TrustError::NotFound)?;
         self.end_outgoing(ctx, i, false);
         Ok(())
+    }
+
+    /// The owner knows where a peer is: tried first, until the registry's word replaces it.
+    pub(crate) fn set_endpoint(&mut self, peer: PeerIndex, address: SocketAddr) {
+        if let Some(slot) = self.peers.get_mut(peer.index())
+            && let PeerState::Trusted(entry) = &mut slot.state
+        {
+            entry.put_endpoint(Endpoint { kind: EndpointKind::Mapped, address });
+            self.raise(peer, peer::RESOLVED);
+        }
     }
 
     /// Wants the registry's present word on a peer.

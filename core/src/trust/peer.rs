@@ -77,6 +77,14 @@ impl Peer {
         &self.endpoints
     }
 
+    /// Puts an endpoint in front of the others; of too many the last one goes.
+    pub(super) fn put_endpoint(&mut self, endpoint: Endpoint) {
+        self.endpoints.retain(|e| e.address != endpoint.address);
+        self.endpoints.truncate(ENDPOINTS_KEPT - 1);
+        // Cannot fail: there is room for one more.
+        let _ = self.endpoints.insert(0, endpoint);
+    }
+
     /// Takes a newer record of the same identity; whether it was newer.
     pub(super) fn renew(&mut self, record: &Record) -> bool {
         let newer = record.identity == self.identity
