@@ -16,7 +16,7 @@
 //! | [`service`] | echo and data exchange over streams |
 //! | [`node`] | one agent: all of the above behind one interface |
 //! | `rendezvous` | the server machine: registry and beacon (feature `alloc`) |
-//! | [`drive`] | the one loop that all adapters share |
+//! | [`drive`] | the one loop that all adapters share; with `std` also agents' handles and their household |
 //!
 //! # Example
 //!
@@ -199,7 +199,7 @@
 //! | Feature | Adds |
 //! |---|---|
 //! | `alloc` (default) | boxed storage, the rendezvous machine |
-//! | `std` | runtime detection of AES hardware; implies `alloc` |
+//! | `std` | what adapters share (`drive::agent`, `drive::household`, `drive::Shared`), runtime detection of AES hardware; implies `alloc` |
 //! | `ring` | the AEAD provider `crypto::ring::RING`; implies `alloc`, needs a C compiler |
 //! | none | storage lent by the caller, no allocator |
 //!

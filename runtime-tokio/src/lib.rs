@@ -46,11 +46,11 @@
 //! ```no_run
 //! # use pilot_core::machine::Machine;
 //! # use pilot_core::time::{Duration, Instant};
-//! use pilot_tokio::{BindOptions, Clock, Owner, Sockets, UdpDriver};
+//! use pilot_tokio::{BindOptions, Clock, Owner, Sockets, Tokio, UdpDriver};
 //!
 //! # async fn serve<M, O>(make: impl FnOnce(Instant) -> M, owner: O)
 //! # -> Result<(), Box<dyn std::error::Error>>
-//! # where M: Machine + Send + 'static, O: Owner<M> {
+//! # where M: Machine + Send + 'static, O: Owner<M, Tokio> {
 //! let clock = Clock::start();
 //! let sockets = Sockets::bind(&BindOptions { port: 9001, is_port_fixed: true, ..Default::default() })?;
 //! let machine = make(pilot_core::drive::Clock::now(&clock));
@@ -65,33 +65,39 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod agent;
-mod builder;
-mod clock;
-mod datagrams;
-mod driver;
-mod error;
-mod event;
-mod generation;
-mod household;
-mod listener;
-mod owner;
-mod store;
+mod runtime;
 mod stream;
 
-pub use agent::{Agent, Connection, Info};
-pub use builder::Builder;
-pub use clock::Clock;
-pub use datagrams::Datagrams;
-pub use driver::{Access, Owner, Socket, Sockets, UdpDriver};
-pub use error::{
-    ConnectError, DatagramsError, DirectoryError, ListenError, ReadyError, SendError, StartError,
-    StreamFailure, TrustError,
-};
-pub use event::AgentEvent;
-pub use listener::Listener;
-pub use store::{Change, MemoryStore, Store};
+pub use runtime::{Line, Socket, Timer, Tokio};
 pub use stream::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
+
+use pilot_core::drive;
+use pilot_core::drive::agent;
+
+/// An agent under tokio. What does not wait stands at [`Handle`].
+pub type Agent = agent::Agent<Tokio>;
+/// An agent that is not running yet.
+pub type Builder = agent::Builder<Tokio>;
+/// What one can do with an agent without waiting; every [`Agent`] derefs to it.
+pub type Handle = agent::Handle<Tokio>;
+/// Receives an agent's news.
+pub type Events = agent::Events<Tokio>;
+/// Accepts streams on a port.
+pub type Listener = agent::Listener<Tokio>;
+/// A port for datagrams.
+pub type Datagrams = agent::Datagrams<Tokio>;
+/// The sockets of a machine under tokio.
+pub type Sockets = pilot_udp::UdpSockets<Socket>;
+/// A running machine under tokio.
+pub type UdpDriver<M, O> = drive::UdpDriver<M, O, Tokio>;
+
+pub use pilot_core::drive::agent::{
+    AgentEvent, Change, ConnectError, Connection, DatagramsError, DirectoryError, Info,
+    ListenError, MemoryStore, ReadyError, RecvError, SendError, StartError, Store, StreamFailure,
+    TrustError,
+};
+pub use pilot_core::drive::{Access, BindError, BindOptions, Owner};
+pub use pilot_udp::Clock;
 
 pub use pilot_core::addr::{Address, NetworkId, NodeId, Port, SocketAddress};
 pub use pilot_core::crypto::identity::{Fingerprint, Identity, IdentityKey};
@@ -103,4 +109,3 @@ pub use pilot_core::node::{
     AgentInfo, Link, PathKind, PathPolicy, PeerInfo, RequestError, StreamEnd, Target,
     TrustRequestInfo,
 };
-pub use pilot_udp::{BindError, BindOptions};

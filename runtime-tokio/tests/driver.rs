@@ -4,7 +4,7 @@ use pilot_core::addr::{Port, SocketAddress};
 use pilot_core::drive::{Clock as _, Outlet};
 use pilot_core::machine::{Ecn, Ingress, Machine, Path, Reason, SocketId, Timeout, Transmit};
 use pilot_core::time::{Duration, Instant};
-use pilot_tokio::{BindOptions, Clock, Owner, Sockets, UdpDriver};
+use pilot_tokio::{BindOptions, Clock, Owner, Sockets, Tokio, UdpDriver};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroUsize};
@@ -111,7 +111,7 @@ impl Outlet<Toy, Sockets> for Notes {
     }
 }
 
-impl Owner<Toy> for Notes {
+impl Owner<Toy, Tokio> for Notes {
     fn take_woken(&mut self, out: &mut Vec<Waker>) {
         if self.ended || !self.notes.is_empty() {
             out.extend(self.waker.take());

@@ -1,5 +1,5 @@
-//! UDP sockets for [`pilot_core::drive::Driver`]: the part of an adapter that knows the
-//! operating system, without a runtime and without the protocol.
+//! UDP sockets for [`pilot_core::drive::Driver`], and what else of an adapter knows the
+//! operating system: without a runtime and without the protocol.
 //!
 //! [`UdpSockets`] implements [`Datagrams`](pilot_core::drive::Datagrams) over quinn-udp:
 //! segmentation and receive offload, ECN, the local address of each packet, a hop limit on
@@ -7,15 +7,23 @@
 //! ([`Reactor`]): a plain [`std::net::UdpSocket`] is tried whenever it is asked for, and a
 //! runtime's own type spares the system call while it knows that nothing is there.
 //!
-//! [`host_candidates`] lists the addresses at which this host may be reached.
+//! [`host_candidates`] lists the addresses at which this host may be reached. [`Clock`] is the
+//! [`Host`](pilot_core::drive::Host) of every adapter: clocks, entropy, and threads for what
+//! may block ([`carry_out`]). [`Generation`] notices that the machine was copied.
 #![forbid(unsafe_code)]
 
 mod bind;
 mod candidates;
+mod clock;
+mod errand;
+mod generation;
 mod socket;
 mod sockets;
 
-pub use bind::{BindError, BindOptions};
 pub use candidates::{CANDIDATES_MAX, host_candidates, local_candidates};
+pub use clock::Clock;
+pub use errand::carry_out;
+pub use generation::Generation;
+pub use pilot_core::drive::{BindError, BindOptions};
 pub use socket2::SockRef;
 pub use sockets::{AUXILIARY_MAX, Reactor, UdpSockets};

@@ -1,15 +1,16 @@
 //! All sockets of one machine.
 
-use crate::bind::{self, BindError, BindOptions};
+use crate::bind;
 use crate::candidates::host_candidates;
 use crate::socket::{Bound, typed};
-use pilot_core::drive::{Datagrams, IoError, Received};
+use pilot_core::drive::{BindError, BindOptions, Datagrams, IoError, Readiness, Received, Sockets};
 use pilot_core::machine::{SocketId, Transmit};
 use socket2::SockRef;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
+use std::task::Context;
 
 /// Most auxiliary sockets: a spray over 256 ports (`nat.md`).
 pub const AUXILIARY_MAX: usize = 256;
@@ -101,6 +102,11 @@ impl<S: Reactor> UdpSockets<S> {
         self.sockets.iter().map(|bound| &bound.reactor)
     }
 
+    /// The same for event queues that register a socket by an exclusive reference.
+    pub fn reactors_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.sockets.iter_mut().map(|bound| &mut bound.reactor)
+    }
+
     /// The socket that refused the last packet, and that has to become writable.
     pub fn blocked(&self) -> Option<&S> {
         self.blocked.and_then(|at| self.sockets.get(at)).map(|bound| &bound.reactor)
@@ -138,9 +144,42 @@ impl<S: Reactor> UdpSockets<S> {
             BindError::Denied(_) => IoError::Denied,
             BindError::Taken(_) => IoError::Full,
             BindError::NotLocal(_) => IoError::Unreachable,
+            _ => IoError::Os(0),
         })?;
         self.sockets.push(Bound::new(id, socket, false, None).map_err(typed)?);
         Ok(())
+    }
+}
+
+impl<S: Reactor> Sockets for UdpSockets<S> {
+    fn bind(options: &BindOptions) -> Result<Self, BindError> {
+        UdpSockets::bind(options)
+    }
+
+    fn local_addresses(&self) -> Vec<SocketAddr> {
+        UdpSockets::local_addresses(self).collect()
+    }
+
+    fn reaches(&self, remote: SocketAddr) -> bool {
+        UdpSockets::reaches(self, remote)
+    }
+
+    fn candidates(&self) -> io::Result<Vec<SocketAddr>> {
+        UdpSockets::candidates(self)
+    }
+}
+
+impl<S: Readiness> Readiness for UdpSockets<S> {
+    /// Asks every socket, so that each one wakes the task.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> bool {
+        self.sockets.iter().fold(false, |ready, bound| bound.reactor.poll_readable(cx) | ready)
+    }
+
+    /// Asks the socket that refused the last packet. One that was closed meanwhile has nothing
+    /// to wait for.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> bool {
+        let blocked = self.blocked.and_then(|at| self.sockets.get(at));
+        blocked.is_none_or(|bound| bound.reactor.poll_writable(cx))
     }
 }
 
@@ -172,7 +211,11 @@ impl<S: Reactor> Datagrams for UdpSockets<S> {
     }
 
     fn open(&mut self, socket: SocketId) -> Result<(), IoError> {
-        self.open_auxiliary(socket)
+        let opened = self.open_auxiliary(socket);
+        if let Err(error) = &opened {
+            tracing::debug!(%error, "cannot open an auxiliary socket");
+        }
+        opened
     }
 
     fn close(&mut self, socket: SocketId) {

@@ -416,6 +416,8 @@ mod tests {
         fn is_same(&self, other: &Self) -> bool {
             self == other
         }
+
+        fn wake(self) {}
     }
 
     fn hub() -> Hub<Number> {

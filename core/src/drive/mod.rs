@@ -18,8 +18,18 @@
 //! Application handles of an adapter (streams, listeners, requests) park wakers in [`waiters`];
 //! with an allocator, [`Hub`] joins them and the inboxes of datagram ports to a
 //! [`crate::node::Node`], so that a handle is a few lines in any runtime.
+//!
+//! With the standard library there is the rest of what adapters have in common: `Shared` (a
+//! machine, its sockets and the loop behind one lock), `agent` (handles), `household` (the
+//! registry's connection, durable changes, clocks and interfaces), and for runtimes with
+//! futures the tasks that drive both. An adapter then consists of its implementations of
+//! `Runtime` and, if it has tasks, `AsyncRuntime`.
 
+#[cfg(any(test, feature = "std"))]
+pub mod agent;
 mod budget;
+#[cfg(any(test, feature = "std"))]
+pub mod household;
 #[cfg(feature = "alloc")]
 mod hub;
 #[cfg(feature = "alloc")]
@@ -27,6 +37,14 @@ mod inbox;
 mod io;
 #[cfg(feature = "alloc")]
 mod location;
+#[cfg(any(test, feature = "std"))]
+mod runtime;
+#[cfg(any(test, feature = "std"))]
+mod shared;
+#[cfg(any(test, feature = "std"))]
+mod sockets;
+#[cfg(any(test, feature = "std"))]
+mod task;
 mod turn;
 pub mod waiters;
 
@@ -40,4 +58,12 @@ pub use io::{Clock, Datagrams, IoError, Received};
 pub use location::{
     BEACON_PORT, HostPort, KeyText, LocationError, REGISTRY_PORT, RegistryLocation,
 };
+#[cfg(any(test, feature = "std"))]
+pub use runtime::{AsyncRuntime, Copies, Host, Readiness, Runtime, Sockets, Timer};
+#[cfg(any(test, feature = "std"))]
+pub use shared::{Access, Next, Owner, Shared};
+#[cfg(any(test, feature = "std"))]
+pub use sockets::{BindError, BindOptions};
+#[cfg(any(test, feature = "std"))]
+pub use task::UdpDriver;
 pub use turn::{BLOCKED_TICK, Driver, IoStats, Outlet, RECEIVE_BUFFER, SEND_BUFFER, Turn};

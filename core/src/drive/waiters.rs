@@ -15,11 +15,18 @@ use core::fmt;
 pub trait Waken: Clone + 'static {
     /// Whether waking `other` does the same as waking `self`; a false "no" is harmless.
     fn is_same(&self, other: &Self) -> bool;
+
+    /// Makes it look again. Called without any lock.
+    fn wake(self);
 }
 
 impl Waken for core::task::Waker {
     fn is_same(&self, other: &Self) -> bool {
         self.will_wake(other)
+    }
+
+    fn wake(self) {
+        core::task::Waker::wake(self);
     }
 }
 
@@ -260,6 +267,8 @@ mod tests {
         fn is_same(&self, other: &Self) -> bool {
             self == other
         }
+
+        fn wake(self) {}
     }
 
     fn stream(index: u64, generation: u64) -> StreamId {

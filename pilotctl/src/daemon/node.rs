@@ -11,11 +11,11 @@ use pilot_core::node::{
     AgentInfo, CommandError, Link, PathKind, RequestError, StreamEnd, StreamError, Target,
 };
 use pilot_tokio::{
-    Agent, AgentEvent, ConnectError, DirectoryError, ListenError, StreamFailure, TrustError,
+    Agent, AgentEvent, ConnectError, DirectoryError, ListenError, RecvError, StreamFailure,
+    TrustError,
 };
 use std::io;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
 
 pub(crate) use pilot_tokio::{Listener, Stream};
 

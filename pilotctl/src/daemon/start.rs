@@ -14,7 +14,7 @@ use crate::home::Home;
 use crate::output::utc;
 use crate::{http, socket};
 use pilot_core::node::{Link, PathPolicy};
-use pilot_tokio::{Agent, AgentEvent, BindError, ReadyError, StartError};
+use pilot_tokio::{Agent, AgentEvent, BindError, Events, ReadyError, RecvError, StartError};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use sd_notify::NotifyState;
 use std::net::SocketAddr;
@@ -22,8 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 /// The UDP port where none is named.
 const PORT: u16 = 4000;
@@ -245,10 +244,7 @@ fn from_start(error: StartError) -> Failure {
 }
 
 /// Waits for the address; with one from earlier, a while for the registry.
-async fn get_ready(
-    shared: &Shared,
-    news: &mut broadcast::Receiver<AgentEvent>,
-) -> Result<(), Failure> {
+async fn get_ready(shared: &Shared, news: &mut Events) -> Result<(), Failure> {
     let agent = &shared.node.agent;
     let known = agent.address().is_some();
     let time = if known { ONLINE_TIME } else { REGISTER_TIME };
@@ -301,7 +297,7 @@ fn fence(shared: &Shared) -> Failure {
 }
 
 /// Waits until the identity is taken over.
-async fn fenced(shared: &Shared, news: &mut broadcast::Receiver<AgentEvent>) -> Failure {
+async fn fenced(shared: &Shared, news: &mut Events) -> Failure {
     loop {
         match news.recv().await {
             Ok(AgentEvent::Fenced) => return fence(shared),
@@ -330,7 +326,7 @@ fn announce(shared: &Shared, foreground: Foreground) -> Result<(), Failure> {
 }
 
 /// Logs what happens, and remembers what its owner should know.
-async fn watch_events(shared: Arc<Shared>, mut news: broadcast::Receiver<AgentEvent>) {
+async fn watch_events(shared: Arc<Shared>, mut news: Events) {
     loop {
         match news.recv().await {
             Ok(AgentEvent::RegistryPinned(key)) => {

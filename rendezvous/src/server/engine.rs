@@ -6,7 +6,7 @@ use pilot_core::drive::Outlet;
 use pilot_core::machine::{Ecn, Ingress, Machine, Path, Timeout, Transmit};
 use pilot_core::rendezvous::{ConnId, Event, Rendezvous};
 use pilot_core::time::Instant;
-use pilot_tokio::{Owner, Sockets};
+use pilot_tokio::{Owner, Sockets, Tokio};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -150,4 +150,4 @@ impl Outlet<Engine, Sockets> for Switchboard {
     }
 }
 
-impl Owner<Engine> for Switchboard {}
+impl Owner<Engine, Tokio> for Switchboard {}

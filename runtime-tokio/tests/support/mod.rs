@@ -8,7 +8,7 @@ use pilot_core::drive::{Clock as _, KeyText, Outlet};
 use pilot_core::machine::{Ecn, Ingress, Machine, Path, Timeout, Transmit};
 use pilot_core::rendezvous::{ConnId, Event, Rendezvous, RendezvousConfig};
 use pilot_core::time::{Duration, Instant};
-use pilot_tokio::{BindOptions, Clock, Owner, Sockets, UdpDriver};
+use pilot_tokio::{BindOptions, Clock, Owner, Sockets, Tokio, UdpDriver};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -91,7 +91,7 @@ impl Outlet<Engine, Sockets> for Lines {
     }
 }
 
-impl Owner<Engine> for Lines {}
+impl Owner<Engine, Tokio> for Lines {}
 
 /// A running server.
 pub(crate) struct Server {

@@ -1,10 +1,10 @@
 //! What happens to an agent without being asked for.
 
-use pilot_core::addr::Address;
-use pilot_core::crypto::identity::IdentityKey;
-use pilot_core::node::{Event, Link, PathKind};
+use crate::addr::Address;
+use crate::crypto::identity::IdentityKey;
+use crate::node::{Event, Link, PathKind};
 
-/// News about an agent; see [`crate::Agent::events`].
+/// News about an agent; see [`super::Handle::events`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AgentEvent {
@@ -29,7 +29,7 @@ pub enum AgentEvent {
     Fenced,
     /// The path to a peer changed.
     PathChanged(Address, PathKind),
-    /// Somebody asks for trust; see [`crate::Agent::trust_requests`].
+    /// Somebody asks for trust; see [`super::Handle::trust_requests`].
     TrustRequested(Address),
     /// Trust is mutual now.
     TrustGranted(Address),
@@ -41,7 +41,7 @@ pub enum AgentEvent {
 
 impl AgentEvent {
     /// The event of a node, if it is one for people.
-    pub(crate) fn from_node(event: Event) -> Option<Self> {
+    pub fn from_node(event: Event) -> Option<Self> {
         Some(match event {
             Event::Registered(address) => AgentEvent::Registered(address),
             Event::LinkChanged(link) => AgentEvent::LinkChanged(link),

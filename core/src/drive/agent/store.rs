@@ -1,6 +1,7 @@
 //! Where an agent keeps what must survive a restart.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use std::io;
 
 /// A key and its new value, or `None` if it was deleted.
@@ -9,8 +10,9 @@ pub type Change = ([u8; 8], Option<Vec<u8>>);
 /// Durable storage of an agent's facts: trust, pinned keys, its record. A few kilobytes in
 /// all, written rarely. The identity's secret is not among them.
 ///
-/// Both methods may block; they are called on a thread for blocking work, one at a time.
-pub trait Store: Send {
+/// Both methods may block; they are called on a thread where they may, one at a time. That
+/// thread belongs to no runtime.
+pub trait Store: Send + 'static {
     /// Hands every stored fact to `each`, in any order.
     fn load(&mut self, each: &mut dyn FnMut([u8; 8], &[u8])) -> io::Result<()>;
 
@@ -45,6 +47,7 @@ impl Store for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     #[test]
     fn changes_apply_in_order() {

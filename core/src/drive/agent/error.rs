@@ -1,8 +1,9 @@
 //! One error type per operation.
 
-use pilot_core::drive::{LocationError, Refusal};
-use pilot_core::name::NameError;
-use pilot_core::node::{CommandError, LoadError, RequestError, StreamEnd, StreamError};
+use crate::drive::{BindError, LocationError, Refusal};
+use crate::name::NameError;
+use crate::node::{CommandError, LoadError, RequestError, StreamEnd, StreamError};
+use alloc::string::String;
 use std::io;
 
 /// Why an agent could not be started.
@@ -22,7 +23,7 @@ pub enum StartError {
     },
     /// The UDP port.
     #[error(transparent)]
-    Socket(#[from] pilot_udp::BindError),
+    Socket(#[from] BindError),
     /// The store could not be read.
     #[error("cannot read the stored state")]
     Store(#[source] io::Error),
@@ -30,12 +31,12 @@ pub enum StartError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The operating system gave no random numbers.
-    #[error("no randomness: {0}")]
-    Entropy(getrandom::Error),
+    #[error("no randomness")]
+    Entropy,
 }
 
 /// Why an agent will not become registered.
-pub use pilot_core::drive::Refusal as ReadyError;
+pub use crate::drive::Refusal as ReadyError;
 
 /// Why a stream could not be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -118,7 +119,7 @@ pub enum TrustError {
 pub struct StreamFailure(#[from] pub StreamError);
 
 /// As an I/O error, its kind chosen so that code written for TCP reacts sensibly.
-pub(crate) fn io_error(error: StreamError) -> io::Error {
+pub fn io_error(error: StreamError) -> io::Error {
     use io::ErrorKind as Kind;
     let kind = match error {
         StreamError::WouldBlock => Kind::WouldBlock,
@@ -131,7 +132,6 @@ pub(crate) fn io_error(error: StreamError) -> io::Error {
             StreamEnd::Shutdown => Kind::ConnectionAborted,
             _ => Kind::ConnectionReset,
         },
-        _ => Kind::Other,
     };
     io::Error::new(kind, StreamFailure(error))
 }
@@ -142,9 +142,19 @@ impl From<Refusal> for ListenError {
     }
 }
 
+impl From<DirectoryError> for ConnectError {
+    fn from(error: DirectoryError) -> Self {
+        match error {
+            DirectoryError::Command(error) => ConnectError::Command(error),
+            DirectoryError::Request(error) => ConnectError::Resolve(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn an_io_error_keeps_its_cause() {
