@@ -116,8 +116,9 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
 
     // ---- for everybody ----
 
-    /// Calls the machine. What that queues is sent soon after: who makes the turns is woken.
-    /// `call` must not block, and must not come back here.
+    /// Calls the machine. What that queues is sent at once if it may be an answer to what has
+    /// just been received, see [`Driver::answer`], and soon after otherwise: who makes the turns
+    /// is woken. `call` must not block, and must not come back here.
     pub fn with<T>(&self, call: impl FnOnce(Access<'_, M, O>) -> T) -> T {
         self.enter(true, call)
     }
@@ -132,11 +133,13 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
         let mut woken = Vec::new();
         let (result, task) = {
             let mut inner = self.lock();
-            let Inner { machine, owner, .. } = &mut *inner;
+            let Inner { driver, machine, owner, sockets, .. } = &mut *inner;
             let now = self.host.now();
             let result = call(Access { now, machine, owner });
             owner.take_woken(&mut woken);
-            let task = if wake || inner.is_late() { inner.task.take() } else { None };
+            let is_sent =
+                wake && sockets.as_mut().is_some_and(|io| driver.answer(now, machine, io));
+            let task = if wake && !is_sent || inner.is_late() { inner.task.take() } else { None };
             (result, task)
         };
         woken.into_iter().chain(task).for_each(Waken::wake);

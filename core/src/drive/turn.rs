@@ -32,6 +32,8 @@ pub const RECEIVE_BUFFER: usize = 64 * 1024;
 /// How often timers are looked at while the socket is blocked: one millisecond is the
 /// granularity of every runtime's timer, and a blocked socket is rare and short.
 pub const BLOCKED_TICK: Duration = Duration::from_millis(1);
+/// Calls of a socket that one answer makes at most: more is worth a turn.
+const ANSWERS: u32 = 4;
 /// Receive errors that one batch tolerates; a socket that does nothing but fail must not spin.
 const RECEIVE_ERRORS: u32 = 4;
 
@@ -98,6 +100,8 @@ pub struct Driver<'s> {
     send: Store<'s, u8>,
     receive: Store<'s, u8>,
     parked: Option<Transmit>,
+    /// Something was received since the last answer: see [`Driver::answer`].
+    may_answer: bool,
     /// Receive batches in a row that used up their budget.
     full_batches: u32,
     budget: Budget,
@@ -146,7 +150,15 @@ impl<'s> Driver<'s> {
     /// A driver over the caller's buffers. `send` holds a train ([`SEND_BUFFER`]; a small
     /// system may give one datagram's worth), `receive` whatever one receive call can yield.
     pub fn new(send: Store<'s, u8>, receive: Store<'s, u8>, budget: Budget) -> Self {
-        Driver { send, receive, parked: None, full_batches: 0, budget, stats: IoStats::default() }
+        Driver {
+            send,
+            receive,
+            parked: None,
+            may_answer: false,
+            full_batches: 0,
+            budget,
+            stats: IoStats::default(),
+        }
     }
 
     /// What the sockets did so far.
@@ -181,7 +193,7 @@ impl<'s> Driver<'s> {
                 machine.handle_timeout(now);
             }
         }
-        let sent = self.transmit(now, machine, io);
+        let sent = self.transmit(now, self.budget.sends, machine, io);
         let events = self.events(now, machine, io, outlet);
 
         if [received, sent, events].contains(&Step::Full) {
@@ -189,6 +201,25 @@ impl<'s> Driver<'s> {
         }
         let idle = received.is_idle() && sent.is_idle() && events.is_idle();
         self.wait(now, idle, machine)
+    }
+
+    /// Sends what a call between two turns has queued, if datagrams were received since this was
+    /// last done: who answers what has just come in need not wait for the next turn. Who writes
+    /// without being asked does, so that many small writes leave together.
+    ///
+    /// Whether nothing was left to send; if not, the next turn is as due as before. Events and
+    /// timers always are the next turn's.
+    pub fn answer<M: Machine, D: Datagrams>(
+        &mut self,
+        now: Instant,
+        machine: &mut M,
+        io: &mut D,
+    ) -> bool {
+        if !self.may_answer || self.is_blocked() {
+            return false;
+        }
+        self.may_answer = false;
+        matches!(self.transmit(now, ANSWERS, machine, io), Step::Dry(_))
     }
 
     /// After a turn that used up no budget: how long to wait.
@@ -259,6 +290,7 @@ impl<'s> Driver<'s> {
             }
         }
         if trains > 0 {
+            self.may_answer = true;
             machine.handle_batch_end(now);
         }
         step
@@ -267,10 +299,11 @@ impl<'s> Driver<'s> {
     fn transmit<M: Machine, D: Datagrams>(
         &mut self,
         now: Instant,
+        most: u32,
         machine: &mut M,
         io: &mut D,
     ) -> Step {
-        for done in 0..self.budget.sends {
+        for done in 0..most {
             let transmit = match self.parked.take() {
                 Some(parked) => parked,
                 None => {

@@ -384,3 +384,37 @@ fn a_deadline_that_never_comes_is_no_deadline() {
     w.machine.deadline = Some(Instant::NEVER);
     assert_eq!(w.turn(), IDLE);
 }
+
+/// One answer to each batch that came in, and only what is little; the rest is the next turn's.
+#[test]
+fn an_answer_is_sent_without_a_turn_once_for_each_batch() {
+    let mut w = World::new();
+    let answer = |w: &mut World| w.driver.answer(at(1000), &mut w.machine, &mut w.io);
+    w.machine.output.push_back(b"unasked".to_vec());
+    assert!(!answer(&mut w) && w.io.sent.is_empty());
+    w.io.incoming.push_back(Ok((b"a".to_vec(), 1)));
+    assert_eq!(w.turn(), IDLE);
+    assert_eq!(w.io.sent.len(), 1);
+    w.machine.output.push_back(b"answer".to_vec());
+    assert!(answer(&mut w));
+    assert_eq!(w.io.sent[1].1, b"answer");
+    w.machine.output.push_back(b"more".to_vec());
+    assert!(!answer(&mut w), "nothing has come in since");
+    assert_eq!(w.turn(), IDLE);
+    // Too much for an answer.
+    w.io.incoming.push_back(Ok((b"b".to_vec(), 1)));
+    assert_eq!(w.turn(), IDLE);
+    w.machine.output.extend((0..9).map(|n| vec![n]));
+    assert!(!answer(&mut w));
+    assert_eq!((w.io.sent.len(), w.machine.output.len()), (3 + 4, 5));
+    assert_eq!(w.turn(), IDLE);
+    // Refused: it is parked, and whoever makes the turns has to wait for the socket.
+    w.io.incoming.push_back(Ok((b"c".to_vec(), 1)));
+    assert_eq!(w.turn(), IDLE);
+    w.machine.output.push_back(b"refused".to_vec());
+    w.io.answers.push_back(Err(IoError::WouldBlock));
+    assert!(!answer(&mut w) && w.driver.is_blocked());
+    assert!(!answer(&mut w));
+    assert_eq!(w.turn(), IDLE);
+    assert_eq!(w.io.sent.last().unwrap().1, b"refused");
+}
