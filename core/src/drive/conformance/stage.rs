@@ -142,6 +142,14 @@ impl<A: Subject, B: Subject, R: Rendezvous> Stage<A, B, R> {
         (Pipe::from(opened.expect("opened")), Pipe::from(accepted))
     }
 
+    /// No stream has a handle any more.
+    pub(super) async fn expect_no_handles(&self) {
+        until("waiting for the last handles to go", || {
+            self.a.connections() + self.b.connections() == 0
+        })
+        .await;
+    }
+
     /// No stream has a handle any more, and none is left open at the other side.
     pub(super) async fn expect_no_streams(&self) {
         until("waiting for the last streams to go", || {

@@ -113,7 +113,7 @@ pub fn accepting_may_be_given_up<A: Subject, B: Subject, R: Rendezvous>() {
             }
         };
         both(connecting, accepting).await;
-        stage.expect_no_streams().await;
+        stage.expect_no_handles().await;
     });
 }
 

@@ -87,15 +87,21 @@ pub fn shutting_down_ends_every_pending_operation<A: Subject, B: Subject, R: Ren
         let (mut one, mut two, mut buf) = ([0], [0], [0; 16]);
         let reading =
             both(A::read(&mut left.reader, &mut one), A::read(&mut left2.reader, &mut two));
-        let writing = A::write(&mut left.writer, &chunk);
+        // The window may still open by a little.
+        let writing = async {
+            loop {
+                if let Err(failure) = A::write(&mut left.writer, &chunk).await {
+                    return failure;
+                }
+            }
+        };
         let waiting = both(A::accept(&listener), A::receive(&datagrams, &mut buf));
         let asking = a.resolve(Target::Address(b_at));
         let hearing = async { while A::next(&mut events).await != News::End {} };
-        let (read, written) = (reading, writing);
         let ((), ((read, written), (waited, (asked, ())))) =
-            both(ending, both(both(read, written), both(waiting, both(asking, hearing)))).await;
+            both(ending, both(both(reading, writing), both(waiting, both(asking, hearing)))).await;
         assert_eq!(read, (Err(ended()), Err(ended())));
-        assert_eq!(written, Err(ended()));
+        assert_eq!(written, ended());
         assert_eq!(waited.0.err(), Some(shutdown()));
         assert_eq!(waited.1, Err(shutdown()));
         assert_eq!(asked.err(), Some(Failure::Request(RequestError::Unreachable)));
@@ -194,7 +200,7 @@ pub fn nothing_works_after_the_end_and_nothing_hangs<A: Subject, B: Subject, R: 
         step("a stream after the end");
         assert_eq!(A::read(&mut left.reader, &mut [0]).await, Err(ended()));
         assert_eq!(A::write(&mut left.writer, b"x").await, Err(ended()));
-        assert_eq!(A::acknowledged(&mut left.writer).await, Err(ended()));
+        assert_eq!(A::acknowledged(&mut left.writer).await, Ok(()), "nothing was written");
         A::reset(&mut left.writer);
         // Whether a port can still be taken is nobody's concern, as long as nothing waits on it.
         if let Ok(late) = a.listen(Port(3001)) {

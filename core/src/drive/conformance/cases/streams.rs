@@ -10,7 +10,13 @@ pub fn many_streams_at_once<A: Subject, B: Subject, R: Rendezvous>() {
     const STREAMS: usize = 300;
     const BYTES: usize = 40_000;
     block_on(async {
-        let stage = Stage::<A, B, R>::friends().await;
+        // One peer may have as much of everything as it leaves to others.
+        let limits = |setup: &mut Setup| {
+            setup.limits.streams = 4 * STREAMS;
+            setup.limits.backlog = 4 * STREAMS;
+            setup.limits.buffer_bytes = 128 << 20;
+        };
+        let stage = Stage::<A, B, R>::friends_with(limits).await;
         step("300 streams");
         let listener = stage.b.listen(PORT).expect("the port is free");
         let answer = async |n: usize| {
@@ -143,7 +149,7 @@ pub fn each_direction_ends_by_itself<A: Subject, B: Subject, R: Rendezvous>() {
         right.expect_end().await;
         A::acknowledged(&mut left.writer).await.expect("acknowledged");
         drop((left, right));
-        stage.expect_no_streams().await;
+        stage.expect_no_handles().await;
     });
 }
 
@@ -175,8 +181,7 @@ pub fn a_reset_ends_both_sides<A: Subject, B: Subject, R: Rendezvous>() {
         let acknowledged = B::acknowledged(&mut right.writer).await;
         assert_eq!(acknowledged, Err(aborted));
         let own = Failure::ended(StreamEnd::Reset);
-        assert_eq!(A::write(&mut left.writer, b"x").await, Err(own.clone()));
-        assert_eq!(A::acknowledged(&mut left.writer).await, Err(own));
+        assert_eq!(A::write(&mut left.writer, b"x").await, Err(own));
         drop((left, right));
 
         step("a reset by the one who accepted");
@@ -255,6 +260,6 @@ pub fn a_dropped_stream_still_delivers<A: Subject, B: Subject, R: Rendezvous>() 
         right.take(9, 0, BYTES).await;
         right.expect_end().await;
         drop(right);
-        stage.expect_no_streams().await;
+        stage.expect_no_handles().await;
     });
 }
