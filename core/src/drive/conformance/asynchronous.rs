@@ -17,6 +17,8 @@
 /// type Receiver; fn subscribe(&Agent) -> Receiver
 /// async fn next(&mut Receiver) -> Result<AgentEvent, Option<u64>>   // Some: missed; None: end
 /// ```
+///
+/// The crate that uses it depends on `pilot-udp` with its feature `faults`, too.
 #[macro_export]
 macro_rules! async_subject {
     ($host:ident, $adapter:ident) => {
@@ -287,6 +289,10 @@ macro_rules! async_subject {
                     times: u32,
                 ) {
                     pilot_udp::faults::inject(local, calls, fault, times);
+                }
+
+                fn displace_clocks(asleep: std::time::Duration, step_ms: i64) {
+                    pilot_udp::faults::displace_clocks(asleep, step_ms);
                 }
             }
         };
