@@ -29,6 +29,7 @@ macro_rules! __conformance_cases {
             a_late_scheduler_costs_time_alone
             socket_errors_cost_their_packets_alone
             errors_in_receiving_are_passed_over
+            errors_of_the_real_system_are_survived
             a_network_that_is_gone_comes_back
             suspends_and_clock_steps_are_survived
             a_peer_that_vanished_is_not_waited_for_after_its_restart

@@ -1,6 +1,7 @@
 //! What the host does to an agent: it is late, its sockets fail, its network goes.
 
 use super::*;
+use crate::drive::IoStats;
 use std::vec::Vec;
 
 /// A stream carries on in both directions while something happens: `disturb` is called when a
@@ -115,6 +116,27 @@ pub fn errors_in_receiving_are_passed_over<A: Subject, B: Subject, R: Rendezvous
                 assert!((1..=u64::from(times)).contains(&counted), "{fault:?}: {counted}");
             }
         }
+    });
+}
+
+/// A beacon at an address that the system lets nobody send to (`EACCES`): each attempt is counted,
+/// the registry is used nevertheless, and so are friends.
+pub fn errors_of_the_real_system_are_survived<A: Subject, B: Subject, R: Rendezvous>() {
+    block_on(async {
+        let world = R::start();
+        let forbidden =
+            |number| Setup { beacon: "255.255.255.255:9".into(), ..Setup::new(&world, number) };
+        let (a, b) = (forbidden(11), forbidden(12));
+        let stage = Stage::<A, B, R>::with(world, a, b).await;
+        until("waiting for errors", || {
+            let failed = |stats: IoStats| stats.send_errors + stats.unreachable > 0;
+            failed(stage.a.io_stats()) && failed(stage.b.io_stats())
+        })
+        .await;
+        befriend(&stage.a, &stage.b).await;
+        let found = stage.a.resolve(Target::Address(stage.b_at)).await.expect("found");
+        assert_eq!(found.address.node, stage.b_at.node);
+        assert_eq!(stage.a.io_stats().stalls + stage.b.io_stats().stalls, 0);
     });
 }
 
