@@ -69,6 +69,25 @@ fn packages_use_only_what_the_house_allows() {
     }
 }
 
+/// Every adapter runs the one suite, and all of it: `conformance!` names no case.
+#[test]
+fn every_adapter_passes_the_conformance_suite() {
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut adapters = 0;
+    for entry in std::fs::read_dir(root).expect("the workspace is a folder") {
+        let folder = entry.expect("a readable folder").path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.starts_with("runtime-") {
+            continue;
+        }
+        let test = folder.join("tests/conformance.rs");
+        let text = std::fs::read_to_string(&test).unwrap_or_default();
+        assert!(text.contains("\npilot_core::conformance!("), "{}", test.display());
+        adapters += 1;
+    }
+    assert!(adapters > 0, "no adapter was seen");
+}
+
 /// Safe code only: there is no pointer to misuse and no data race (W-C18).
 #[test]
 fn every_crate_forbids_unsafe_code() {

@@ -41,6 +41,8 @@
 #![forbid(unsafe_code)]
 
 mod commit;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod export;
 mod files;
 mod json;

@@ -10,12 +10,20 @@
 //! [`host_candidates`] lists the addresses at which this host may be reached. [`Clock`] is the
 //! [`Host`](pilot_core::drive::Host) of every adapter: clocks, entropy, and threads for what
 //! may block ([`carry_out`]). [`Generation`] notices that the machine was copied.
+//!
+//! # Features
+//!
+//! | Feature | Adds |
+//! |---|---|
+//! | `faults` | `faults::inject`: errors of the operating system on demand, for the tests of adapters |
 #![forbid(unsafe_code)]
 
 mod bind;
 mod candidates;
 mod clock;
 mod errand;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod generation;
 mod socket;
 mod sockets;

@@ -1,6 +1,8 @@
 //! One UDP socket: translation between the core's words and the system's.
 
 use crate::sockets::Reactor;
+#[cfg(feature = "faults")]
+use pilot_core::drive::conformance::Calls;
 use pilot_core::drive::{IoError, Received};
 use pilot_core::machine::{Ecn, Path, SocketId, Transmit};
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
@@ -88,6 +90,10 @@ impl<S: Reactor> Bound<S> {
         let received = self.reactor.try_recv(|| {
             if self.receive_errors >= RECEIVE_ERRORS {
                 return Err(io::ErrorKind::WouldBlock.into());
+            }
+            #[cfg(feature = "faults")]
+            if let Some(Err(error)) = crate::faults::meet(self.local, Calls::Receive) {
+                return Err(error);
             }
             let mut bufs = [IoSliceMut::new(buf)];
             self.state.recv(UdpSockRef::from(&*sock), &mut bufs, &mut meta)
@@ -199,7 +205,13 @@ impl<S: Reactor> Bound<S> {
 
     fn try_send(&self, outgoing: &quinn_udp::Transmit<'_>) -> io::Result<()> {
         let sock = self.reactor.sock_ref();
-        self.reactor.try_send(|| self.state.try_send(UdpSockRef::from(&*sock), outgoing))
+        self.reactor.try_send(|| {
+            #[cfg(feature = "faults")]
+            if let Some(met) = crate::faults::meet(self.local, Calls::Send) {
+                return met;
+            }
+            self.state.try_send(UdpSockRef::from(&*sock), outgoing)
+        })
     }
 
     /// The address as this socket's family writes it.

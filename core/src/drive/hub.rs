@@ -236,6 +236,10 @@ impl<W: Waken> Hub<W> {
         bytes: &[u8],
         waker: &W,
     ) -> Poll<Result<usize, StreamError>> {
+        if self.is_closed {
+            // The node might take them, but nobody sends them any more.
+            return Poll::Ready(Err(StreamError::Ended(StreamEnd::Shutdown)));
+        }
         let Some(mut stream) = node.stream(id) else { return gone() };
         match stream.write(now, bytes) {
             Err(StreamError::WouldBlock) => self.pend_stream(id, Side::Write, waker),

@@ -28,6 +28,8 @@
 #[cfg(any(test, feature = "std"))]
 pub mod agent;
 mod budget;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(any(test, feature = "std"))]
 pub mod household;
 #[cfg(feature = "alloc")]

@@ -1,0 +1,15 @@
+//! Agents of different adapters meet.
+
+// Each adapter's subject is the one of its own suite.
+#[path = "../../runtime-tokio/tests/support/subject.rs"]
+mod tokio_subject;
+
+use pilot_rendezvous::conformance::TestServer;
+use tokio_subject::Tokio;
+
+/// With itself: two agents of one adapter in two processes' stead.
+mod tokio_and_tokio {
+    use super::{TestServer, Tokio};
+
+    pilot_core::cross!(Tokio, Tokio, TestServer);
+}

@@ -1,0 +1,298 @@
+//! The part of [`Subject`](super::Subject) that adapters with futures share.
+
+/// Implements [`Subject`](crate::drive::conformance::Subject) for a host of an asynchronous
+/// adapter's agent: `async_subject!(Host, adapter)`, where `adapter` is the adapter's crate.
+///
+/// The macro writes what follows from the names of the adapter's surface, which all asynchronous
+/// adapters have in common. Its futures are polled by the suite, outside of the runtime. What
+/// depends on the runtime are functions of `Host`:
+///
+/// ```text
+/// fn host(builder: adapter::Builder) -> Host         // bind it on a runtime with its own thread
+/// fn agent(&self) -> &adapter::Agent
+/// fn hold_up(&self, time: Duration)                  // block the runtime's thread
+/// async fn read(&mut OwnedReadHalf, &mut [u8]) -> io::Result<usize>
+/// async fn write(&mut OwnedWriteHalf, &[u8]) -> io::Result<usize>
+/// async fn close(&mut OwnedWriteHalf) -> io::Result<()>
+/// ```
+///
+/// The crate that uses it depends on `pilot-udp` with its feature `faults`, too.
+#[macro_export]
+macro_rules! async_subject {
+    ($host:ident, $adapter:ident) => {
+        /// The suite's facts as this adapter's store.
+        struct StoredFacts($crate::drive::conformance::Facts);
+
+        impl $adapter::Store for StoredFacts {
+            fn load(&mut self, each: &mut dyn FnMut([u8; 8], &[u8])) -> std::io::Result<()> {
+                self.0.load(each);
+                Ok(())
+            }
+
+            fn commit(&mut self, changes: &[$adapter::Change]) -> std::io::Result<()> {
+                self.0.commit(changes);
+                Ok(())
+            }
+        }
+
+        #[allow(unreachable_patterns, reason = "errors may grow")]
+        const _: () = {
+            use $adapter::{AgentEvent, ConnectError, DirectoryError, ListenError, TrustError};
+            use $crate::addr::{Address, NetworkId, Port, SocketAddress};
+            use $crate::drive::conformance::{Calls, Failure, Fault, News, Setup, Subject};
+            use $crate::drive::{IoStats, Refusal};
+            use $crate::name::{Hostname, Tags};
+            use $crate::node::{AgentInfo, Link, PeerInfo, Target, TrustRequestInfo};
+
+            fn other(error: impl std::fmt::Display) -> Failure {
+                Failure::Other(error.to_string())
+            }
+
+            fn io(error: std::io::Error) -> Failure {
+                let inner =
+                    error.get_ref().and_then(|e| e.downcast_ref::<$adapter::StreamFailure>());
+                inner.map_or_else(|| other(&error), |failure| Failure::Stream(failure.0))
+            }
+
+            fn listen(error: ListenError) -> Failure {
+                match error {
+                    ListenError::Command(error) => Failure::Command(error),
+                    ListenError::Shutdown => Failure::Refused(Refusal::Shutdown),
+                    error => other(error),
+                }
+            }
+
+            fn directory(error: DirectoryError) -> Failure {
+                match error {
+                    DirectoryError::Command(error) => Failure::Command(error),
+                    DirectoryError::Request(error) => Failure::Request(error),
+                    error => other(error),
+                }
+            }
+
+            fn trust(error: TrustError) -> Failure {
+                match error {
+                    TrustError::Command(error) => Failure::Command(error),
+                    error => other(error),
+                }
+            }
+
+            fn connect(error: ConnectError) -> Failure {
+                match error {
+                    ConnectError::Resolve(error) => Failure::Request(error),
+                    ConnectError::Command(error) => Failure::Command(error),
+                    ConnectError::Failed(end) => Failure::ended(end),
+                    error => other(error),
+                }
+            }
+
+            fn news(event: AgentEvent) -> News {
+                match event {
+                    AgentEvent::Registered(at) => News::Registered(at),
+                    AgentEvent::LinkChanged(link) => News::Link(link),
+                    AgentEvent::PathChanged(peer, kind) => News::Path(peer, kind),
+                    AgentEvent::TrustRequested(from) => News::TrustRequested(from),
+                    AgentEvent::TrustGranted(by) => News::TrustGranted(by),
+                    AgentEvent::TrustRefused(by) => News::TrustRefused(by),
+                    AgentEvent::TrustRevoked(by) => News::TrustRevoked(by),
+                    _ => News::Other,
+                }
+            }
+
+            impl Subject for $host {
+                type Reader = $adapter::OwnedReadHalf;
+                type Writer = $adapter::OwnedWriteHalf;
+                type Listener = $adapter::Listener;
+                type Datagrams = $adapter::Datagrams;
+                type Receiver = $adapter::Events;
+
+                fn start(setup: Setup) -> Self {
+                    let identity = $adapter::Identity::from_secret(setup.secret);
+                    let builder = $adapter::Agent::builder(identity)
+                        .registry(setup.registry)
+                        .beacon(setup.beacon)
+                        .listen(setup.listen)
+                        .limits(setup.limits)
+                        .store(StoredFacts(setup.facts));
+                    $host::host(builder)
+                }
+
+                fn local(&self) -> Vec<std::net::SocketAddr> {
+                    self.agent().info().local
+                }
+
+                fn address(&self) -> Option<Address> {
+                    self.agent().address()
+                }
+
+                fn link(&self) -> Link {
+                    self.agent().info().link
+                }
+
+                fn connections(&self) -> usize {
+                    self.agent().connections().len()
+                }
+
+                fn drops(&self) -> $crate::stats::Drops {
+                    self.agent().drops()
+                }
+
+                fn io_stats(&self) -> IoStats {
+                    self.agent().io_stats()
+                }
+
+                fn trusted(&self) -> Vec<PeerInfo> {
+                    self.agent().trusted()
+                }
+
+                fn trust_requests(&self) -> Vec<TrustRequestInfo> {
+                    self.agent().trust_requests()
+                }
+
+                fn events(&self) -> Self::Receiver {
+                    self.agent().events()
+                }
+
+                async fn next(receiver: &mut Self::Receiver) -> News {
+                    match receiver.recv().await {
+                        Ok(event) => news(event),
+                        Err($adapter::RecvError::Lagged(missed)) => News::Missed(missed),
+                        Err($adapter::RecvError::Closed) => News::End,
+                    }
+                }
+
+                async fn ready(&self) -> Result<Address, Failure> {
+                    self.agent().ready().await.map_err(Failure::Refused)
+                }
+
+                async fn connect(
+                    &self,
+                    to: Target,
+                    port: Port,
+                ) -> Result<(Self::Reader, Self::Writer), Failure> {
+                    let stream = self.agent().connect(to, port).await.map_err(connect)?;
+                    Ok(stream.into_split())
+                }
+
+                fn listen(&self, port: Port) -> Result<Self::Listener, Failure> {
+                    self.agent().listen(port).map_err(listen)
+                }
+
+                async fn accept(
+                    listener: &Self::Listener,
+                ) -> Result<((Self::Reader, Self::Writer), SocketAddress), Failure> {
+                    let (stream, from) = listener.accept().await.map_err(listen)?;
+                    Ok((stream.into_split(), from))
+                }
+
+                async fn read(reader: &mut Self::Reader, buf: &mut [u8]) -> Result<usize, Failure> {
+                    $host::read(reader, buf).await.map_err(io)
+                }
+
+                async fn write(writer: &mut Self::Writer, bytes: &[u8]) -> Result<usize, Failure> {
+                    $host::write(writer, bytes).await.map_err(io)
+                }
+
+                async fn finish(writer: &mut Self::Writer) -> Result<(), Failure> {
+                    $host::close(writer).await.map_err(io)
+                }
+
+                async fn acknowledged(writer: &mut Self::Writer) -> Result<(), Failure> {
+                    writer.acknowledged().await.map_err(io)
+                }
+
+                fn reset(writer: &mut Self::Writer) {
+                    writer.reset();
+                }
+
+                fn datagrams(&self, port: Port) -> Result<Self::Datagrams, Failure> {
+                    self.agent().datagrams(port).map_err(listen)
+                }
+
+                fn send(
+                    from: &Self::Datagrams,
+                    payload: &[u8],
+                    to: SocketAddress,
+                ) -> Result<(), Failure> {
+                    use $adapter::SendError;
+                    from.send_to(payload, to).map_err(|error| match error {
+                        SendError::TooLarge(most) => {
+                            Failure::Command($crate::node::CommandError::TooLarge(most))
+                        }
+                        SendError::Command(error) => Failure::Command(error),
+                        error => other(error),
+                    })
+                }
+
+                async fn receive(
+                    at: &Self::Datagrams,
+                    buf: &mut [u8],
+                ) -> Result<(usize, SocketAddress), Failure> {
+                    at.recv_from(buf).await.map_err(listen)
+                }
+
+                async fn join(&self, network: NetworkId) -> Result<(), Failure> {
+                    self.agent().join(network).await.map_err(directory)
+                }
+
+                async fn set_hostname(&self, name: Hostname) -> Result<(), Failure> {
+                    self.agent().set_hostname(name, None).await.map_err(directory)
+                }
+
+                async fn set_visibility(&self, public: bool) -> Result<(), Failure> {
+                    self.agent().set_visibility(public).await.map_err(directory)
+                }
+
+                async fn set_tags(&self, tags: Tags) -> Result<(), Failure> {
+                    self.agent().set_tags(tags).await.map_err(directory)
+                }
+
+                async fn resolve(&self, target: Target) -> Result<AgentInfo, Failure> {
+                    self.agent().resolve(target, None).await.map_err(directory)
+                }
+
+                async fn discover(&self, tags: Tags) -> Result<Vec<AgentInfo>, Failure> {
+                    let page = self.agent().discover(tags, None, 0).await;
+                    page.map(|(agents, _)| agents).map_err(directory)
+                }
+
+                fn request_trust(&self, to: Address, justification: &str) -> Result<(), Failure> {
+                    self.agent().request_trust(to, justification).map_err(trust)
+                }
+
+                fn approve_trust(&self, from: Address) -> Result<(), Failure> {
+                    self.agent().approve_trust(from).map_err(trust)
+                }
+
+                fn refuse_trust(&self, from: Address) -> Result<(), Failure> {
+                    self.agent().refuse_trust(from).map_err(trust)
+                }
+
+                fn revoke_trust(&self, peer: Address) -> Result<(), Failure> {
+                    self.agent().revoke_trust(peer).map_err(trust)
+                }
+
+                async fn shutdown(&self) {
+                    self.agent().shutdown().await;
+                }
+
+                fn hold_up(&self, time: std::time::Duration) {
+                    $host::hold_up(self, time);
+                }
+
+                fn inject(
+                    local: std::net::SocketAddr,
+                    calls: Calls,
+                    fault: Option<Fault>,
+                    times: u32,
+                ) {
+                    pilot_udp::faults::inject(local, calls, fault, times);
+                }
+
+                fn displace_clocks(asleep: std::time::Duration, step_ms: i64) {
+                    pilot_udp::faults::displace_clocks(asleep, step_ms);
+                }
+            }
+        };
+    };
+}
