@@ -351,7 +351,7 @@ fn a_reset_for_a_forgotten_stream_acknowledges_the_fin_and_no_data() {
         let next = world.ends[1].t.streams[b.0].rcv.acknowledgement();
         let mut reset = segment(&world, Flags::RST, local, PORT, next, 0);
         reset.length = 1;
-        world.ends[1].t.handle_packet(now, PEER, &reset, &[code.to_byte()], true, true);
+        let _ = world.ends[1].t.handle_packet(now, PEER, &reset, &[code.to_byte()], true, true);
         world.pass(ms(1));
         assert_eq!(ended(&world, 1), [end]);
     }
