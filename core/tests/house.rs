@@ -69,6 +69,52 @@ fn packages_use_only_what_the_house_allows() {
     }
 }
 
+/// Whoever chooses another runtime does not get tokio with it.
+#[test]
+fn only_the_adapter_of_tokio_brings_tokio() {
+    let packages = workspace();
+    let mut without = 0;
+    for package in ["pilot-core", "pilot-udp", "pilot-smol", "pilot-mio"] {
+        if packages.contains_key(package) {
+            assert!(!tree(package).contains("\ntokio "), "{package} brings tokio");
+            without += 1;
+        }
+    }
+    assert!(without >= 3, "{packages:?}");
+    assert!(tree("pilot-tokio").contains("\ntokio "), "the test looks in the wrong place");
+}
+
+/// What a program gets with this package, a line each, for every platform.
+fn tree(package: &str) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--edges", "normal", "--prefix", "none", "--offline"])
+        .args(["--all-features", "--target", "all", "--package", package])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+        .output()
+        .expect("cargo tree runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("names are text")
+}
+
+/// Every adapter runs the one suite, and all of it: `conformance!` names no case.
+#[test]
+fn every_adapter_passes_the_conformance_suite() {
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut adapters = 0;
+    for entry in std::fs::read_dir(root).expect("the workspace is a folder") {
+        let folder = entry.expect("a readable folder").path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.starts_with("runtime-") {
+            continue;
+        }
+        let test = folder.join("tests/conformance.rs");
+        let text = std::fs::read_to_string(&test).unwrap_or_default();
+        assert!(text.contains("\npilot_core::conformance!("), "{}", test.display());
+        adapters += 1;
+    }
+    assert!(adapters > 0, "no adapter was seen");
+}
+
 /// Safe code only: there is no pointer to misuse and no data race (W-C18).
 #[test]
 fn every_crate_forbids_unsafe_code() {

@@ -68,7 +68,11 @@ impl drive::Clock for Clock {
 
 impl Host for Clock {
     fn reading(&self) -> Reading {
-        Reading { now: drive::Clock::now(self), boot: self.boot(), unix: self.unix() }
+        let reading =
+            Reading { now: drive::Clock::now(self), boot: self.boot(), unix: self.unix() };
+        #[cfg(feature = "faults")]
+        let reading = crate::faults::displaced(reading);
+        reading
     }
 
     fn entropy(&self) -> Option<[u8; 32]> {

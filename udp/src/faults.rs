@@ -1,19 +1,28 @@
 //! Errors of the operating system on demand, for tests (feature `faults`).
 //!
+//! [`inject`] concerns sockets, [`displace_clocks`] the clocks by which an agent notices that its
+//! host was suspended or that somebody has set the time.
+//!
 //! A fault is injected below all translation: the call yields the error as the system would
 //! number it, and what an adapter, the driver and the machine make of it is under test.
 
 use pilot_core::drive::conformance::{Calls, Fault};
+use pilot_core::drive::household::Reading;
+use pilot_core::time::{Duration, UnixTime};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// Whether there ever was a fault: nobody else pays for the table.
+static IS_USED: AtomicBool = AtomicBool::new(false);
 static FAULTS: Mutex<BTreeMap<(SocketAddr, Calls), (Fault, u32)>> = Mutex::new(BTreeMap::new());
 
 /// From now on the next `times` such calls of a socket bound to `local` meet this fault,
 /// [`u32::MAX`] for all of them. `None` ends it.
 pub fn inject(local: SocketAddr, calls: Calls, fault: Option<Fault>, times: u32) {
+    IS_USED.store(true, Ordering::Release);
     let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
     match fault {
         Some(fault) if times > 0 => faults.insert((local, calls), (fault, times)),
@@ -23,6 +32,9 @@ pub fn inject(local: SocketAddr, calls: Calls, fault: Option<Fault>, times: u32)
 
 /// What a call meets: an error, or (only when sending) a success that does nothing.
 pub(crate) fn meet(local: SocketAddr, calls: Calls) -> Option<io::Result<()>> {
+    if !IS_USED.load(Ordering::Acquire) {
+        return None;
+    }
     let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
     let (fault, times) = faults.get_mut(&(local, calls))?;
     let fault = *fault;
@@ -39,6 +51,26 @@ pub(crate) fn meet(local: SocketAddr, calls: Calls) -> Option<io::Result<()>> {
         Fault::NoBuffers => Err(io::Error::from_raw_os_error(ENOBUFS)),
         Fault::Lost => Ok(()),
     })
+}
+
+/// How long the host has been asleep, and by how many milliseconds its time was set.
+static DISPLACEMENT: Mutex<(Duration, i64)> = Mutex::new((Duration::ZERO, 0));
+
+/// From now on every [`Clock`](crate::Clock) of this process reads as if the host had been asleep
+/// for this long in addition, and as if its time had then been set ahead by this many
+/// milliseconds.
+pub fn displace_clocks(asleep: Duration, step_ms: i64) {
+    let mut displacement = DISPLACEMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    displacement.0 += asleep;
+    displacement.1 += step_ms;
+}
+
+pub(crate) fn displaced(reading: Reading) -> Reading {
+    let (asleep, step_ms) = *DISPLACEMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    // Asleep, the monotonic clock stands still.
+    let asleep_ms = i64::try_from(asleep.as_millis()).unwrap_or(i64::MAX);
+    let unix_ms = reading.unix.as_millis().saturating_add_signed(asleep_ms.saturating_add(step_ms));
+    Reading { boot: reading.boot + asleep, unix: UnixTime::from_millis(unix_ms), ..reading }
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

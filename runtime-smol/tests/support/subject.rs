@@ -1,7 +1,7 @@
 //! An agent of this adapter as the conformance suite wants it: on an executor and thread of its
 //! own.
 
-use pilot_smol::{Agent, AgentEvent, Builder, Events, OwnedReadHalf, OwnedWriteHalf, RecvError};
+use pilot_smol::{Agent, Builder, OwnedReadHalf, OwnedWriteHalf};
 use smol::channel::{self, Sender};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Executor, Timer};
@@ -19,8 +19,6 @@ pub(crate) struct Smol {
     /// Dropped with this: the thread ends some time later.
     _runs: Sender<()>,
 }
-
-type Receiver = Events;
 
 impl Smol {
     fn host(builder: Builder) -> Self {
@@ -42,10 +40,6 @@ impl Smol {
         &self.agent
     }
 
-    async fn in_runtime<F: Future>(&self, future: F) -> F::Output {
-        future.await
-    }
-
     fn hold_up(&self, time: Duration) {
         self.executor.spawn(async move { std::thread::sleep(time) }).detach();
     }
@@ -60,17 +54,6 @@ impl Smol {
 
     async fn close(half: &mut OwnedWriteHalf) -> io::Result<()> {
         half.close().await
-    }
-
-    fn subscribe(agent: &Agent) -> Receiver {
-        agent.events()
-    }
-
-    async fn next(receiver: &mut Receiver) -> Result<AgentEvent, Option<u64>> {
-        receiver.recv().await.map_err(|error| match error {
-            RecvError::Lagged(missed) => Some(missed),
-            RecvError::Closed => None,
-        })
     }
 }
 

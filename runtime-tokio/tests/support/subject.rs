@@ -1,10 +1,10 @@
 //! An agent of this adapter as the conformance suite wants it: on a runtime and thread of its
 //! own.
 
-use pilot_tokio::{Agent, AgentEvent, Builder, Events, OwnedReadHalf, OwnedWriteHalf, RecvError};
+use pilot_tokio::{Agent, Builder, OwnedReadHalf, OwnedWriteHalf};
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{self, Handle};
@@ -20,8 +20,6 @@ pub(crate) struct Tokio {
     /// Dropped with this: the thread ends some time later.
     _runs: oneshot::Sender<()>,
 }
-
-type Receiver = Events;
 
 impl Tokio {
     fn host(builder: Builder) -> Self {
@@ -44,15 +42,6 @@ impl Tokio {
         &self.agent
     }
 
-    async fn in_runtime<F: Future>(&self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            let _entered = self.runtime.enter();
-            future.as_mut().poll(cx)
-        })
-        .await
-    }
-
     fn hold_up(&self, time: Duration) {
         self.runtime.spawn(async move { std::thread::sleep(time) });
     }
@@ -69,17 +58,6 @@ impl Tokio {
 
     async fn close(half: &mut OwnedWriteHalf) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut *half).poll_shutdown(cx)).await
-    }
-
-    fn subscribe(agent: &Agent) -> Receiver {
-        agent.events()
-    }
-
-    async fn next(receiver: &mut Receiver) -> Result<AgentEvent, Option<u64>> {
-        receiver.recv().await.map_err(|error| match error {
-            RecvError::Lagged(missed) => Some(missed),
-            RecvError::Closed => None,
-        })
     }
 }
 

@@ -4,19 +4,19 @@
 /// adapter's agent: `async_subject!(Host, adapter)`, where `adapter` is the adapter's crate.
 ///
 /// The macro writes what follows from the names of the adapter's surface, which all asynchronous
-/// adapters have in common. What depends on the runtime are functions of `Host`:
+/// adapters have in common. Its futures are polled by the suite, outside of the runtime. What
+/// depends on the runtime are functions of `Host`:
 ///
 /// ```text
 /// fn host(builder: adapter::Builder) -> Host         // bind it on a runtime with its own thread
 /// fn agent(&self) -> &adapter::Agent
-/// async fn in_runtime<F: Future>(&self, f: F) -> F::Output   // for what needs the runtime's timer
 /// fn hold_up(&self, time: Duration)                  // block the runtime's thread
 /// async fn read(&mut OwnedReadHalf, &mut [u8]) -> io::Result<usize>
 /// async fn write(&mut OwnedWriteHalf, &[u8]) -> io::Result<usize>
 /// async fn close(&mut OwnedWriteHalf) -> io::Result<()>
-/// type Receiver; fn subscribe(&Agent) -> Receiver
-/// async fn next(&mut Receiver) -> Result<AgentEvent, Option<u64>>   // Some: missed; None: end
 /// ```
+///
+/// The crate that uses it depends on `pilot-udp` with its feature `faults`, too.
 #[macro_export]
 macro_rules! async_subject {
     ($host:ident, $adapter:ident) => {
@@ -104,7 +104,7 @@ macro_rules! async_subject {
                 type Writer = $adapter::OwnedWriteHalf;
                 type Listener = $adapter::Listener;
                 type Datagrams = $adapter::Datagrams;
-                type Receiver = Receiver;
+                type Receiver = $adapter::Events;
 
                 fn start(setup: Setup) -> Self {
                     let identity = $adapter::Identity::from_secret(setup.secret);
@@ -149,15 +149,15 @@ macro_rules! async_subject {
                     self.agent().trust_requests()
                 }
 
-                fn events(&self) -> Receiver {
-                    $host::subscribe(self.agent())
+                fn events(&self) -> Self::Receiver {
+                    self.agent().events()
                 }
 
-                async fn next(receiver: &mut Receiver) -> News {
-                    match $host::next(receiver).await {
+                async fn next(receiver: &mut Self::Receiver) -> News {
+                    match receiver.recv().await {
                         Ok(event) => news(event),
-                        Err(Some(missed)) => News::Missed(missed),
-                        Err(None) => News::End,
+                        Err($adapter::RecvError::Lagged(missed)) => News::Missed(missed),
+                        Err($adapter::RecvError::Closed) => News::End,
                     }
                 }
 
@@ -273,7 +273,7 @@ macro_rules! async_subject {
                 }
 
                 async fn shutdown(&self) {
-                    self.in_runtime(self.agent().shutdown()).await;
+                    self.agent().shutdown().await;
                 }
 
                 fn hold_up(&self, time: std::time::Duration) {
@@ -287,6 +287,10 @@ macro_rules! async_subject {
                     times: u32,
                 ) {
                     pilot_udp::faults::inject(local, calls, fault, times);
+                }
+
+                fn displace_clocks(asleep: std::time::Duration, step_ms: i64) {
+                    pilot_udp::faults::displace_clocks(asleep, step_ms);
                 }
             }
         };

@@ -29,7 +29,9 @@ macro_rules! __conformance_cases {
             a_late_scheduler_costs_time_alone
             socket_errors_cost_their_packets_alone
             errors_in_receiving_are_passed_over
+            errors_of_the_real_system_are_survived
             a_network_that_is_gone_comes_back
+            suspends_and_clock_steps_are_survived
             a_peer_that_vanished_is_not_waited_for_after_its_restart
             a_rendezvous_that_restarts_is_found_again
             a_registry_that_is_not_there_is_waited_for
@@ -43,6 +45,50 @@ macro_rules! __conformance_cases {
             trust_is_asked_for_granted_refused_and_revoked
             agents_are_found_by_hostname_and_by_tags
             a_receiver_of_events_that_lags_is_told
+        }
+    };
+}
+
+/// Calls a macro with the names of the cases that a pair of different adapters has to pass.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_cross_cases {
+    ($each:ident ! { $($given:tt)* }) => {
+        $crate::$each! {
+            { $($given)* }
+            many_streams_at_once
+            a_slow_reader_stops_the_writer_and_loses_nothing
+            each_direction_ends_by_itself
+            a_reset_ends_both_sides
+            large_writes_arrive_whole
+            tiny_and_empty_writes_arrive_in_order
+            a_dropped_stream_still_delivers
+            a_burst_of_datagrams_is_counted_and_none_is_corrupted
+            a_datagram_too_large_is_refused_with_the_size_that_fits
+            a_network_that_is_gone_comes_back
+            a_peer_that_vanished_is_not_waited_for_after_its_restart
+            a_rendezvous_that_restarts_is_found_again
+            shutting_down_ends_every_pending_operation
+            shutting_down_with_unsent_bytes
+            who_cannot_be_connected_to_says_why
+            trust_is_asked_for_granted_refused_and_revoked
+            agents_are_found_by_hostname_and_by_tags
+        }
+    };
+}
+
+/// Makes two tests of each case that concerns how agents of two adapters meet, in a module of its
+/// own: `cross!(A, B, Rendezvous)`. Either of them connects in one of the two.
+#[macro_export]
+macro_rules! cross {
+    ($a:ty, $b:ty, $rendezvous:ty) => {
+        mod there {
+            use super::*;
+            $crate::__conformance_cross_cases! { __conformance_tests! { $a, $b, $rendezvous } }
+        }
+        mod back {
+            use super::*;
+            $crate::__conformance_cross_cases! { __conformance_tests! { $b, $a, $rendezvous } }
         }
     };
 }
@@ -87,12 +133,15 @@ macro_rules! __conformance_names {
     };
 }
 
+/// Cases that change what all agents of a process share: no other runs meanwhile.
+pub(super) const ALONE: &[&str] = &["suspends_and_clock_steps_are_survived"];
+
 /// The names of all cases.
 pub const CASES: &[&str] = __conformance_cases! { __conformance_names! {} };
 
 #[cfg(test)]
 mod tests {
-    use super::CASES;
+    use super::{ALONE, CASES};
     use std::vec::Vec;
 
     /// Whoever writes a case and forgets the list learns of it here.
@@ -116,6 +165,7 @@ mod tests {
         written.sort_unstable();
         listed.sort_unstable();
         assert_eq!(written, listed);
+        assert!(ALONE.iter().all(|name| listed.contains(name)));
         let files = concat!(env!("CARGO_MANIFEST_DIR"), "/src/drive/conformance/cases");
         let files = std::fs::read_dir(files).expect("the folder of cases").count();
         assert_eq!(files, sources.len() + 1, "a file of cases that is not looked at");

@@ -17,6 +17,7 @@
 //! The driver of an agent runs where the subject lets it run: never on the thread of the case.
 
 pub mod cases;
+pub mod driver;
 pub mod run;
 
 mod asynchronous;
@@ -318,4 +319,8 @@ pub trait Subject: Sized {
     /// From now on the next `times` such calls of the main socket bound to `local` meet this
     /// fault; `None` ends it. One line in every adapter: `pilot_udp::faults::inject`.
     fn inject(local: SocketAddr, calls: Calls, fault: Option<Fault>, times: u32);
+    /// From now on the clocks of all agents of this process show that the host was asleep for so
+    /// long, and that its time was set ahead by so many milliseconds. One line in every adapter:
+    /// `pilot_udp::faults::displace_clocks`.
+    fn displace_clocks(asleep: Duration, step_ms: i64);
 }

@@ -1,5 +1,6 @@
 //! How cases are run: a thread with a watchdog, and a loop that polls nobody who was not woken.
 
+use super::list::ALONE;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +9,14 @@ use core::time::Duration;
 use std::boxed::Box;
 use std::cell::RefCell;
 use std::string::{String, ToString};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::task::Wake;
 use std::time::Instant;
 use std::vec::Vec;
 use std::{println, thread, thread_local};
+
+/// Cases go in together; one that must be alone goes in alone.
+static GATE: RwLock<()> = RwLock::new(());
 
 /// A case that is not over after this time has hung.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
@@ -41,7 +45,14 @@ pub(super) fn step(what: &str) {
 
 /// Runs a case under the watchdog and prints how long it took. Panics if the case does.
 pub fn case(name: &str, body: fn()) {
-    watched(name, WATCHDOG, body);
+    // A case that has failed is no reason for others to fail.
+    if ALONE.contains(&name) {
+        let _alone = GATE.write().unwrap_or_else(PoisonError::into_inner);
+        watched(name, WATCHDOG, body);
+    } else {
+        let _beside_others = GATE.read().unwrap_or_else(PoisonError::into_inner);
+        watched(name, WATCHDOG, body);
+    }
 }
 
 fn watched(name: &str, limit: Duration, body: impl FnOnce() + Send + 'static) {

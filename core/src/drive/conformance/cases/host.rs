@@ -1,6 +1,7 @@
 //! What the host does to an agent: it is late, its sockets fail, its network goes.
 
 use super::*;
+use crate::drive::IoStats;
 use std::vec::Vec;
 
 /// A stream carries on in both directions while something happens: `disturb` is called when a
@@ -118,6 +119,27 @@ pub fn errors_in_receiving_are_passed_over<A: Subject, B: Subject, R: Rendezvous
     });
 }
 
+/// A beacon at an address that the system lets nobody send to (`EACCES`): each attempt is counted,
+/// the registry is used nevertheless, and so are friends.
+pub fn errors_of_the_real_system_are_survived<A: Subject, B: Subject, R: Rendezvous>() {
+    block_on(async {
+        let world = R::start();
+        let forbidden =
+            |number| Setup { beacon: "255.255.255.255:9".into(), ..Setup::new(&world, number) };
+        let (a, b) = (forbidden(11), forbidden(12));
+        let stage = Stage::<A, B, R>::with(world, a, b).await;
+        until("waiting for errors", || {
+            let failed = |stats: IoStats| stats.send_errors + stats.unreachable > 0;
+            failed(stage.a.io_stats()) && failed(stage.b.io_stats())
+        })
+        .await;
+        befriend(&stage.a, &stage.b).await;
+        let found = stage.a.resolve(Target::Address(stage.b_at)).await.expect("found");
+        assert_eq!(found.address.node, stage.b_at.node);
+        assert_eq!(stage.a.io_stats().stalls + stage.b.io_stats().stalls, 0);
+    });
+}
+
 /// For three seconds every packet meets `ENETUNREACH`, on both sides. Streams wait and go on;
 /// what is begun meanwhile is completed.
 pub fn a_network_that_is_gone_comes_back<A: Subject, B: Subject, R: Rendezvous>() {
@@ -150,5 +172,46 @@ pub fn a_network_that_is_gone_comes_back<A: Subject, B: Subject, R: Rendezvous>(
         let (_, (mut left, mut right)) = both(healing, stage.stream()).await;
         left.put(3, 0, 1000).await.expect("written");
         right.take(3, 0, 1000).await;
+    });
+}
+
+/// The host sleeps for an hour; its time is set back by two hours, and ahead by a day. Each is
+/// noticed, sessions are made anew, and streams of before go on.
+pub fn suspends_and_clock_steps_are_survived<A: Subject, B: Subject, R: Rendezvous>() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR_MS: i64 = 3_600_000;
+    const BYTES: usize = 50_000;
+    block_on(async {
+        let stage = Stage::<A, B, R>::friends().await;
+        let listener = stage.b.listen(PORT).expect("the port is free");
+        let (mut left, mut right) = stage.stream_to(&listener).await;
+        let mut events = stage.a.events();
+        let changes = [(HOUR, 0), (Duration::ZERO, -2 * HOUR_MS), (Duration::ZERO, 24 * HOUR_MS)];
+        let mut at = 0;
+        for (asleep, step_ms) in changes {
+            both(left.put(1, at, BYTES), right.take(1, at, BYTES)).await.0.expect("written");
+            while within(50 * MS, A::next(&mut events)).await.is_some() {}
+            step("the clocks change");
+            A::displace_clocks(asleep, step_ms);
+            // Of what there is to hear of: that the path to the peer had to be proved anew.
+            loop {
+                match A::next(&mut events).await {
+                    News::Path(peer, _) if peer == stage.b_at => break,
+                    News::End | News::Missed(_) => panic!("an agent that has ended"),
+                    _ => {}
+                }
+            }
+            step("the stream of before");
+            both(right.put(2, at, BYTES), left.take(2, at, BYTES)).await.0.expect("written");
+            step("a new stream");
+            let (mut left, mut right) = stage.stream_to(&listener).await;
+            both(left.put(3, 0, BYTES), right.take(3, 0, BYTES)).await.0.expect("written");
+            step("a question");
+            let found = stage.a.resolve(Target::Address(stage.b_at)).await.expect("found");
+            assert_eq!(found.address.node, stage.b_at.node);
+            at += BYTES;
+        }
+        drop(stage);
+        A::displace_clocks(Duration::ZERO, -22 * HOUR_MS);
     });
 }

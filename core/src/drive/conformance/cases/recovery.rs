@@ -54,6 +54,9 @@ pub fn a_rendezvous_that_restarts_is_found_again<A: Subject, B: Subject, R: Rend
         both(left.put(1, 0, 1000), right.take(1, 0, 1000)).await.0.expect("written");
         step("the rendezvous stops");
         stage.world.stop();
+        // A question waits for it, as long as nobody gives up.
+        let unanswered = within(500 * MS, stage.a.resolve(Target::Address(stage.b_at))).await;
+        assert_eq!(unanswered.map(|answer| answer.err()), None);
         both(left.put(1, 1000, 100_000), right.take(1, 1000, 100_000)).await.0.expect("written");
         let (mut left2, mut right2) = stage.stream().await;
         both(left2.put(2, 0, 1000), right2.take(2, 0, 1000)).await.0.expect("written");
