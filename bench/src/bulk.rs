@@ -1,7 +1,7 @@
 //! Bytes of one stream in one direction.
 
-use crate::contest::{Contestant, Cores, Duplex, Exchange, OURS};
-use crate::contest::{QUINN, QUINN_TUNED, RING, RUST_CRYPTO};
+use crate::contest::{Contestant, Cores, Duplex, Exchange};
+use crate::contest::{OURS, PILOTS, QUINN, QUINN_TUNED, RING};
 use crate::measure::{Checker, Source, Stopwatch, Took};
 use crate::table::{Metric, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,7 +46,7 @@ impl Exchange for Bulk {
 }
 
 pub fn run(rounds: usize, bytes: usize) -> Vec<Table> {
-    let all = [RING, RUST_CRYPTO, QUINN, QUINN_TUNED, Contestant::Tcp];
+    let all = [&PILOTS[..], &[QUINN, QUINN_TUNED, Contestant::Tcp]].concat();
     let mut tables = vec![compare(rounds, bytes, PAYLOAD, &all)];
     tables.extend(LARGER.map(|payload| compare(rounds, bytes, payload, &[RING, QUINN_TUNED])));
     tables

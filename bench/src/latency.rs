@@ -1,7 +1,7 @@
 //! Round trips of 64 bytes, both ends in one runtime on one core.
 
 use crate::bulk::PAYLOAD;
-use crate::contest::{Contestant, Cores, Duplex, Exchange, OURS, QUINN, RING, RUST_CRYPTO};
+use crate::contest::{Contestant, Cores, Duplex, Exchange, OURS, PILOTS, QUINN};
 use crate::measure::{Checker, Source, Stopwatch, quantile};
 use crate::table::{Metric, Table};
 use std::time::Instant;
@@ -63,8 +63,9 @@ pub fn run(rounds: usize) -> Vec<Table> {
     let metrics =
         [Metric::spread("p50 µs", 1), Metric::new("p99 µs", 1), Metric::new("CPU µs each", 1)];
     let mut table = Table::new(title, metrics, OURS);
+    let all = [&PILOTS[..], &[QUINN, Contestant::Tcp, Contestant::Udp]].concat();
     for _ in 0..rounds {
-        for contestant in [RING, RUST_CRYPTO, QUINN, Contestant::Tcp, Contestant::Udp] {
+        for contestant in &all {
             let trips = contestant.run(Cores::One, PAYLOAD, PingPong);
             table.add(contestant.name(), &[trips.p50, trips.p99, trips.cpu]);
         }

@@ -1,6 +1,7 @@
 //! Pilot beside its peers, over loopback. Contestants take turns, and every byte is checked.
 //! Only ratios of one run mean anything; the figures drift with the machine.
 
+mod adapter;
 mod aead;
 mod bulk;
 mod contest;

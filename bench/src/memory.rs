@@ -6,7 +6,7 @@ use crate::pilot::{Location, PORT, Provider, Rendezvous, builder, start, trust, 
 use crate::quic::{self, Certified};
 use crate::table::{Metric, Table};
 use pilot_core::rendezvous::RendezvousLimits;
-use pilot_tokio::{Address, Agent, Limits, SocketAddress, Stream};
+use pilot_tokio::{Address, Agent, Limits, SocketAddress, Stream, Tokio};
 use rustls::pki_types::CertificateDer;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read};
@@ -252,7 +252,7 @@ async fn pilot(peers: usize) -> [f64; 6] {
     tokio::time::sleep(SETTLE).await;
     let sessions = measured.resident();
     let open = for_each(agents.clone(), move |agent| stream(agent, node)).await;
-    until(|| agents.iter().all(|a| a.trusted().iter().all(|p| p.streams == 1))).await;
+    until::<Tokio>(|| agents.iter().all(|a| a.trusted().iter().all(|p| p.streams == 1))).await;
     tokio::time::sleep(SETTLE).await;
     let streams = measured.resident();
     assert_eq!(open.len(), peers);
@@ -315,9 +315,9 @@ pub fn run(rounds: usize, peers: usize) -> Vec<Table> {
         Metric::plain("all, KiB", 0),
     ];
     let title = format!("Memory: resident, {peers} peers");
-    let mut table = Table::new(title, metrics, &["pilot, ring"]);
+    let mut table = Table::new(title, metrics, &["pilot, tokio, ring"]);
     for _ in 0..rounds {
-        table.add("pilot, ring", &crowd().block_on(pilot(peers)));
+        table.add("pilot, tokio, ring", &crowd().block_on(pilot(peers)));
         table.add("quinn, default", &crowd().block_on(quinn(peers)));
     }
     vec![table]

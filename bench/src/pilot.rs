@@ -1,13 +1,16 @@
-//! Agents on tokio, with a rendezvous server on a thread of its own.
+//! Agents on any runtime, with a rendezvous server on a thread of its own.
 
-use crate::contest::{Cores, Exchange, run_ends};
+use crate::adapter::Adapter;
+use crate::contest::{Cores, Exchange};
 use crate::measure::runtime;
+use pilot_core::addr::{Address, Port};
+use pilot_core::crypto::ring::RING;
 use pilot_core::crypto::{AeadProvider, RUST_CRYPTO};
+use pilot_core::drive::agent::{Agent, AgentEvent, Builder};
+use pilot_core::node::{Link, PathKind};
 use pilot_core::rendezvous::RendezvousLimits;
 use pilot_rendezvous::{Server, ServerConfig};
-use pilot_tokio::{
-    Address, Agent, AgentEvent, Builder, Identity, Limits, Link, PathKind, Port, RING, Stream,
-};
+use pilot_tokio::{Identity, Limits};
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -24,13 +27,6 @@ pub enum Provider {
 }
 
 impl Provider {
-    pub fn name(self) -> &'static str {
-        match self {
-            Provider::RustCrypto => "pilot, RustCrypto",
-            Provider::Ring => "pilot, ring",
-        }
-    }
-
     pub fn aead(self) -> &'static dyn AeadProvider {
         match self {
             Provider::RustCrypto => &RUST_CRYPTO,
@@ -88,7 +84,7 @@ pub fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-pub fn builder(secret: [u8; 32], at: Location, provider: Provider) -> Builder {
+pub fn builder<R: Adapter>(secret: [u8; 32], at: Location, provider: Provider) -> Builder<R> {
     Agent::builder(Identity::from_secret(secret))
         .registry(at.registry.to_string())
         .beacon(at.beacon.to_string())
@@ -97,39 +93,44 @@ pub fn builder(secret: [u8; 32], at: Location, provider: Provider) -> Builder {
 }
 
 /// Binds an agent that is registered and has its link to the beacon.
-pub async fn start(builder: Builder) -> Agent {
-    let agent = builder.bind().await.expect("an agent");
+pub async fn start<R: Adapter>(builder: Builder<R>) -> Agent<R> {
+    let agent = R::bind(builder).await.expect("an agent");
     agent.ready().await.expect("registered");
-    until(|| agent.info().link == Link::Online).await;
+    until::<R>(|| agent.info().link == Link::Online).await;
     agent
 }
 
-pub async fn until(mut is: impl FnMut() -> bool) {
+pub async fn until<R: Adapter>(mut is: impl FnMut() -> bool) {
     while !is() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        R::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// Asks for trust and waits until it is granted.
-pub async fn trust(agent: &Agent, peer: Address) {
+pub async fn trust<R: Adapter>(agent: &Agent<R>, peer: Address) {
     let mut events = agent.events();
     agent.request_trust(peer, "a benchmark").expect("asked");
     while !matches!(events.recv().await, Ok(AgentEvent::TrustGranted(by)) if by == peer) {}
 }
 
 /// Waits for one request for trust and grants it.
-pub async fn approve_one(agent: &Agent) {
-    until(|| !agent.trust_requests().is_empty()).await;
+pub async fn approve_one<R: Adapter>(agent: &Agent<R>) {
+    until::<R>(|| !agent.trust_requests().is_empty()).await;
     agent.approve_trust(agent.trust_requests()[0].from).expect("approved");
 }
 
-pub fn path(agent: &Agent, peer: Address) -> PathKind {
+pub fn path<R: Adapter>(agent: &Agent<R>, peer: Address) -> PathKind {
     let trusted = agent.trusted();
     trusted.iter().find(|p| p.address == peer).map_or(PathKind::None, |p| p.path)
 }
 
 /// Runs an exchange over a stream of two agents that trust each other, on a direct path.
-pub fn run<E: Exchange>(provider: Provider, cores: Cores, payload: u16, exchange: E) -> E::Output {
+pub fn run<R: Adapter, E: Exchange>(
+    provider: Provider,
+    cores: Cores,
+    payload: u16,
+    exchange: E,
+) -> E::Output {
     let server = Rendezvous::start(RendezvousLimits::server());
     let at = server.at;
     let limits = Limits { datagram: payload, ..Limits::desktop() };
@@ -137,25 +138,25 @@ pub fn run<E: Exchange>(provider: Provider, cores: Cores, payload: u16, exchange
     let (tell, told) = oneshot::channel();
     let (finish, finished) = oneshot::channel();
     let passive = move || async move {
-        let agent = start(builder([2; 32], at, provider).limits(limits_there)).await;
+        let agent = start::<R>(builder([2; 32], at, provider).limits(limits_there)).await;
         let listener = agent.listen(PORT).expect("a free port");
         tell.send(agent.address().expect("registered")).expect("awaited");
         approve_one(&agent).await;
-        let (mut stream, _) = listener.accept().await.expect("a stream");
-        exchange.passive(&mut stream).await;
+        let (stream, _) = listener.accept().await.expect("a stream");
+        exchange.passive(&mut R::duplex(stream)).await;
         let _ = finished.await;
         agent.shutdown().await;
     };
     let active = move || async move {
-        let agent = start(builder([1; 32], at, provider).limits(limits)).await;
+        let agent = start::<R>(builder([1; 32], at, provider).limits(limits)).await;
         let peer = told.await.expect("registered");
         trust(&agent, peer).await;
-        let mut stream: Stream = agent.connect(peer, PORT).await.expect("connected");
-        until(|| path(&agent, peer) == PathKind::Direct).await;
+        let mut stream = R::duplex(agent.connect(peer, PORT).await.expect("connected"));
+        until::<R>(|| path(&agent, peer) == PathKind::Direct).await;
         let output = exchange.active(&mut stream).await;
         finish.send(()).expect("awaited");
         agent.shutdown().await;
         output
     };
-    run_ends(cores, active, passive)
+    R::run_ends(cores, active, passive)
 }

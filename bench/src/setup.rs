@@ -8,7 +8,7 @@ use crate::pilot::{PORT, Provider, Rendezvous, approve_one, builder, path, start
 use crate::quic::{self, Certified};
 use crate::table::{Metric, Table};
 use pilot_core::rendezvous::RendezvousLimits;
-use pilot_tokio::{Address, Agent, Change, MemoryStore, PathKind, Store};
+use pilot_tokio::{Address, Agent, Change, MemoryStore, PathKind, Store, Tokio};
 use quinn::VarInt;
 use std::io;
 use std::net::SocketAddr;
@@ -105,14 +105,14 @@ async fn measure(
             agent = make().await;
         }
         is_up.recv().await.expect("running");
-        until(|| path(&agent, peer) == PathKind::None).await;
+        until::<Tokio>(|| path(&agent, peer) == PathKind::None).await;
         if restarts == Restarts::Peer && samples.is_empty() {
             // So that we know a path at all; not counted.
             first_echo(&agent, peer).await;
-            until(|| path(&agent, peer) == PathKind::Direct).await;
+            until::<Tokio>(|| path(&agent, peer) == PathKind::Direct).await;
             done.send(()).await.expect("awaited");
             is_up.recv().await.expect("running");
-            until(|| path(&agent, peer) == PathKind::None).await;
+            until::<Tokio>(|| path(&agent, peer) == PathKind::None).await;
         }
         samples.push(first_echo(&agent, peer).await);
         done.send(()).await.expect("awaited");
@@ -211,10 +211,10 @@ type Contestant = (&'static str, fn() -> Vec<Took>);
 
 pub fn run(rounds: usize) -> Vec<Table> {
     let contestants: [Contestant; 6] = [
-        ("pilot, ring", || pilot(Provider::Ring, Restarts::Peer)),
-        ("pilot, RustCrypto", || pilot(Provider::RustCrypto, Restarts::Peer)),
-        ("pilot, ring, we restarted", || pilot(Provider::Ring, Restarts::We)),
-        ("pilot, RustCrypto, we restarted", || pilot(Provider::RustCrypto, Restarts::We)),
+        ("pilot, tokio, ring", || pilot(Provider::Ring, Restarts::Peer)),
+        ("pilot, tokio, RustCrypto", || pilot(Provider::RustCrypto, Restarts::Peer)),
+        ("pilot, tokio, ring, we restarted", || pilot(Provider::Ring, Restarts::We)),
+        ("pilot, tokio, RustCrypto, we restarted", || pilot(Provider::RustCrypto, Restarts::We)),
         ("quinn", || quinn(false)),
         ("quinn, resumed", || quinn(true)),
     ];

@@ -1,10 +1,13 @@
 //! Agents of different adapters meet.
 
 // Each adapter's subject is the one of its own suite.
+#[path = "../../runtime-smol/tests/support/subject.rs"]
+mod smol_subject;
 #[path = "../../runtime-tokio/tests/support/subject.rs"]
 mod tokio_subject;
 
 use pilot_rendezvous::conformance::TestServer;
+use smol_subject::Smol;
 use tokio_subject::Tokio;
 
 /// With itself: two agents of one adapter in two processes' stead.
@@ -12,4 +15,10 @@ mod tokio_and_tokio {
     use super::{TestServer, Tokio};
 
     pilot_core::cross!(Tokio, Tokio, TestServer);
+}
+
+mod tokio_and_smol {
+    use super::{Smol, TestServer, Tokio};
+
+    pilot_core::cross!(Tokio, Smol, TestServer);
 }

@@ -69,6 +69,33 @@ fn packages_use_only_what_the_house_allows() {
     }
 }
 
+/// Whoever chooses another runtime does not get tokio with it.
+#[test]
+fn only_the_adapter_of_tokio_brings_tokio() {
+    let packages = workspace();
+    let mut without = 0;
+    for package in ["pilot-core", "pilot-udp", "pilot-smol", "pilot-mio"] {
+        if packages.contains_key(package) {
+            assert!(!tree(package).contains("\ntokio "), "{package} brings tokio");
+            without += 1;
+        }
+    }
+    assert!(without >= 3, "{packages:?}");
+    assert!(tree("pilot-tokio").contains("\ntokio "), "the test looks in the wrong place");
+}
+
+/// What a program gets with this package, a line each, for every platform.
+fn tree(package: &str) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--edges", "normal", "--prefix", "none", "--offline"])
+        .args(["--all-features", "--target", "all", "--package", package])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+        .output()
+        .expect("cargo tree runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("names are text")
+}
+
 /// Every adapter runs the one suite, and all of it: `conformance!` names no case.
 #[test]
 fn every_adapter_passes_the_conformance_suite() {

@@ -71,41 +71,11 @@ mod stream;
 pub use runtime::{Line, Socket, Timer, Tokio};
 pub use stream::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 
-use pilot_core::drive;
-use pilot_core::drive::agent;
-
-/// An agent under tokio. What does not wait stands at [`Handle`].
-pub type Agent = agent::Agent<Tokio>;
-/// An agent that is not running yet.
-pub type Builder = agent::Builder<Tokio>;
-/// What one can do with an agent without waiting; every [`Agent`] derefs to it.
-pub type Handle = agent::Handle<Tokio>;
-/// Receives an agent's news.
-pub type Events = agent::Events<Tokio>;
-/// Accepts streams on a port.
-pub type Listener = agent::Listener<Tokio>;
-/// A port for datagrams.
-pub type Datagrams = agent::Datagrams<Tokio>;
-/// The sockets of a machine under tokio.
-pub type Sockets = pilot_udp::UdpSockets<Socket>;
-/// A running machine under tokio.
-pub type UdpDriver<M, O> = drive::UdpDriver<M, O, Tokio>;
-
-pub use pilot_core::drive::agent::{
-    AgentEvent, Change, ConnectError, Connection, DatagramsError, DirectoryError, Info,
-    ListenError, MemoryStore, ReadyError, RecvError, SendError, StartError, Store, StreamFailure,
-    TrustError,
-};
-pub use pilot_core::drive::{Access, BindError, BindOptions, Owner};
-pub use pilot_udp::Clock;
-
-pub use pilot_core::addr::{Address, NetworkId, NodeId, Port, SocketAddress};
-pub use pilot_core::crypto::identity::{Fingerprint, Identity, IdentityKey};
 #[cfg(feature = "ring")]
 pub use pilot_core::crypto::ring::RING;
-pub use pilot_core::limits::Limits;
-pub use pilot_core::name::{Hostname, Justification, Tag, Tags};
-pub use pilot_core::node::{
-    AgentInfo, Link, PathKind, PathPolicy, PeerInfo, RequestError, StreamEnd, Target,
-    TrustRequestInfo,
-};
+pub use pilot_udp::Clock;
+
+/// The sockets of a machine on tokio.
+pub type Sockets = pilot_udp::UdpSockets<Socket>;
+
+pilot_core::adapter_types!(Tokio, "tokio");

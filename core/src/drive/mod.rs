@@ -67,5 +67,5 @@ pub use shared::{Access, Next, Owner, Shared};
 #[cfg(any(test, feature = "std"))]
 pub use sockets::{BindError, BindOptions};
 #[cfg(any(test, feature = "std"))]
-pub use task::UdpDriver;
+pub use task::{Task, UdpDriver};
 pub use turn::{BLOCKED_TICK, Driver, IoStats, Outlet, RECEIVE_BUFFER, SEND_BUFFER, Turn};

@@ -210,6 +210,17 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
 
     // ---- for the one who makes the turns ----
 
+    /// Ends the machine without sending what is queued, because nobody will make turns any
+    /// more. Nothing happens after the end.
+    pub fn abandon(&self) {
+        let mut woken = Vec::new();
+        // Of a machine that has panicked nobody awaits anything but a panic.
+        if let Ok(mut inner) = self.inner.lock() {
+            inner.end(&mut woken);
+        }
+        woken.into_iter().for_each(Waken::wake);
+    }
+
     /// One turn and, if there is nothing more to do, registration for everything that `waker`
     /// has to be woken for, except the deadline.
     ///
@@ -230,6 +241,15 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
 }
 
 impl<M: Machine, O: Owner<M, R>, R: Runtime> Inner<M, O, R> {
+    /// Closes the sockets and tells everybody, once.
+    fn end(&mut self, woken: &mut Vec<R::Waker>) {
+        if self.sockets.take().is_some() {
+            self.owner.handle_end();
+            self.owner.take_woken(woken);
+            self.ended.take(&(), |waker| woken.push(waker));
+        }
+    }
+
     /// Whether the machine wants to be called before the deadline that is waited for.
     fn is_late(&self) -> bool {
         match (self.machine.poll_timeout(), self.until) {
@@ -254,10 +274,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Inner<M, O, R> {
         self.owner.take_woken(woken);
         let is_drained = matches!(turn, Turn::Wait { writable: false, .. });
         if self.stop.is_some_and(|at| is_drained || at <= host.now()) {
-            self.sockets = None;
-            self.owner.handle_end();
-            self.owner.take_woken(woken);
-            self.ended.take(&(), |waker| woken.push(waker));
+            self.end(woken);
             return Next::End;
         }
         let Turn::Wait { until, writable } = turn else { return Next::Again };

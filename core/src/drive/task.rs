@@ -9,9 +9,11 @@ use super::turn::IoStats;
 use super::waiters::Ticket;
 use crate::machine::Machine;
 use crate::time::{Duration, Instant};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::poll_fn;
+use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +21,9 @@ use std::sync::Arc;
 /// Turns that one poll of a task makes before it gives way to other tasks, although it finds
 /// something to do each time.
 const TURNS_PER_POLL: u32 = 4;
+
+/// What an executor is given to run: ends by itself when the machine or agent does.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A running machine; clones are handles of the same one.
 ///
@@ -45,6 +50,19 @@ impl<M: Machine + Send + 'static, O: Owner<M, R>, R: AsyncRuntime> UdpDriver<M, 
     pub fn spawn(machine: M, owner: O, sockets: R::Sockets, clock: R::Host) -> Self {
         let shared = Arc::new(Shared::new(machine, owner, sockets, clock));
         R::spawn(drive(Arc::clone(&shared)));
+        UdpDriver { shared }
+    }
+
+    /// The same with the choice of who runs the task; the driver ends if it is dropped.
+    pub fn spawn_with(
+        machine: M,
+        owner: O,
+        sockets: R::Sockets,
+        clock: R::Host,
+        spawn: impl FnOnce(Task),
+    ) -> Self {
+        let shared = Arc::new(Shared::new(machine, owner, sockets, clock));
+        spawn(Box::pin(drive(Arc::clone(&shared))));
         UdpDriver { shared }
     }
 
@@ -112,13 +130,36 @@ impl<M: Machine, O: Owner<M, R>, R: AsyncRuntime> Drop for Ending<'_, M, O, R> {
     }
 }
 
+/// Ends a machine whose turns nobody makes any more, because the task was dropped before its
+/// end: whoever waits for the machine would wait for ever.
+struct Turns<M: Machine, O: Owner<M, R>, R: AsyncRuntime>(Arc<Shared<M, O, R>>);
+
+impl<M: Machine, O: Owner<M, R>, R: AsyncRuntime> Drop for Turns<M, O, R> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.0.abandon();
+        }
+    }
+}
+
 /// Makes turns until the driver is stopped.
-pub(super) async fn drive<M, O, R>(shared: Arc<Shared<M, O, R>>)
+pub(super) fn drive<M, O, R>(shared: Arc<Shared<M, O, R>>) -> impl Future<Output = ()> + Send
 where
     M: Machine + Send + 'static,
     O: Owner<M, R>,
     R: AsyncRuntime,
 {
+    // Made here and not in the task, which may be dropped before it was ever polled.
+    make(Turns(shared))
+}
+
+async fn make<M, O, R>(turns: Turns<M, O, R>)
+where
+    M: Machine + Send + 'static,
+    O: Owner<M, R>,
+    R: AsyncRuntime,
+{
+    let shared = &turns.0;
     let mut alarm = Alarm::<R>::new(shared.host());
     let mut woken = Vec::new();
     poll_fn(|cx| {

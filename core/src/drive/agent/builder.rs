@@ -10,7 +10,7 @@ use crate::crypto::identity::Identity;
 use crate::drive::household::{Errand, Facts, Household, Outcome};
 use crate::drive::runtime::{AsyncRuntime, Host as _, Runtime, Sockets as _};
 use crate::drive::shared::Shared;
-use crate::drive::task::{drive, keep};
+use crate::drive::task::{Task, drive, keep};
 use crate::drive::{
     BEACON_PORT, BindOptions, Clock as _, HostPort, LocationError, RegistryLocation,
 };
@@ -183,9 +183,44 @@ impl<R: Runtime> Builder<R> {
         prepared.start(host, store, facts)
     }
 
-    /// Binds the sockets, reads the stored state and starts the agent's tasks on the current
-    /// runtime. Does not wait for the registry; [`Agent::ready`] does.
+    /// Binds the sockets, reads the stored state and starts the agent's tasks as the runtime
+    /// does by default ([`AsyncRuntime::spawn`]). Does not wait for the registry;
+    /// [`Agent::ready`] does.
     pub async fn bind(self) -> Result<Agent<R>, StartError>
+    where
+        R: AsyncRuntime,
+        R::Host: Default,
+    {
+        let (agent, turns, household) = self.tasks().await?;
+        R::spawn(turns);
+        R::spawn(household);
+        Ok(agent)
+    }
+
+    /// [`Builder::bind`] with the choice of who runs the agent's tasks: `spawn` is called with
+    /// each of the two. They end by themselves, and the agent ends if they are dropped.
+    pub async fn bind_with(self, mut spawn: impl FnMut(Task)) -> Result<Agent<R>, StartError>
+    where
+        R: AsyncRuntime,
+        R::Host: Default,
+    {
+        let (agent, turns, household) = self.tasks().await?;
+        spawn(Box::pin(turns));
+        spawn(Box::pin(household));
+        Ok(agent)
+    }
+
+    /// The agent and its tasks, not yet running.
+    async fn tasks(
+        self,
+    ) -> Result<
+        (
+            Agent<R>,
+            impl Future<Output = ()> + Send + use<R>,
+            impl Future<Output = ()> + Send + use<R>,
+        ),
+        StartError,
+    >
     where
         R: AsyncRuntime,
         R::Host: Default,
@@ -195,9 +230,9 @@ impl<R: Runtime> Builder<R> {
         let store = mem::replace(&mut prepared.builder.store, Box::new(MemoryStore::default()));
         let (store, facts) = loaded(&host, store).await.map_err(StartError::Store)?;
         let Started { agent, household } = prepared.start::<R::Line>(host, store, facts)?;
-        R::spawn(drive(Arc::clone(agent.shared())));
-        R::spawn(keep(household, Handle::clone(&agent)));
-        Ok(Agent::new(agent))
+        let turns = drive(Arc::clone(agent.shared()));
+        let household = keep(household, Handle::clone(&agent));
+        Ok((Agent::new(agent), turns, household))
     }
 }
 

@@ -24,6 +24,7 @@ mod owner;
 mod question;
 mod store;
 mod stream;
+mod surface;
 
 pub use builder::{Builder, Started, load};
 pub use client::Agent;

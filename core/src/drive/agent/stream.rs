@@ -148,11 +148,12 @@ impl<R: Runtime> StreamHandle<R> {
 
 /// Defines an adapter's `Stream` and its halves over [`StreamHandle`]: types of the adapter,
 /// because only its own types can have the runtime's reading and writing traits. Each has a
-/// field `handle`. `$shutdown` is the name of the operation that ends the writing direction.
+/// field `handle`. `$write` is the runtime's writing trait, `$poll_shutdown` its method that ends
+/// the writing direction, and `$shutdown` the name under which its users know that.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! stream_types {
-    ($runtime:ty, $shutdown:literal) => {
+    ($runtime:ty, $write:ident :: $poll_shutdown:ident, $shutdown:literal) => {
         /// A reliable, ordered, encrypted stream of bytes in both directions.
         ///
         /// * **Writing** accepts bytes into a bounded ring and returns; it waits only while the
@@ -293,6 +294,36 @@ macro_rules! stream_types {
                     // A stream that has failed already has nothing to finish.
                     let _ = self.handle.finish();
                 }
+            }
+        }
+
+        $crate::stream_types!(write $write::$poll_shutdown for Stream);
+        $crate::stream_types!(write $write::$poll_shutdown for WriteHalf<'_>);
+        $crate::stream_types!(write $write::$poll_shutdown for OwnedWriteHalf);
+    };
+    (write $write:ident :: $poll_shutdown:ident for $half:ty) => {
+        impl $write for $half {
+            fn poll_write(
+                self: ::std::pin::Pin<&mut Self>,
+                cx: &mut ::std::task::Context<'_>,
+                bytes: &[u8],
+            ) -> ::std::task::Poll<::std::io::Result<usize>> {
+                self.handle.poll_write(cx.waker(), bytes)
+            }
+
+            /// Accepted bytes are sent without being asked for.
+            fn poll_flush(
+                self: ::std::pin::Pin<&mut Self>,
+                _: &mut ::std::task::Context<'_>,
+            ) -> ::std::task::Poll<::std::io::Result<()>> {
+                ::std::task::Poll::Ready(Ok(()))
+            }
+
+            fn $poll_shutdown(
+                self: ::std::pin::Pin<&mut Self>,
+                _: &mut ::std::task::Context<'_>,
+            ) -> ::std::task::Poll<::std::io::Result<()>> {
+                ::std::task::Poll::Ready(self.handle.finish())
             }
         }
     };

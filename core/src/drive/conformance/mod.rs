@@ -17,6 +17,7 @@
 //! The driver of an agent runs where the subject lets it run: never on the thread of the case.
 
 pub mod cases;
+pub mod driver;
 pub mod run;
 
 mod asynchronous;

@@ -1,0 +1,86 @@
+//! Pilot Protocol on smol.
+//!
+//! # Agents
+//!
+//! An [`Agent`] is one identity on the network. It registers, finds others by address or
+//! hostname, asks them for trust and is asked, and opens and accepts streams, which are
+//! [`AsyncRead`](smol::io::AsyncRead) and [`AsyncWrite`](smol::io::AsyncWrite) of futures-io:
+//!
+//! ```no_run
+//! use pilot_smol::{Agent, Identity, Port};
+//! use smol::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # async fn example(secret: [u8; 32]) -> Result<(), Box<dyn std::error::Error>> {
+//! let agent = Agent::builder(Identity::from_secret(secret))
+//!     .registry("registry.example:9000")
+//!     .beacon("registry.example:9001")
+//!     .bind()
+//!     .await?;
+//! println!("I am {}", agent.ready().await?);
+//!
+//! let mut stream = agent.connect("research-aws".parse::<pilot_smol::Hostname>()?, Port(2000)).await?;
+//! stream.write_all(b"hello").await?;
+//! stream.close().await?;
+//! let mut answer = String::new();
+//! stream.read_to_string(&mut answer).await?;
+//! agent.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every future of this crate may be dropped at any time without losing data or leaking a
+//! place in a table; what each drop means is said at the type.
+//!
+//! # Executors
+//!
+//! An agent has two tasks. [`Builder::bind`] gives them to smol's global executor
+//! ([`smol::spawn`]), which runs them on a thread of its own (or as many as the environment
+//! variable `SMOL_THREADS` says). [`Builder::bind_with`] gives them to whoever you choose: an
+//! [`Executor`](smol::Executor) or a [`LocalExecutor`](smol::LocalExecutor) of your own, or
+//! another library's. Sockets and timers are async-io's, which needs no runtime to be entered.
+//!
+//! ```
+//! # use pilot_smol::{Agent, Identity};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let executor = smol::LocalExecutor::new();
+//! smol::block_on(executor.run(async {
+//!     let builder = Agent::builder(Identity::from_secret([7; 32]));
+//!     let builder = builder.registry("localhost:9000").listen(([127, 0, 0, 1], 0).into());
+//!     let agent = builder.bind_with(|task| executor.spawn(task).detach()).await?;
+//!     println!("bound to {:?}", agent.info().local);
+//!     agent.shutdown().await;
+//!     Ok(())
+//! }))
+//! # }
+//! ```
+//!
+//! An executor that is dropped drops the agent's tasks. The agent has ended then, as after
+//! [`Agent::shutdown`], but its peers were not told.
+//!
+//! # Features
+//!
+//! | Feature | Adds |
+//! |---|---|
+//! | `ring` | `RING` for [`Builder::aead`]: faster encryption; needs a C compiler |
+//!
+//! # Other machines
+//!
+//! [`UdpDriver`] drives any [`Machine`](pilot_core::machine::Machine) over UDP with the code
+//! that drives agents: [`UdpDriver::spawn`] on the global executor, [`UdpDriver::spawn_with`]
+//! where you choose. A server brings an [`Owner`], which receives the machine's events.
+#![forbid(unsafe_code)]
+
+mod runtime;
+mod stream;
+
+pub use runtime::{Line, Smol, Socket, Timer};
+pub use stream::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
+
+#[cfg(feature = "ring")]
+pub use pilot_core::crypto::ring::RING;
+pub use pilot_udp::Clock;
+
+/// The sockets of a machine on smol.
+pub type Sockets = pilot_udp::UdpSockets<Socket>;
+
+pilot_core::adapter_types!(Smol, "smol");
