@@ -102,6 +102,11 @@ impl<S: Reactor> UdpSockets<S> {
         self.sockets.iter().map(|bound| &bound.reactor)
     }
 
+    /// The same for event queues that want them mutable.
+    pub fn reactors_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.sockets.iter_mut().map(|bound| &mut bound.reactor)
+    }
+
     /// The socket that refused the last packet, and that has to become writable.
     pub fn blocked(&self) -> Option<&S> {
         self.blocked.and_then(|at| self.sockets.get(at)).map(|bound| &bound.reactor)

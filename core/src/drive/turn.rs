@@ -100,6 +100,8 @@ pub struct Driver<'s> {
     parked: Option<Transmit>,
     /// Receive batches in a row that used up their budget.
     full_batches: u32,
+    /// Receive calls of the next batch.
+    batch: u32,
     budget: Budget,
     stats: IoStats,
 }
@@ -146,7 +148,8 @@ impl<'s> Driver<'s> {
     /// A driver over the caller's buffers. `send` holds a train ([`SEND_BUFFER`]; a small
     /// system may give one datagram's worth), `receive` whatever one receive call can yield.
     pub fn new(send: Store<'s, u8>, receive: Store<'s, u8>, budget: Budget) -> Self {
-        Driver { send, receive, parked: None, full_batches: 0, budget, stats: IoStats::default() }
+        let (batch, stats) = (budget.receives_first, IoStats::default());
+        Driver { send, receive, parked: None, full_batches: 0, batch, budget, stats }
     }
 
     /// What the sockets did so far.
@@ -173,7 +176,10 @@ impl<'s> Driver<'s> {
         O: Outlet<M, D>,
     {
         let received = self.receive(clock.now(), machine, io, outlet);
-        self.full_batches = if received == Step::Full { self.full_batches + 1 } else { 0 };
+        (self.full_batches, self.batch) = match received {
+            Step::Full => (self.full_batches + 1, (self.batch * 2).min(self.budget.receives)),
+            _ => (0, self.budget.receives_first),
+        };
         let now = clock.now();
         if self.full_batches == 0 || self.full_batches >= self.budget.batches_before_timers {
             self.full_batches = 0;
@@ -189,6 +195,19 @@ impl<'s> Driver<'s> {
         }
         let idle = received.is_idle() && sent.is_idle() && events.is_idle();
         self.wait(now, idle, machine)
+    }
+
+    /// Sends what the machine has queued, up to the budget, and nothing else: for an adapter
+    /// whose application has just called the machine, so that its words leave before anything
+    /// else is asked of the system. A turn has to follow before there is a pause.
+    pub fn flush<M: Machine>(
+        &mut self,
+        clock: &impl Clock,
+        machine: &mut M,
+        io: &mut impl Datagrams,
+    ) {
+        self.batch = self.budget.receives_first;
+        let _ = self.transmit(clock.now(), machine, io);
     }
 
     /// After a turn that used up no budget: how long to wait.
@@ -226,7 +245,7 @@ impl<'s> Driver<'s> {
         let mut step = Step::Full;
         let mut errors = 0;
         let mut trains = 0;
-        for _ in 0..self.budget.receives {
+        for _ in 0..self.batch {
             let received = match io.recv(&mut self.receive) {
                 Ok(received) => received,
                 Err(IoError::WouldBlock) => {
