@@ -8,6 +8,7 @@ mod latency;
 mod measure;
 mod memory;
 mod messages;
+mod mio;
 mod pilot;
 mod plain;
 mod quic;

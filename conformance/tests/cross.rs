@@ -1,9 +1,12 @@
 //! Agents of different adapters meet.
 
 // Each adapter's subject is the one of its own suite.
+#[path = "../../runtime-mio/tests/support/subject.rs"]
+mod mio_subject;
 #[path = "../../runtime-tokio/tests/support/subject.rs"]
 mod tokio_subject;
 
+use mio_subject::Mio;
 use pilot_rendezvous::conformance::TestServer;
 use tokio_subject::Tokio;
 
@@ -12,4 +15,10 @@ mod tokio_and_tokio {
     use super::{TestServer, Tokio};
 
     pilot_core::cross!(Tokio, Tokio, TestServer);
+}
+
+mod mio_and_tokio {
+    use super::{Mio, TestServer, Tokio};
+
+    pilot_core::cross!(Mio, Tokio, TestServer);
 }

@@ -405,4 +405,8 @@ impl Subject for Mio {
     fn inject(local: SocketAddr, calls: Calls, fault: Option<Fault>, times: u32) {
         pilot_udp::faults::inject(local, calls, fault, times);
     }
+
+    fn displace_clocks(asleep: Duration, step_ms: i64) {
+        pilot_udp::faults::displace_clocks(asleep, step_ms);
+    }
 }
