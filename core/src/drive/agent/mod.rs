@@ -14,6 +14,7 @@
 
 mod builder;
 mod client;
+mod connecting;
 mod datagrams;
 mod error;
 mod event;
@@ -28,6 +29,7 @@ mod surface;
 
 pub use builder::{Builder, Started, load};
 pub use client::Agent;
+pub use connecting::Connecting;
 pub use datagrams::Datagrams;
 pub use error::{
     ConnectError, DatagramsError, DirectoryError, ListenError, ReadyError, SendError, StartError,
