@@ -250,7 +250,10 @@ fn secret(text: &str) -> Result<[u8; 32], Box<dyn Error>> {
 }
 
 /// Runs the gateway; `tell` is told where it listens.
-pub(crate) fn gateway(arguments: &[String], tell: impl FnOnce(SocketAddr)) -> Result<(), Box<dyn Error>> {
+pub(crate) fn gateway(
+    arguments: &[String],
+    tell: impl FnOnce(SocketAddr),
+) -> Result<(), Box<dyn Error>> {
     let [own, registry, beacon, peer, tcp @ ..] = arguments else {
         return Err("beside_tcp SECRET REGISTRY BEACON PEER [TCP]".into());
     };
@@ -262,7 +265,7 @@ pub(crate) fn gateway(arguments: &[String], tell: impl FnOnce(SocketAddr)) -> Re
     tell(listener.local_addr()?);
     let builder =
         Agent::builder(Identity::from_secret(secret(own)?)).registry(registry).beacon(beacon);
-    let (agent, driver) = Agent::join(builder, poll.registry(), AGENT, &waker)?;
+    let (agent, driver) = Driver::join(builder, poll.registry(), AGENT, &waker)?;
     let (news, peer, pipes) = (agent.events(), peer.parse()?, BTreeMap::new());
     Gateway { poll, agent, driver, news, listener, peer, pipes }.run()
 }

@@ -20,6 +20,7 @@ pub mod cases;
 pub mod run;
 
 mod asynchronous;
+mod failure;
 mod list;
 mod pattern;
 mod stage;
