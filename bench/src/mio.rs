@@ -2,7 +2,7 @@
 
 use crate::bulk::PAYLOAD;
 use crate::latency::{COUNT, LEN, Trips, WARM_UP};
-use crate::measure::{Checker, Source, Stopwatch, Took, on_core, quantile};
+use crate::measure::{Checker, Source, Stopwatch, Took, on_core};
 use crate::pilot::{Location, PORT, Provider, Rendezvous, loopback};
 use ::mio::{Events, Poll, Token};
 use pilot_core::rendezvous::RendezvousLimits;
@@ -53,7 +53,7 @@ struct End {
 
 impl End {
     fn start(builder: Builder) -> Self {
-        let (agent, events) = Agent::start(builder).expect("an agent");
+        let (agent, events) = Loop::start(builder).expect("an agent");
         let mut end = End { agent, events };
         end.until(|agent| is_online(agent).then_some(()));
         end
@@ -181,7 +181,7 @@ impl Pair {
         let waker = Arc::new(::mio::Waker::new(poll.registry(), Token(0)).expect("a waker"));
         let mut first = 1;
         let [(a, at_a), (b, at_b)] = builders.map(|builder| {
-            let joined = Agent::join(builder, poll.registry(), Token(first), &waker);
+            let joined = Driver::join(builder, poll.registry(), Token(first), &waker);
             first += TOKENS;
             joined.expect("an agent")
         });

@@ -265,7 +265,7 @@ pub(crate) fn gateway(
     tell(listener.local_addr()?);
     let builder =
         Agent::builder(Identity::from_secret(secret(own)?)).registry(registry).beacon(beacon);
-    let (agent, driver) = Agent::join(builder, poll.registry(), AGENT, &waker)?;
+    let (agent, driver) = Driver::join(builder, poll.registry(), AGENT, &waker)?;
     let (news, peer, pipes) = (agent.events(), peer.parse()?, BTreeMap::new());
     Gateway { poll, agent, driver, news, listener, peer, pipes }.run()
 }

@@ -1,21 +1,20 @@
 //! Who makes an agent's turns: within an integrator's loop ([`Driver`]) or with an event queue
 //! of its own ([`Loop`]).
 
-use crate::agent::Agent;
-use crate::ready::Ready;
 use crate::socket::{Readiness, Socket};
-use crate::wake::{Desk, Waker, bit};
-use crate::{Builder, Handle, Sockets};
+use crate::{Agent, Builder, Handle, Mio, Sockets};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
-use pilot_core::drive::agent::{StartError, Started};
+use pilot_core::drive::agent::{KeepAlive, StartError, Started};
 use pilot_core::drive::household::{Household, HouseholdNext};
+use pilot_core::drive::ready::{Board, Ready, Waker};
 use pilot_core::drive::{BindError, Clock as _, Next};
 use pilot_core::time::{Duration, Instant};
 use pilot_udp::{AUXILIARY_MAX, Clock, Generation};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 
 /// Sockets of an agent: the main one of each address family, and auxiliary ones.
 const SOCKETS: usize = 2 + AUXILIARY_MAX;
@@ -43,7 +42,7 @@ const LAST_TURNS: u32 = 64;
 /// 3. call [`Driver::turn`], and then [`Driver::next_ready`] until that has nothing more.
 ///
 /// Dropping it ends the agent at once: peers are told once and without waiting, and changes not
-/// yet durable are lost. [`Agent::begin_shutdown`](crate::Handle::begin_shutdown), and going on
+/// yet durable are lost. [`Handle::begin_shutdown`], and going on
 /// until [`Driver::is_ended`], is the good end.
 #[derive(Debug)]
 pub struct Driver {
@@ -54,7 +53,7 @@ pub struct Driver {
     first: usize,
     /// By token, what is known of each socket; free where the socket is gone.
     readiness: Vec<Option<Arc<Readiness>>>,
-    desk: Arc<Desk>,
+    board: Board,
     /// For turns.
     turns: Waker,
     /// For the household.
@@ -76,61 +75,9 @@ pub struct Loop {
     unasked: u32,
 }
 
-pub(crate) fn start_failed(source: io::Error) -> StartError {
+fn start_failed(source: io::Error) -> StartError {
     let address = SocketAddr::from(([0, 0, 0, 0], 0));
     StartError::Socket(BindError::Io { address, source })
-}
-
-impl Agent {
-    /// Starts an agent with an event queue of its own. Reads the stored state on this thread;
-    /// does not wait for the registry.
-    pub fn start(builder: Builder) -> Result<(Agent, Loop), StartError> {
-        /// Behind those of the agent.
-        const WAKE: Token = Token(TOKENS);
-        let poll = Poll::new().map_err(start_failed)?;
-        let waker = mio::Waker::new(poll.registry(), WAKE).map_err(start_failed)?;
-        let (agent, driver) = Agent::join(builder, poll.registry(), Token(0), &Arc::new(waker))?;
-        let events = Events::with_capacity(EVENTS);
-        Ok((agent, Loop { driver, poll, events, unasked: 0 }))
-    }
-
-    /// Starts an agent within somebody else's event queue. It takes the [`TOKENS`] tokens that
-    /// begin with `first`. `waker` is the queue's: a queue has one, which all share, and its
-    /// token is not the agent's; it is called when other threads call the agent.
-    pub fn join(
-        builder: Builder,
-        registry: &Registry,
-        first: Token,
-        waker: &Arc<mio::Waker>,
-    ) -> Result<(Agent, Driver), StartError> {
-        let registry = registry.try_clone().map_err(start_failed)?;
-        let Started { agent, household } = builder.start(Clock::start())?;
-        let desk = Desk::new(Arc::clone(waker));
-        let mut copies = Generation::<Socket>::watch();
-        if let Some(socket) = copies.reactor_mut() {
-            socket.enter(&registry, Token(first.0 + COPIES)).map_err(start_failed)?;
-        }
-        let turns = Waker::listed(&desk, bit::TURN);
-        let mut driver = Driver {
-            handle: Handle::clone(&agent),
-            household,
-            copies,
-            registry,
-            first: first.0,
-            readiness: vec![None; SOCKETS],
-            chores: turns.with(bit::CHORES),
-            desk: Arc::clone(&desk),
-            turns,
-            woken: Vec::new(),
-            settled: None,
-            keep_at: Instant::START,
-        };
-        let Driver { handle, registry, readiness, .. } = &mut driver;
-        let entered =
-            handle.shared().with_sockets(|sockets| enter(sockets, registry, first.0, readiness));
-        entered.unwrap_or(Ok(())).map_err(start_failed)?;
-        Ok((Agent::new(agent, &desk), driver))
-    }
 }
 
 /// Puts sockets that are new into the event queue.
@@ -162,24 +109,76 @@ fn is_ready(sockets: &mut Sockets, registry: &Registry, blocked: bool) -> bool {
 }
 
 impl Driver {
+    /// Starts an agent within somebody else's event queue. It takes the [`TOKENS`] tokens that
+    /// begin with `first`. `waker` is the queue's: a queue has one, which all share, and its
+    /// token is not the agent's; it is called when other threads call the agent.
+    ///
+    /// Reads the stored state on this thread; does not wait for the registry.
+    pub fn join(
+        builder: Builder,
+        registry: &Registry,
+        first: Token,
+        waker: &Arc<mio::Waker>,
+    ) -> Result<(Agent, Driver), StartError> {
+        let (agent, driver) = Driver::enter(builder, registry, first, waker)?;
+        Ok((Agent::new(agent, &driver.board), driver))
+    }
+
+    fn enter(
+        builder: Builder,
+        registry: &Registry,
+        first: Token,
+        waker: &Arc<mio::Waker>,
+    ) -> Result<(KeepAlive<Mio>, Driver), StartError> {
+        let registry = registry.try_clone().map_err(start_failed)?;
+        let Started { agent, household } = builder.start(Clock::start())?;
+        let waker = Arc::clone(waker);
+        // The only failure is a full counter, and then the loop is roused anyway.
+        let board = Board::new(move || drop(waker.wake()));
+        let (turns, chores) = board.wakers();
+        let mut copies = Generation::<Socket>::watch();
+        if let Some(socket) = copies.reactor_mut() {
+            socket.enter(&registry, Token(first.0 + COPIES)).map_err(start_failed)?;
+        }
+        let mut driver = Driver {
+            handle: Handle::clone(&agent),
+            household,
+            copies,
+            registry,
+            first: first.0,
+            readiness: vec![None; SOCKETS],
+            board,
+            turns,
+            chores,
+            woken: Vec::new(),
+            settled: None,
+            keep_at: Instant::START,
+        };
+        let Driver { handle, registry, readiness, .. } = &mut driver;
+        let entered =
+            handle.shared().with_sockets(|sockets| enter(sockets, registry, first.0, readiness));
+        entered.unwrap_or(Ok(())).map_err(start_failed)?;
+        Ok((agent, driver))
+    }
+
     /// Whether an event of the queue was this agent's.
     pub fn handle_event(&mut self, event: &mio::event::Event) -> bool {
         let Some(place) = event.token().0.checked_sub(self.first).filter(|at| *at < TOKENS) else {
             return false;
         };
         match place {
-            LINE => self.desk.demand(bit::CHORES),
+            LINE => self.board.demand_chores(),
             COPIES => {
                 if let Some(socket) = self.copies.reactor() {
                     socket.readiness().handle(event);
                 }
-                self.desk.demand(bit::CHORES);
+                self.board.demand_chores();
             }
             _ => {
                 if let Some(readiness) = &self.readiness[place] {
                     readiness.handle(event);
                 }
-                self.desk.demand(bit::TURN);
+                self.board.demand_turn();
             }
         }
         true
@@ -188,7 +187,7 @@ impl Driver {
     /// Sends what the application's calls have queued, at once. [`Driver::turn`] and
     /// [`Driver::prepare_wait`] do so, too; this spares the time of whatever comes before them.
     pub fn flush(&mut self) {
-        if self.desk.take_due(bit::TURN) {
+        if self.board.take_turn() {
             self.handle.shared().flush();
             self.settled = None;
         }
@@ -196,14 +195,14 @@ impl Driver {
 
     /// Receives, lets timers fire and sends, a bounded amount of each; never waits.
     pub fn turn(&mut self) {
-        self.desk.wake_up();
+        self.board.wake_up();
         self.keep();
         for _ in 0..TURNS {
             if !self.is_turn_due() {
                 return;
             }
             self.make_turn();
-            if self.desk.has_ready() {
+            if self.board.has_ready() {
                 // Answers first.
                 return;
             }
@@ -216,14 +215,14 @@ impl Driver {
 
     fn is_turn_due(&self) -> bool {
         match self.settled {
-            _ if self.desk.is_due(bit::TURN) => true,
+            _ if self.board.is_turn_due() => true,
             None => true,
             Some(until) => until.is_some_and(|until| until <= self.now()),
         }
     }
 
     fn make_turn(&mut self) {
-        self.desk.take_due(bit::TURN);
+        self.board.take_turn();
         let Driver { handle, registry, readiness, first, turns, woken, .. } = self;
         let next = handle.shared().turn(turns, woken, |sockets, blocked| {
             // One that is not in the queue is tried again before the next wait.
@@ -240,7 +239,7 @@ impl Driver {
     /// Keeps the household.
     fn keep(&mut self) {
         for _ in 0..TURNS {
-            if !self.desk.take_due(bit::CHORES) && self.now() < self.keep_at {
+            if !self.board.take_chores() && self.now() < self.keep_at {
                 return;
             }
             if self.copies.take_changed() {
@@ -269,10 +268,10 @@ impl Driver {
         for _ in 0..=TURNS {
             self.flush();
             self.turn();
-            if self.desk.has_ready() {
+            if self.board.has_ready() {
                 break;
             }
-            if !self.is_turn_due() && self.desk.fall_asleep() {
+            if !self.is_turn_due() && self.board.fall_asleep() {
                 let until = self.settled.flatten().unwrap_or(Instant::NEVER).min(self.keep_at);
                 let wait = (until != Instant::NEVER).then(|| until.since(self.now()));
                 return wait.into_iter().chain(limit).min();
@@ -283,7 +282,7 @@ impl Driver {
 
     /// What is ready, the oldest first.
     pub fn next_ready(&mut self) -> Option<Ready> {
-        self.desk.next_ready()
+        self.board.next_ready()
     }
 
     /// Whether the agent has ended: its sockets are closed, and nothing happens any more. That
@@ -311,6 +310,35 @@ impl Drop for Driver {
 }
 
 impl Loop {
+    /// Starts an agent with an event queue of its own. Reads the stored state on this thread;
+    /// does not wait for the registry.
+    pub fn start(builder: Builder) -> Result<(Agent, Loop), StartError> {
+        let (agent, events) = Loop::enter(builder)?;
+        Ok((Agent::new(agent, &events.driver.board), events))
+    }
+
+    /// The same for threads that wait: the loop's runs until the agent has ended.
+    pub(crate) fn spawn(builder: Builder) -> Result<KeepAlive<Mio>, StartError> {
+        let (agent, mut events) = Loop::enter(builder)?;
+        let run = move || {
+            // Whoever waits for something is told itself.
+            while !events.is_ended() && events.poll(None).is_ok() {}
+        };
+        let spawned = thread::Builder::new().name("pilot-agent".into()).spawn(run);
+        spawned.map_err(start_failed)?;
+        Ok(agent)
+    }
+
+    fn enter(builder: Builder) -> Result<(KeepAlive<Mio>, Loop), StartError> {
+        /// Behind those of the agent.
+        const WAKE: Token = Token(TOKENS);
+        let poll = Poll::new().map_err(start_failed)?;
+        let waker = mio::Waker::new(poll.registry(), WAKE).map_err(start_failed)?;
+        let (agent, driver) = Driver::enter(builder, poll.registry(), Token(0), &Arc::new(waker))?;
+        let events = Events::with_capacity(EVENTS);
+        Ok((agent, Loop { driver, poll, events, unasked: 0 }))
+    }
+
     /// Sends what was queued, and waits until something is ready, at most for `timeout`
     /// (`None`: for ever). Returns early if the agent has ended.
     ///
@@ -320,7 +348,7 @@ impl Loop {
         loop {
             let limit = until.map(|until| until.since(self.driver.now()));
             let wait = self.driver.prepare_wait(limit);
-            if self.driver.desk.has_ready() && self.unasked < UNASKED {
+            if self.driver.board.has_ready() && self.unasked < UNASKED {
                 self.unasked += 1;
                 return Ok(());
             }
@@ -334,7 +362,7 @@ impl Loop {
             }
             self.driver.turn();
             let is_over = || until.is_some_and(|until| until <= self.driver.now());
-            if self.driver.desk.has_ready() || self.driver.is_ended() || is_over() {
+            if self.driver.board.has_ready() || self.driver.is_ended() || is_over() {
                 return Ok(());
             }
         }

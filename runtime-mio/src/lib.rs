@@ -8,16 +8,16 @@
 //!
 //! # With an event queue of its own
 //!
-//! [`Agent::start`] gives a [`Loop`], whose [`Loop::poll`] sends, receives and waits:
+//! [`Loop::start`] gives a [`Loop`], whose [`Loop::poll`] sends, receives and waits:
 //!
 //! ```no_run
-//! use pilot_mio::{Agent, Identity, Port, Ready};
+//! use pilot_mio::{Agent, Identity, Loop, Port, Ready};
 //! use std::collections::HashMap;
 //! use std::io::{ErrorKind, Read, Write};
 //!
 //! # fn example(secret: [u8; 32]) -> Result<(), Box<dyn std::error::Error>> {
 //! let builder = Agent::builder(Identity::from_secret(secret)).registry("registry.example:9000");
-//! let (agent, mut events) = Agent::start(builder)?;
+//! let (agent, mut events) = Loop::start(builder)?;
 //! let listener = agent.listen(Port(2000))?;
 //! let mut streams = HashMap::new();
 //! let mut ready = vec![Ready::Acceptable(listener.id())]; // Try once, and be told afterwards.
@@ -54,12 +54,12 @@
 //!
 //! # Within your loop
 //!
-//! [`Agent::join`] takes your [`Registry`](mio::Registry), [`TOKENS`] tokens of yours, and your
+//! [`Driver::join`] takes your [`Registry`](mio::Registry), [`TOKENS`] tokens of yours, and your
 //! queue's [`Waker`](mio::Waker), and gives a [`Driver`] with three duties:
 //!
 //! ```no_run
 //! use mio::{Events, Poll, Token};
-//! use pilot_mio::{Agent, Identity, TOKENS};
+//! use pilot_mio::{Agent, Driver, Identity, TOKENS};
 //! use std::sync::Arc;
 //!
 //! # fn example(secret: [u8; 32]) -> Result<(), Box<dyn std::error::Error>> {
@@ -71,7 +71,7 @@
 //! let mut events = Events::with_capacity(256);
 //! let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
 //! let builder = Agent::builder(Identity::from_secret(secret)).registry("registry.example:9000");
-//! let (agent, mut driver) = Agent::join(builder, poll.registry(), AGENT, &waker)?;
+//! let (agent, mut driver) = Driver::join(builder, poll.registry(), AGENT, &waker)?;
 //! assert!(agent.try_ready()?.is_none());
 //! while !driver.is_ended() {
 //!     let wait = driver.prepare_wait(None); // sends what you wrote
@@ -98,12 +98,12 @@
 //! [`blocking`] is for simple programs: calls that wait, and a thread that does the work.
 //!
 //! ```no_run
-//! use pilot_mio::{Hostname, Identity, Port, blocking::Agent};
+//! use pilot_mio::{Hostname, Identity, Port, blocking, blocking::Agent};
 //! use std::io::{Read, Write};
 //!
 //! # fn example(secret: [u8; 32]) -> Result<(), Box<dyn std::error::Error>> {
 //! let builder = Agent::builder(Identity::from_secret(secret)).registry("registry.example:9000");
-//! let agent = Agent::start(builder)?;
+//! let agent = blocking::start(builder)?;
 //! println!("I am {}", agent.ready(None)?);
 //! let mut stream = agent.connect("research-aws".parse::<Hostname>()?, Port(2000), None)?;
 //! stream.write_all(b"hello")?;
@@ -133,35 +133,42 @@
 //! | `ring` | `RING` for [`Builder::aead`](pilot_core::drive::agent::Builder::aead): faster encryption; needs a C compiler |
 #![forbid(unsafe_code)]
 
-mod agent;
 pub mod blocking;
 mod driver;
-mod handles;
-mod ready;
 mod socket;
-mod wake;
 
-pub use agent::Agent;
 pub use driver::{Driver, Loop, TOKENS};
-pub use handles::{Connecting, Datagrams, Events, Listener, Question, Stream};
-pub use ready::Ready;
 pub use socket::Socket;
-pub use wake::{Id, Waker};
 
-use pilot_core::drive::{self, Budget, agent as shared};
+use pilot_core::drive::{self, Budget, agent as shared, ready};
 
 /// The types of this runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Mio;
 
 impl drive::Runtime for Mio {
-    type Waker = Waker;
+    type Waker = ready::Waker;
     type Sockets = Sockets;
     type Host = Clock;
     /// The user is given what came first before the sockets are asked whether there is more.
     const BUDGET: Budget = Budget { receives_first: 1, ..Budget::DEFAULT };
 }
 
+/// An agent under mio; [`Loop::start`] and [`Driver::join`] make one. What concerns no handle
+/// stands at [`Handle`].
+pub type Agent = ready::Agent<Mio>;
+/// A stream, which never blocks.
+pub type Stream = ready::Stream<Mio>;
+/// A stream that is being opened.
+pub type Connecting = ready::Connecting<Mio>;
+/// Accepts streams on a port.
+pub type Listener = ready::Listener<Mio>;
+/// A port for datagrams.
+pub type Datagrams = ready::Datagrams<Mio>;
+/// A question to the registry.
+pub type Question = ready::Question<Mio>;
+/// Receives an agent's news.
+pub type Events = ready::Events<Mio>;
 /// An agent that is not running yet.
 pub type Builder = shared::Builder<Mio>;
 /// What one can do with an agent without waiting; every [`Agent`] derefs to it.
@@ -174,6 +181,7 @@ pub use pilot_core::drive::agent::{
     ListenError, MemoryStore, ReadyError, RecvError, SendError, StartError, Store, StreamFailure,
     TrustError,
 };
+pub use pilot_core::drive::ready::{Id, Ready};
 pub use pilot_core::drive::{BindError, BindOptions};
 pub use pilot_udp::Clock;
 

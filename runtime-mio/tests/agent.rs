@@ -38,7 +38,7 @@ impl Pair {
         let waker = Arc::new(mio::Waker::new(poll.registry(), Token(7)).unwrap());
         let join = |n: usize| {
             let first = Token(1000 + n * TOKENS);
-            Agent::join(builder(world, n as u8 + 1), poll.registry(), first, &waker).unwrap()
+            Driver::join(builder(world, n as u8 + 1), poll.registry(), first, &waker).unwrap()
         };
         let ((a, at_a), (b, at_b)) = (join(0), join(1));
         let events = Events::with_capacity(16);

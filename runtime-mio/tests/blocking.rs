@@ -1,7 +1,7 @@
 //! Calls that wait: what they wait for, and how long.
 
 use pilot_core::drive::conformance::{Rendezvous, check, fill};
-use pilot_mio::blocking::{Agent, Stream, WaitError};
+use pilot_mio::blocking::{self, Agent, Stream, WaitError};
 use pilot_mio::{
     Address, AgentEvent, Command, ConnectError, Hostname, Identity, Limits, Link, Port,
     SocketAddress, StreamEnd, StreamFailure, Target,
@@ -22,7 +22,7 @@ fn start(world: &TestServer, number: u8) -> (Agent, Address) {
         .beacon(world.beacon())
         .limits(Limits { buffer_bytes: 1 << 20, streams: 16, ..Limits::desktop() })
         .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let agent = Agent::start(builder).unwrap();
+    let agent = blocking::start(builder).unwrap();
     let address = agent.ready(LONG).unwrap();
     (agent, address)
 }

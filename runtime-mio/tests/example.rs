@@ -33,8 +33,7 @@ fn tcp_connections_are_carried_to_an_agent_and_back() {
     const BYTES: usize = 1 << 20;
     let world = TestServer::start();
     let builder = blocking::Agent::builder(Identity::from_secret([2; 32]));
-    let peer =
-        blocking::Agent::start(builder.registry(world.registry()).beacon(world.beacon())).unwrap();
+    let peer = blocking::start(builder.registry(world.registry()).beacon(world.beacon())).unwrap();
     let address = peer.ready(LONG).unwrap();
     let listener = peer.listen(Port(2000)).unwrap();
     let mut events = peer.events();

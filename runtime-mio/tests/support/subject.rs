@@ -1,18 +1,15 @@
 //! An agent of this adapter as the conformance suite wants it: its loop runs on a thread of its
 //! own, and tells whoever asked in vain that asking again is worth while.
 
+use pilot_core::drive::IoStats;
 use pilot_core::drive::conformance::{Calls, Facts, Failure, Fault, News, Setup, Subject};
-use pilot_core::drive::{IoStats, Refusal};
-use pilot_core::node::CommandError;
 use pilot_core::stats::Drops;
 use pilot_mio::{
-    Address, Agent, AgentEvent, AgentInfo, Answer, Change, Command, ConnectError, Datagrams,
-    DirectoryError, Events, Hostname, Id, Identity, Link, ListenError, Listener, Loop, NetworkId,
-    PeerInfo, Port, Question, Ready, RecvError, SendError, SocketAddress, Store, Stream,
-    StreamFailure, Tags, Target, TrustError, TrustRequestInfo,
+    Address, Agent, AgentInfo, Answer, Change, Command, Datagrams, Events, Hostname, Id, Identity,
+    Link, Listener, Loop, NetworkId, PeerInfo, Port, Question, Ready, SocketAddress, Store, Stream,
+    Tags, Target, TrustRequestInfo,
 };
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -99,7 +96,7 @@ fn some<T, E>(result: Result<Option<T>, E>) -> Option<Result<T, E>> {
 fn io_some<T>(result: io::Result<T>) -> Option<Result<T, Failure>> {
     match result {
         Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-        result => Some(result.map_err(stream)),
+        result => Some(result.map_err(Failure::from)),
     }
 }
 
@@ -135,57 +132,16 @@ impl Store for StoredFacts {
     }
 }
 
-fn other(error: impl Display) -> Failure {
-    Failure::Other(error.to_string())
-}
-
-fn stream(error: io::Error) -> Failure {
-    let inner = error.get_ref().and_then(|e| e.downcast_ref::<StreamFailure>());
-    inner.map_or_else(|| other(&error), |failure| Failure::Stream(failure.0))
-}
-
-fn listen(error: ListenError) -> Failure {
-    match error {
-        ListenError::Command(error) => Failure::Command(error),
-        ListenError::Shutdown => Failure::Refused(Refusal::Shutdown),
-        error => other(error),
-    }
-}
-
-fn directory(error: DirectoryError) -> Failure {
-    match error {
-        DirectoryError::Command(error) => Failure::Command(error),
-        DirectoryError::Request(error) => Failure::Request(error),
-        error => other(error),
-    }
-}
-
-fn trust(error: TrustError) -> Failure {
-    match error {
-        TrustError::Command(error) => Failure::Command(error),
-        error => other(error),
-    }
-}
-
-fn connect(error: ConnectError) -> Failure {
-    match error {
-        ConnectError::Resolve(error) => Failure::Request(error),
-        ConnectError::Command(error) => Failure::Command(error),
-        ConnectError::Failed(end) => Failure::ended(end),
-        error => other(error),
-    }
-}
-
 impl Mio {
     fn called<H>(&self, handle: H) -> Called<H> {
         Called(handle, Arc::clone(&self.calling))
     }
 
     async fn ask(&self, command: Command<'_>) -> Result<Answer, Failure> {
-        let mut question: Question = self.agent.ask(command).map_err(directory)?;
+        let mut question: Question = self.agent.ask(command).map_err(Failure::from)?;
         let ready = Ready::Answered(question.id());
         let answer = self.calling.wait(ready, || some(question.try_answer())).await;
-        answer.map_err(directory)
+        answer.map_err(Failure::from)
     }
 }
 
@@ -208,7 +164,7 @@ impl Subject for Mio {
             .listen(setup.listen)
             .limits(setup.limits)
             .store(StoredFacts(setup.facts));
-        let (agent, events) = Agent::start(builder).expect("the agent starts");
+        let (agent, events) = Loop::start(builder).expect("the agent starts");
         let calling = Arc::<Calling>::default();
         let runs = Arc::clone(&calling);
         std::thread::spawn(move || runs.run(events));
@@ -253,18 +209,7 @@ impl Subject for Mio {
 
     async fn next(Called(events, calling): &mut Self::Receiver) -> News {
         let ready = Ready::Event(events.id());
-        match calling.wait(ready, || some(events.try_next())).await {
-            Ok(AgentEvent::Registered(at)) => News::Registered(at),
-            Ok(AgentEvent::LinkChanged(link)) => News::Link(link),
-            Ok(AgentEvent::PathChanged(peer, kind)) => News::Path(peer, kind),
-            Ok(AgentEvent::TrustRequested(from)) => News::TrustRequested(from),
-            Ok(AgentEvent::TrustGranted(by)) => News::TrustGranted(by),
-            Ok(AgentEvent::TrustRefused(by)) => News::TrustRefused(by),
-            Ok(AgentEvent::TrustRevoked(by)) => News::TrustRevoked(by),
-            Ok(_) => News::Other,
-            Err(RecvError::Lagged(missed)) => News::Missed(missed),
-            Err(RecvError::Closed) => News::End,
-        }
+        calling.wait(ready, || some(events.try_next())).await.into()
     }
 
     async fn ready(&self) -> Result<Address, Failure> {
@@ -277,14 +222,14 @@ impl Subject for Mio {
         to: Target,
         port: Port,
     ) -> Result<(Self::Reader, Self::Writer), Failure> {
-        let mut connecting = self.agent.connect(to, port).map_err(connect)?;
+        let mut connecting = self.agent.connect(to, port).map_err(Failure::from)?;
         let ready = Ready::Connected(connecting.id());
         let stream = self.calling.wait(ready, || some(connecting.try_stream())).await;
-        Ok(halves(stream.map_err(connect)?, &self.calling))
+        Ok(halves(stream.map_err(Failure::from)?, &self.calling))
     }
 
     fn listen(&self, port: Port) -> Result<Self::Listener, Failure> {
-        self.agent.listen(port).map(|listener| self.called(listener)).map_err(listen)
+        self.agent.listen(port).map(|listener| self.called(listener)).map_err(Failure::from)
     }
 
     async fn accept(
@@ -292,7 +237,7 @@ impl Subject for Mio {
     ) -> Result<((Self::Reader, Self::Writer), SocketAddress), Failure> {
         let ready = Ready::Acceptable(listener.id());
         let (stream, from) =
-            calling.wait(ready, || some(listener.accept())).await.map_err(listen)?;
+            calling.wait(ready, || some(listener.accept())).await.map_err(Failure::from)?;
         Ok((halves(stream, calling), from))
     }
 
@@ -313,7 +258,7 @@ impl Subject for Mio {
     }
 
     async fn finish(Writer(Called(half, _)): &mut Self::Writer) -> Result<(), Failure> {
-        half.finish().map_err(stream)
+        half.finish().map_err(Failure::from)
     }
 
     async fn acknowledged(
@@ -328,7 +273,7 @@ impl Subject for Mio {
     }
 
     fn datagrams(&self, port: Port) -> Result<Self::Datagrams, Failure> {
-        self.agent.datagrams(port).map(|port| self.called(port)).map_err(listen)
+        self.agent.datagrams(port).map(|port| self.called(port)).map_err(Failure::from)
     }
 
     fn send(
@@ -336,11 +281,7 @@ impl Subject for Mio {
         payload: &[u8],
         to: SocketAddress,
     ) -> Result<(), Failure> {
-        from.send_to(payload, to).map_err(|error| match error {
-            SendError::TooLarge(most) => Failure::Command(CommandError::TooLarge(most)),
-            SendError::Command(error) => Failure::Command(error),
-            error => other(error),
-        })
+        from.send_to(payload, to).map_err(Failure::from)
     }
 
     async fn receive(
@@ -348,7 +289,7 @@ impl Subject for Mio {
         buf: &mut [u8],
     ) -> Result<(usize, SocketAddress), Failure> {
         let ready = Ready::Datagram(at.id());
-        calling.wait(ready, || some(at.recv_from(buf))).await.map_err(listen)
+        calling.wait(ready, || some(at.recv_from(buf))).await.map_err(Failure::from)
     }
 
     async fn join(&self, network: NetworkId) -> Result<(), Failure> {
@@ -369,7 +310,7 @@ impl Subject for Mio {
 
     async fn resolve(&self, target: Target) -> Result<AgentInfo, Failure> {
         let answer = self.ask(Command::Resolve { target, network: None }).await?;
-        answer.into_agent().map_err(directory)
+        answer.into_agent().map_err(Failure::from)
     }
 
     async fn discover(&self, tags: Tags) -> Result<Vec<AgentInfo>, Failure> {
@@ -378,19 +319,19 @@ impl Subject for Mio {
     }
 
     fn request_trust(&self, to: Address, justification: &str) -> Result<(), Failure> {
-        self.agent.request_trust(to, justification).map_err(trust)
+        self.agent.request_trust(to, justification).map_err(Failure::from)
     }
 
     fn approve_trust(&self, from: Address) -> Result<(), Failure> {
-        self.agent.approve_trust(from).map_err(trust)
+        self.agent.approve_trust(from).map_err(Failure::from)
     }
 
     fn refuse_trust(&self, from: Address) -> Result<(), Failure> {
-        self.agent.refuse_trust(from).map_err(trust)
+        self.agent.refuse_trust(from).map_err(Failure::from)
     }
 
     fn revoke_trust(&self, peer: Address) -> Result<(), Failure> {
-        self.agent.revoke_trust(peer).map_err(trust)
+        self.agent.revoke_trust(peer).map_err(Failure::from)
     }
 
     async fn shutdown(&self) {

@@ -9,8 +9,8 @@
 //!
 //! An adapter of a runtime with tasks implements [`super::AsyncRuntime`] and gives its users
 //! `Agent<ItsRuntime>`; it adds the stream type with its runtime's traits. An adapter without
-//! tasks implements [`super::Runtime`], begins with [`Builder::start`], and builds its own
-//! handles over [`KeepAlive`].
+//! tasks implements [`super::Runtime`] with the wakers of [`super::ready`], begins with
+//! [`Builder::start`], and has its handles there and in [`super::blocking`].
 
 mod builder;
 mod client;

@@ -1,16 +1,17 @@
 //! Handles that never wait.
 
-use crate::agent::{inner, option};
-use crate::wake::{Desk, Id, Waker, bit, lock};
-use crate::{
-    AgentEvent, Answer, ConnectError, DatagramsError, DirectoryError, Handle, ListenError, Mio,
-    Port, RecvError, SendError, SocketAddress,
+use super::agent::option;
+use super::board::{Board, Waker, bit, lock};
+use super::{Id, ReadyRuntime};
+use crate::addr::{Port, SocketAddress};
+use crate::drive::agent::{
+    self, AgentEvent, Answer, ConnectError, DatagramsError, DirectoryError, Handle, KeepAlive,
+    ListenError, RecvError, SendError, StreamHandle,
 };
-use pilot_core::drive::agent::KeepAlive;
-use pilot_core::drive::waiters::Ticket;
+use crate::drive::waiters::Ticket;
+use core::task::Poll;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
 /// The wakers of a handle; closed with it.
 #[derive(Debug)]
@@ -20,8 +21,8 @@ struct Seat {
 }
 
 impl Seat {
-    fn new(desk: &Arc<Desk>, first: u16, second: u16) -> Self {
-        let first = Waker::listed(desk, first);
+    fn new(board: &Board, first: u16, second: u16) -> Self {
+        let first = Waker::listed(board, first);
         Seat { second: first.with(second), first }
     }
 
@@ -38,20 +39,20 @@ impl Drop for Seat {
 
 /// A seat, and a place among those who wait.
 #[derive(Debug)]
-struct Place {
-    handle: Handle,
+struct Place<R: ReadyRuntime> {
+    handle: Handle<R>,
     seat: Seat,
     ticket: Mutex<Ticket>,
 }
 
-impl Place {
-    fn new(agent: &KeepAlive<Mio>, desk: &Arc<Desk>, bit: u16) -> Self {
-        let seat = Seat::new(desk, bit, bit);
+impl<R: ReadyRuntime> Place<R> {
+    fn new(agent: &KeepAlive<R>, board: &Board, bit: u16) -> Self {
+        let seat = Seat::new(board, bit, bit);
         Place { handle: Handle::clone(agent), seat, ticket: Mutex::new(Ticket::NONE) }
     }
 }
 
-impl Drop for Place {
+impl<R: ReadyRuntime> Drop for Place<R> {
     fn drop(&mut self) {
         self.handle.leave(&mut lock(&self.ticket));
     }
@@ -68,25 +69,31 @@ fn would_block<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
 /// Clones are the same stream, with the same id.
 ///
 /// * **Reading** yields 0 bytes at the end. After [`io::ErrorKind::WouldBlock`] one
-///   [`Ready::Readable`](crate::Ready::Readable) comes.
+///   [`super::Ready::Readable`] comes.
 /// * **Writing** accepts bytes into a bounded ring. After [`io::ErrorKind::WouldBlock`], when
-///   the ring is full, one [`Ready::Writable`](crate::Ready::Writable) comes. What was accepted
-///   is sent by the next [`Driver::turn`](crate::Driver::turn) or before the next wait;
-///   `flush` has nothing to do.
+///   the ring is full, one [`super::Ready::Writable`] comes. What was accepted
+///   is sent by the loop, before it waits the next time at the latest; `flush` has nothing to
+///   do.
 /// * [`Stream::finish`] ends the writing direction: the peer reads to the end; reading goes on.
 /// * **Dropping** the last clone finishes, too (what was written is still sent), and discards
 ///   what is received from then on. It is not a reset; that is [`Stream::reset`].
 ///
-/// Errors are [`io::Error`]s around a [`StreamFailure`](crate::StreamFailure), which says why.
-#[derive(Clone, Debug)]
-pub struct Stream {
-    stream: inner::Stream,
+/// Errors are [`io::Error`]s around a [`agent::StreamFailure`], which says why.
+#[derive(Debug)]
+pub struct Stream<R: ReadyRuntime> {
+    stream: StreamHandle<R>,
     seat: Arc<Seat>,
 }
 
-impl Stream {
-    fn new(stream: inner::Stream, desk: &Arc<Desk>) -> Self {
-        let seat = Arc::new(Seat::new(desk, bit::READABLE, bit::WRITABLE));
+impl<R: ReadyRuntime> Clone for Stream<R> {
+    fn clone(&self) -> Self {
+        Stream { stream: self.stream.clone(), seat: Arc::clone(&self.seat) }
+    }
+}
+
+impl<R: ReadyRuntime> Stream<R> {
+    fn new(stream: StreamHandle<R>, board: &Board) -> Self {
+        let seat = Arc::new(Seat::new(board, bit::READABLE, bit::WRITABLE));
         Stream { stream, seat }
     }
 
@@ -112,7 +119,7 @@ impl Stream {
 
     /// Succeeds if the peer has acknowledged every byte written so far and, after
     /// [`Stream::finish`], the end, too. Otherwise it would block, and
-    /// [`Ready::Writable`](crate::Ready::Writable) comes; that is one readiness for this and
+    /// [`super::Ready::Writable`] comes; that is one readiness for this and
     /// for writing.
     pub fn acknowledged(&self) -> io::Result<()> {
         would_block(self.stream.poll_acknowledged(&self.seat.second))
@@ -125,13 +132,13 @@ impl Stream {
     }
 }
 
-impl Read for &Stream {
+impl<R: ReadyRuntime> Read for &Stream<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         would_block(self.stream.poll_read(&self.seat.first, buf))
     }
 }
 
-impl Write for &Stream {
+impl<R: ReadyRuntime> Write for &Stream<R> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         would_block(self.stream.poll_write(&self.seat.second, bytes))
     }
@@ -144,14 +151,14 @@ impl Write for &Stream {
 
 /// Reading and writing by an exclusive borrow, as by a shared one.
 macro_rules! owned_stream_traits {
-    ($stream:ty) => {
-        impl Read for $stream {
+    ($stream:ident) => {
+        impl<R: ReadyRuntime> Read for $stream<R> {
             fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
                 (&*self).read(buf)
             }
         }
 
-        impl Write for $stream {
+        impl<R: ReadyRuntime> Write for $stream<R> {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 (&*self).write(bytes)
             }
@@ -163,22 +170,22 @@ macro_rules! owned_stream_traits {
     };
 }
 
-pub(crate) use owned_stream_traits;
+pub(in super::super) use owned_stream_traits;
 
 owned_stream_traits!(Stream);
 
 /// A stream that is being opened. Dropping it gives up the attempt.
 #[derive(Debug)]
-pub struct Connecting {
-    connecting: inner::Connecting,
+pub struct Connecting<R: ReadyRuntime> {
+    connecting: agent::Connecting<R>,
     seat: Seat,
-    desk: Arc<Desk>,
+    board: Board,
 }
 
-impl Connecting {
-    pub(crate) fn new(connecting: inner::Connecting, desk: &Arc<Desk>) -> Self {
-        let seat = Seat::new(desk, bit::CONNECTED, bit::CONNECTED);
-        Connecting { connecting, seat, desk: Arc::clone(desk) }
+impl<R: ReadyRuntime> Connecting<R> {
+    pub(crate) fn new(connecting: agent::Connecting<R>, board: &Board) -> Self {
+        let seat = Seat::new(board, bit::CONNECTED, bit::CONNECTED);
+        Connecting { connecting, seat, board: board.clone() }
     }
 
     /// Whose readiness is this attempt's.
@@ -187,10 +194,10 @@ impl Connecting {
     }
 
     /// The open stream. `None`: the peer has not answered, for at most 90 seconds after which
-    /// it counts as unreachable, and [`Ready::Connected`](crate::Ready::Connected) comes.
-    pub fn try_stream(&mut self) -> Result<Option<Stream>, ConnectError> {
+    /// it counts as unreachable, and [`super::Ready::Connected`] comes.
+    pub fn try_stream(&mut self) -> Result<Option<Stream<R>>, ConnectError> {
         let stream = option(self.connecting.poll(&self.seat.first))?;
-        Ok(stream.map(|stream| Stream::new(stream, &self.desk)))
+        Ok(stream.map(|stream| Stream::new(stream, &self.board)))
     }
 }
 
@@ -199,16 +206,16 @@ impl Connecting {
 /// A bounded number of streams waits to be accepted; when that many wait, further ones are
 /// refused as busy. Dropping the listener closes the port and resets those that wait.
 #[derive(Debug)]
-pub struct Listener {
-    place: Place,
-    listener: inner::Listener,
-    desk: Arc<Desk>,
+pub struct Listener<R: ReadyRuntime> {
+    place: Place<R>,
+    listener: agent::Listener<R>,
+    board: Board,
 }
 
-impl Listener {
-    pub(crate) fn new(listener: inner::Listener, agent: &KeepAlive<Mio>, desk: &Arc<Desk>) -> Self {
-        let place = Place::new(agent, desk, bit::ACCEPTABLE);
-        Listener { place, listener, desk: Arc::clone(desk) }
+impl<R: ReadyRuntime> Listener<R> {
+    pub(crate) fn new(listener: agent::Listener<R>, agent: &KeepAlive<R>, board: &Board) -> Self {
+        let place = Place::new(agent, board, bit::ACCEPTABLE);
+        Listener { place, listener, board: board.clone() }
     }
 
     /// Whose readiness is this listener's.
@@ -222,13 +229,13 @@ impl Listener {
     }
 
     /// The next stream and its other end. `None`: there is none, and
-    /// [`Ready::Acceptable`](crate::Ready::Acceptable) comes.
-    pub fn accept(&self) -> Result<Option<(Stream, SocketAddress)>, ListenError> {
+    /// [`super::Ready::Acceptable`] comes.
+    pub fn accept(&self) -> Result<Option<(Stream<R>, SocketAddress)>, ListenError> {
         let mut ticket = lock(&self.place.ticket);
         let accepted = option(self.listener.poll_accept(&mut ticket, &self.place.seat.first))?;
         Ok(accepted.map(|stream| {
             let peer = stream.peer();
-            (Stream::new(stream, &self.desk), peer)
+            (Stream::new(stream, &self.board), peer)
         }))
     }
 }
@@ -240,18 +247,14 @@ impl Listener {
 /// in a queue of 64 per peer, from which the oldest is dropped. Dropping the handle releases
 /// the port and discards its inbox.
 #[derive(Debug)]
-pub struct Datagrams {
-    place: Place,
-    datagrams: inner::Datagrams,
+pub struct Datagrams<R: ReadyRuntime> {
+    place: Place<R>,
+    datagrams: agent::Datagrams<R>,
 }
 
-impl Datagrams {
-    pub(crate) fn new(
-        datagrams: inner::Datagrams,
-        agent: &KeepAlive<Mio>,
-        desk: &Arc<Desk>,
-    ) -> Self {
-        Datagrams { place: Place::new(agent, desk, bit::DATAGRAM), datagrams }
+impl<R: ReadyRuntime> Datagrams<R> {
+    pub(crate) fn new(datagrams: agent::Datagrams<R>, agent: &KeepAlive<R>, board: &Board) -> Self {
+        Datagrams { place: Place::new(agent, board, bit::DATAGRAM), datagrams }
     }
 
     /// Whose readiness is this port's.
@@ -270,7 +273,7 @@ impl Datagrams {
     }
 
     /// Receives a datagram into `buf`; what does not fit there is lost. Its length and sender.
-    /// `None`: there is none, and [`Ready::Datagram`](crate::Ready::Datagram) comes.
+    /// `None`: there is none, and [`super::Ready::Datagram`] comes.
     pub fn recv_from(
         &self,
         buf: &mut [u8],
@@ -282,14 +285,14 @@ impl Datagrams {
 
 /// A question to the registry; forgotten when dropped, but perhaps carried out.
 #[derive(Debug)]
-pub struct Question {
-    question: inner::Question,
+pub struct Question<R: ReadyRuntime> {
+    question: agent::Question<R>,
     seat: Seat,
 }
 
-impl Question {
-    pub(crate) fn new(question: inner::Question, desk: &Arc<Desk>) -> Self {
-        Question { question, seat: Seat::new(desk, bit::ANSWERED, bit::ANSWERED) }
+impl<R: ReadyRuntime> Question<R> {
+    pub(crate) fn new(question: agent::Question<R>, board: &Board) -> Self {
+        Question { question, seat: Seat::new(board, bit::ANSWERED, bit::ANSWERED) }
     }
 
     /// Whose readiness is this question's.
@@ -298,7 +301,7 @@ impl Question {
     }
 
     /// The answer, once; afterwards there is only [`Answer::Done`]. `None`: not yet, and
-    /// [`Ready::Answered`](crate::Ready::Answered) comes.
+    /// [`super::Ready::Answered`] comes.
     pub fn try_answer(&mut self) -> Result<Option<Answer>, DirectoryError> {
         option(self.question.poll_answer(&self.seat.first))
     }
@@ -306,14 +309,14 @@ impl Question {
 
 /// Receives an agent's news. It does not keep the agent alive.
 #[derive(Debug)]
-pub struct Events {
-    events: inner::Events,
+pub struct Events<R: ReadyRuntime> {
+    events: agent::Events<R>,
     seat: Seat,
 }
 
-impl Events {
-    pub(crate) fn new(events: inner::Events, desk: &Arc<Desk>) -> Self {
-        Events { events, seat: Seat::new(desk, bit::EVENT, bit::EVENT) }
+impl<R: ReadyRuntime> Events<R> {
+    pub(crate) fn new(events: agent::Events<R>, board: &Board) -> Self {
+        Events { events, seat: Seat::new(board, bit::EVENT, bit::EVENT) }
     }
 
     /// Whose readiness is this receiver's.
@@ -321,7 +324,7 @@ impl Events {
         self.seat.id()
     }
 
-    /// The next event. `None`: there is none, and [`Ready::Event`](crate::Ready::Event) comes.
+    /// The next event. `None`: there is none, and [`super::Ready::Event`] comes.
     pub fn try_next(&mut self) -> Result<Option<AgentEvent>, RecvError> {
         option(self.events.poll_recv(&self.seat.first))
     }

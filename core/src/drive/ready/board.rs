@@ -1,19 +1,18 @@
 //! Who is told what: wakers, the list of what is ready, and threads that wait.
 
-use crate::ready::Ready;
-use pilot_core::drive::waiters::Waken;
-use std::collections::VecDeque;
-use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use super::{Id, Ready};
+use crate::drive::io::Clock;
+use crate::drive::waiters::Waken;
+use crate::time::{Duration, Instant};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use core::task::Poll;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// Says which handle a [`Ready`] is about; no two handles of an agent share one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Id(pub u64);
 
 /// What a source may be woken for, one bit each.
-pub(crate) mod bit {
+pub(super) mod bit {
     pub(crate) const READABLE: u16 = 1;
     pub(crate) const WRITABLE: u16 = 1 << 1;
     pub(crate) const CONNECTED: u16 = 1 << 2;
@@ -31,18 +30,27 @@ pub(crate) mod bit {
     pub(crate) const RING: u16 = 1 << 11;
 }
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A number that no other running thread has.
 fn this_thread() -> usize {
     std::thread_local!(static HERE: u8 = const { 0 });
-    HERE.with(|here| std::ptr::from_ref(here).addr())
+    HERE.with(|here| core::ptr::from_ref(here).addr())
 }
 
-/// What the loop of one agent and those who wake it share.
-pub(crate) struct Desk {
+/// What the loop of one agent and those who wake it share: what is ready, and whether the loop
+/// has to be roused. Clones are the same board.
+///
+/// A loop says [`Board::wake_up`] when it begins to work and [`Board::fall_asleep`] when nothing
+/// is left to do. Whoever wakes something from another thread in between rouses nobody, and
+/// after that rouses the loop once. What the loop's own thread wakes, the loop sees anyway
+/// before it falls asleep.
+#[derive(Clone)]
+pub struct Board(Arc<Desk>);
+
+struct Desk {
     /// Sources with a bit set, each once; so there are no more than handles.
     list: Mutex<VecDeque<Arc<Source>>>,
     /// [`bit::TURN`] and [`bit::CHORES`].
@@ -52,71 +60,104 @@ pub(crate) struct Desk {
     /// The loop's thread, which need not be roused by itself.
     thread: AtomicUsize,
     ids: AtomicU64,
-    waker: Arc<mio::Waker>,
+    rouse: Box<dyn Fn() + Send + Sync>,
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").field("due", &self.due).finish_non_exhaustive()
+        f.debug_struct("Board").field("due", &self.0.due).finish_non_exhaustive()
     }
 }
 
-impl Desk {
-    pub(crate) fn new(waker: Arc<mio::Waker>) -> Arc<Self> {
-        Arc::new(Desk {
+impl Board {
+    /// `rouse` ends the wait of the loop, from any thread.
+    pub fn new(rouse: impl Fn() + Send + Sync + 'static) -> Self {
+        Board(Arc::new(Desk {
             list: Mutex::default(),
             due: AtomicU16::new(bit::TURN | bit::CHORES),
             sleeps: AtomicBool::new(false),
             thread: AtomicUsize::new(this_thread()),
             ids: AtomicU64::new(0),
-            waker,
-        })
+            rouse: Box::new(rouse),
+        }))
+    }
+
+    /// The waker of who makes the turns, and that of who keeps the household.
+    pub fn wakers(&self) -> (Waker, Waker) {
+        let turns = Waker::listed(self, bit::TURN);
+        let chores = turns.with(bit::CHORES);
+        (turns, chores)
     }
 
     /// The loop is at work, on this thread.
-    pub(crate) fn wake_up(&self) {
-        self.thread.store(this_thread(), Ordering::Relaxed);
-        self.sleeps.store(false, Ordering::SeqCst);
+    pub fn wake_up(&self) {
+        self.0.thread.store(this_thread(), Ordering::Relaxed);
+        self.0.sleeps.store(false, Ordering::SeqCst);
     }
 
     /// The loop is about to wait; `false` if it has to look again instead.
-    pub(crate) fn fall_asleep(&self) -> bool {
-        self.sleeps.store(true, Ordering::SeqCst);
-        let may_sleep = !self.has_ready() && self.due.load(Ordering::SeqCst) == 0;
+    pub fn fall_asleep(&self) -> bool {
+        self.0.sleeps.store(true, Ordering::SeqCst);
+        let may_sleep = !self.has_ready() && self.0.due.load(Ordering::SeqCst) == 0;
         if !may_sleep {
-            self.sleeps.store(false, Ordering::SeqCst);
+            self.0.sleeps.store(false, Ordering::SeqCst);
         }
         may_sleep
     }
 
+    /// A turn has to be made.
+    pub fn demand_turn(&self) {
+        self.demand(bit::TURN);
+    }
+
+    /// The household has to be attended to.
+    pub fn demand_chores(&self) {
+        self.demand(bit::CHORES);
+    }
+
+    /// Whether a turn has to be made.
+    pub fn is_turn_due(&self) -> bool {
+        self.is_due(bit::TURN)
+    }
+
+    /// The same, and it will be.
+    pub fn take_turn(&self) -> bool {
+        self.take_due(bit::TURN)
+    }
+
+    /// Whether the household has to be attended to; it will be.
+    pub fn take_chores(&self) -> bool {
+        self.take_due(bit::CHORES)
+    }
+
+    fn demand(&self, due: u16) {
+        self.0.due.fetch_or(due, Ordering::SeqCst);
+    }
+
+    fn is_due(&self, due: u16) -> bool {
+        self.0.due.load(Ordering::Relaxed) & due != 0
+    }
+
+    fn take_due(&self, due: u16) -> bool {
+        self.is_due(due) && self.0.due.fetch_and(!due, Ordering::SeqCst) & due != 0
+    }
+
     fn rouse(&self) {
-        let is_needed = self.sleeps.load(Ordering::SeqCst)
-            && self.thread.load(Ordering::Relaxed) != this_thread();
-        if is_needed && self.sleeps.swap(false, Ordering::SeqCst) {
-            // The only failure is a full counter, and then the loop is awake.
-            let _ = self.waker.wake();
+        let is_needed = self.0.sleeps.load(Ordering::SeqCst)
+            && self.0.thread.load(Ordering::Relaxed) != this_thread();
+        if is_needed && self.0.sleeps.swap(false, Ordering::SeqCst) {
+            (self.0.rouse)();
         }
     }
 
-    pub(crate) fn demand(&self, due: u16) {
-        self.due.fetch_or(due, Ordering::SeqCst);
+    /// Whether something is ready.
+    pub fn has_ready(&self) -> bool {
+        !lock(&self.0.list).is_empty()
     }
 
-    pub(crate) fn is_due(&self, due: u16) -> bool {
-        self.due.load(Ordering::Relaxed) & due != 0
-    }
-
-    pub(crate) fn take_due(&self, due: u16) -> bool {
-        self.is_due(due) && self.due.fetch_and(!due, Ordering::SeqCst) & due != 0
-    }
-
-    pub(crate) fn has_ready(&self) -> bool {
-        !lock(&self.list).is_empty()
-    }
-
-    /// The oldest readiness; sources that are closed are passed over.
-    pub(crate) fn next_ready(&self) -> Option<Ready> {
-        let mut list = lock(&self.list);
+    /// What is ready, the oldest first; handles that are gone are passed over.
+    pub fn next_ready(&self) -> Option<Ready> {
+        let mut list = lock(&self.0.list);
         while let Some(source) = list.front() {
             let set = source.set.load(Ordering::SeqCst);
             let lowest = set & set.wrapping_neg();
@@ -138,13 +179,13 @@ impl Desk {
 /// Who is woken.
 enum To {
     /// The list of the loop.
-    List(Arc<Desk>),
+    List(Board),
     /// A thread that waits.
     Thread(Mutex<bool>, Condvar),
 }
 
 /// Something that is waited for: a handle, or the agent itself.
-pub(crate) struct Source {
+struct Source {
     id: Id,
     set: AtomicU16,
     is_closed: AtomicBool,
@@ -174,22 +215,22 @@ impl Waker {
     }
 
     /// Of a new source in the loop's list.
-    pub(crate) fn listed(desk: &Arc<Desk>, bit: u16) -> Self {
-        let id = Id(desk.ids.fetch_add(1, Ordering::Relaxed));
-        Waker::new(id, To::List(Arc::clone(desk)), bit)
+    pub(super) fn listed(board: &Board, bit: u16) -> Self {
+        let id = Id(board.0.ids.fetch_add(1, Ordering::Relaxed));
+        Waker::new(id, To::List(board.clone()), bit)
     }
 
     /// For the same source.
-    pub(crate) fn with(&self, bit: u16) -> Self {
+    pub(super) fn with(&self, bit: u16) -> Self {
         Waker { source: Arc::clone(&self.source), bit }
     }
 
-    pub(crate) fn id(&self) -> Id {
+    pub(super) fn id(&self) -> Id {
         self.source.id
     }
 
     /// Nothing more is told of this source.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.source.is_closed.store(true, Ordering::Relaxed);
     }
 
@@ -203,14 +244,14 @@ impl Waker {
     }
 
     /// Waits until this thread's waker is called, or until then; whether it was called.
-    fn wait(&self, until: Option<Instant>) -> bool {
+    fn wait(&self, clock: &impl Clock, until: Option<Instant>) -> bool {
         let To::Thread(rung, rings) = &self.source.to else { return true };
         let mut rung = lock(rung);
         while !*rung {
             rung = match until {
                 None => rings.wait(rung).unwrap_or_else(PoisonError::into_inner),
                 Some(until) => {
-                    let left = until.saturating_duration_since(now());
+                    let left = until.since(clock.now());
                     if left.is_zero() {
                         return false;
                     }
@@ -234,39 +275,38 @@ impl Waken for Waker {
                 *lock(rung) = true;
                 rings.notify_all();
             }
-            To::List(desk) if self.bit & (bit::TURN | bit::CHORES) != 0 => {
-                desk.demand(self.bit);
-                desk.rouse();
+            To::List(board) if self.bit & (bit::TURN | bit::CHORES) != 0 => {
+                board.demand(self.bit);
+                board.rouse();
             }
-            To::List(desk) => {
+            To::List(board) => {
                 if self.source.set.fetch_or(self.bit, Ordering::SeqCst) == 0 {
-                    lock(&desk.list).push_back(Arc::clone(&self.source));
+                    lock(&board.0.list).push_back(Arc::clone(&self.source));
                 }
-                desk.rouse();
+                board.rouse();
             }
         }
     }
 }
 
-fn now() -> Instant {
-    #[allow(clippy::disallowed_methods, reason = "timeouts of calls that block")]
-    Instant::now()
-}
-
-/// Polls on this thread until there is a result or the time is over.
-pub(crate) fn block<T>(
+/// Polls on this thread until there is a result or the time is over. `poll` gets the thread's
+/// waker.
+pub fn block<T>(
+    clock: &impl Clock,
     timeout: Option<Duration>,
-    mut poll: impl FnMut(&Waker) -> std::task::Poll<T>,
+    mut poll: impl FnMut(&Waker) -> Poll<T>,
 ) -> Option<T> {
     let waker = Waker::here();
-    // So long that it cannot be said is for ever.
-    let until = timeout.and_then(|timeout| now().checked_add(timeout));
+    let until = timeout.map(|timeout| clock.now() + timeout);
     loop {
-        if let std::task::Poll::Ready(result) = poll(&waker) {
+        if let Poll::Ready(result) = poll(&waker) {
             return Some(result);
         }
-        if !waker.wait(until) {
+        if !waker.wait(clock, until) {
             return None;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
