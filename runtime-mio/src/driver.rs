@@ -24,6 +24,12 @@ pub const TOKENS: usize = SOCKETS + 2;
 const LINE: usize = SOCKETS;
 /// What tells that the machine was copied.
 const COPIES: usize = SOCKETS + 1;
+/// Sockets that are asked without an event having told of anything: the main ones.
+const EXPECTED: usize = 2;
+/// How often in vain until they are not asked any more ...
+const TRIES: u32 = 4;
+/// ... and after how many turns that begin with an event they are asked again.
+const EVENTS_PER_TRY: u32 = 64;
 /// Turns made at once although each finds something to do.
 const TURNS: u32 = 4;
 /// Times that [`Loop::poll`] may return without having asked the system for events.
@@ -63,6 +69,12 @@ pub struct Driver {
     settled: Option<Option<Instant>>,
     /// When the household wants to be called.
     keep_at: Instant,
+    /// How often the sockets may still be asked before the event queue is: that costs a system
+    /// call, and spares one or two where the answer is there already, as it is if its sender is
+    /// another agent in this loop.
+    tries: u32,
+    /// Turns that began with an event since the last try.
+    told: u32,
 }
 
 /// A driver with its own event queue.
@@ -153,6 +165,8 @@ impl Driver {
             woken: Vec::new(),
             settled: None,
             keep_at: Instant::START,
+            tries: TRIES,
+            told: 0,
         };
         let Driver { handle, registry, readiness, .. } = &mut driver;
         let entered =
@@ -179,6 +193,11 @@ impl Driver {
                     readiness.handle(event);
                 }
                 self.board.demand_turn();
+                self.told += 1;
+                if self.told == EVENTS_PER_TRY {
+                    self.told = 0;
+                    self.tries = self.tries.max(1);
+                }
             }
         }
         true
@@ -199,7 +218,7 @@ impl Driver {
         self.keep();
         for _ in 0..TURNS {
             if !self.is_turn_due() {
-                return;
+                return self.try_turn();
             }
             self.make_turn();
             if self.board.has_ready() {
@@ -209,19 +228,37 @@ impl Driver {
         }
     }
 
+    /// A turn that is not due, if it is likely that something has come.
+    fn try_turn(&mut self) {
+        if self.tries > 0 {
+            self.expect();
+            self.make_turn();
+            self.tries = if self.settled.is_none() { TRIES } else { self.tries - 1 };
+        }
+    }
+
+    /// Lets the next turn ask the main sockets.
+    fn expect(&self) {
+        self.readiness[..EXPECTED].iter().flatten().for_each(|readiness| readiness.expect());
+    }
+
     fn now(&self) -> Instant {
         self.handle.shared().host().now()
     }
 
     fn is_turn_due(&self) -> bool {
-        match self.settled {
-            _ if self.board.is_turn_due() => true,
-            None => true,
-            Some(until) => until.is_some_and(|until| until <= self.now()),
-        }
+        self.board.is_turn_due() || self.settled.is_none_or(|until| self.is_past(until))
+    }
+
+    fn is_past(&self, until: Option<Instant>) -> bool {
+        until.is_some_and(|until| until <= self.now())
     }
 
     fn make_turn(&mut self) {
+        if self.settled.is_some_and(|until| self.is_past(until)) {
+            // Before timers fire: what stops them may have come.
+            self.expect();
+        }
         self.board.take_turn();
         let Driver { handle, registry, readiness, first, turns, woken, .. } = self;
         let next = handle.shared().turn(turns, woken, |sockets, blocked| {

@@ -1,5 +1,9 @@
 //! Agents within loops: their own, and one that two agents share with something else.
 
+#[path = "../../core/tests/support/allocations.rs"]
+mod allocations;
+
+use allocations::Counting;
 use mio::{Events, Poll, Token};
 use pilot_core::drive::conformance::Rendezvous;
 use pilot_mio::{Agent, Builder, Driver, Identity, Port, Ready, Stream, TOKENS, Target};
@@ -10,6 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const PORT: Port = Port(2000);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn builder(world: &TestServer, number: u8) -> Builder {
     Agent::builder(Identity::from_secret([number; 32]))
@@ -114,10 +121,85 @@ fn two_agents_share_a_queue_and_readiness_comes_once() {
     assert_eq!(&buf[..5], b"again");
     right.finish().unwrap();
     pair.until(|_, _| match left.read(&mut buf) {
-        Ok(n) => Some(assert_eq!(n, 0)),
+        Ok(n) => {
+            assert_eq!(n, 0);
+            Some(())
+        }
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::WouldBlock);
             None
         }
     });
+}
+
+#[test]
+fn a_round_trip_allocates_nothing() {
+    const TRIPS: usize = 2000;
+    let world = TestServer::start();
+    let mut pair = Pair::start(&world);
+    pair.befriend();
+    let streams = <[Stream; 2]>::from(pair.stream());
+    let mut got = [0; 2];
+    // Reads all that there is, and answers each time that 64 bytes are complete.
+    let mut play = |n: usize, is_last: bool| {
+        let mut buf = [0; 64];
+        loop {
+            match (&streams[n]).read(&mut buf) {
+                Ok(len) => got[n] += len,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+        }
+        let is_complete = got[n] == 64;
+        if is_complete && !is_last {
+            (&streams[n]).write_all(&buf).unwrap();
+        }
+        got[n] %= 64;
+        is_complete
+    };
+    assert!(!play(0, false) && !play(1, false));
+    (&streams[0]).write_all(&[7; 64]).unwrap();
+    let (mut trips, mut allocating, mut before) = (0, 0, allocations::count());
+    pair.until(|_, ready| {
+        for ready in ready {
+            let n = streams.iter().position(|stream| *ready == Ready::Readable(stream.id()));
+            if n.is_some_and(|n| play(n, n == 0 && trips == TRIPS) && n == 0) {
+                trips += 1;
+                allocating += usize::from(allocations::count() != before);
+                before = allocations::count();
+            }
+        }
+        (trips > TRIPS).then_some(())
+    });
+    // The household may: once a second, and when the path or a key changes.
+    assert!(allocating < TRIPS / 50, "{allocating} of {TRIPS} round trips allocated");
+}
+
+/// Whoever drops a driver ends its agent, and peers are told.
+#[test]
+fn a_dropped_driver_ends_its_agent() {
+    let world = TestServer::start();
+    let mut pair = Pair::start(&world);
+    pair.befriend();
+    let (left, mut right) = pair.stream();
+    let Pair { mut poll, mut events, agents: [a, b], drivers: [at_a, mut at_b], until } = pair;
+    drop(at_a);
+    assert!(a.is_ended() && a.info().local.is_empty() && !b.is_ended());
+    assert_eq!((&left).write(b"x").unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    assert!(a.try_ready().is_err() && a.try_ended());
+    let ended = loop {
+        match right.read(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => assert!(now() < until),
+            other => break other,
+        }
+        let wait = at_b.prepare_wait(Some(Duration::from_millis(200)));
+        poll.poll(&mut events, wait).unwrap();
+        for event in &events {
+            at_b.handle_event(event);
+        }
+        at_b.turn();
+    };
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
