@@ -59,7 +59,6 @@ struct Desk {
     sleeps: AtomicBool,
     /// The loop's thread, which need not be roused by itself.
     thread: AtomicUsize,
-    ids: AtomicU64,
     rouse: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -77,7 +76,6 @@ impl Board {
             due: AtomicU16::new(bit::TURN | bit::CHORES),
             sleeps: AtomicBool::new(false),
             thread: AtomicUsize::new(this_thread()),
-            ids: AtomicU64::new(0),
             rouse: Box::new(rouse),
         }))
     }
@@ -216,7 +214,9 @@ impl Waker {
 
     /// Of a new source in the loop's list.
     pub(super) fn listed(board: &Board, bit: u16) -> Self {
-        let id = Id(board.0.ids.fetch_add(1, Ordering::Relaxed));
+        /// Of the process: agents that share a loop share no id.
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let id = Id(IDS.fetch_add(1, Ordering::Relaxed));
         Waker::new(id, To::List(board.clone()), bit)
     }
 

@@ -22,7 +22,7 @@ pub trait ReadyRuntime: Runtime<Waker = Waker> {}
 
 impl<R: Runtime<Waker = Waker>> ReadyRuntime for R {}
 
-/// Says which handle a [`Ready`] is about; no two handles of an agent share one.
+/// Says which handle a [`Ready`] is about; no two handles of a process share one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Id(pub u64);
 
