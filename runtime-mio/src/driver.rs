@@ -75,6 +75,8 @@ pub struct Driver {
     tries: u32,
     /// Turns that began with an event since the last try.
     told: u32,
+    /// The end has cut a wait short.
+    has_told_end: bool,
 }
 
 /// A driver with its own event queue.
@@ -167,6 +169,7 @@ impl Driver {
             keep_at: Instant::START,
             tries: TRIES,
             told: 0,
+            has_told_end: false,
         };
         let Driver { handle, registry, readiness, .. } = &mut driver;
         let entered =
@@ -297,7 +300,8 @@ impl Driver {
     }
 
     /// Makes turns until nothing is left to do, and says how long [`Poll::poll`] may wait then,
-    /// at most for `limit`; `None` is for ever. Zero if something is ready already.
+    /// at most for `limit`; `None` is for ever. Zero if something is ready already, and once when
+    /// the agent has ended.
     ///
     /// Nothing of the agent may be called on this thread between this and [`Poll::poll`]; if
     /// something is, it is sent late. Other threads may call, and end the wait.
@@ -309,6 +313,10 @@ impl Driver {
                 break;
             }
             if !self.is_turn_due() && self.board.fall_asleep() {
+                if !self.has_told_end && self.is_ended() {
+                    self.has_told_end = true;
+                    break;
+                }
                 let until = self.settled.flatten().unwrap_or(Instant::NEVER).min(self.keep_at);
                 let wait = (until != Instant::NEVER).then(|| until.since(self.now()));
                 return wait.into_iter().chain(limit).min();
@@ -387,6 +395,9 @@ impl Loop {
             let wait = self.driver.prepare_wait(limit);
             if self.driver.board.has_ready() && self.unasked < UNASKED {
                 self.unasked += 1;
+                return Ok(());
+            }
+            if self.driver.has_told_end {
                 return Ok(());
             }
             self.unasked = 0;

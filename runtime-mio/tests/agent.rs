@@ -6,7 +6,7 @@ mod allocations;
 use allocations::Counting;
 use mio::{Events, Poll, Token};
 use pilot_core::drive::conformance::Rendezvous;
-use pilot_mio::{Agent, Builder, Driver, Identity, Port, Ready, Stream, TOKENS, Target};
+use pilot_mio::{Agent, Builder, Driver, Identity, Loop, Port, Ready, Stream, TOKENS, Target};
 use pilot_rendezvous::conformance::TestServer;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -175,6 +175,44 @@ fn a_round_trip_allocates_nothing() {
     });
     // The household may: once a second, and when the path or a key changes.
     assert!(allocating < TRIPS / 50, "{allocating} of {TRIPS} round trips allocated");
+}
+
+/// The end comes in a turn that no event has asked for: a wait without limit ends all the same.
+#[test]
+fn the_end_is_not_waited_for_in_vain() {
+    let world = TestServer::start();
+    let (over, end) = std::sync::mpsc::channel();
+    let (here, there) = (builder(&world, 1), builder(&world, 2));
+    std::thread::spawn(move || {
+        let (agent, mut events) = Loop::start(here).unwrap();
+        while agent.try_ready().unwrap().is_none() {
+            events.poll(None).unwrap();
+            while events.next_ready().is_some() {}
+        }
+        agent.begin_shutdown();
+        while !events.is_ended() {
+            events.poll(None).unwrap();
+        }
+        events.poll(None).unwrap();
+        over.send("a loop of its own").unwrap();
+
+        let mut poll = Poll::new().unwrap();
+        let mut told = Events::with_capacity(16);
+        let waker = Arc::new(mio::Waker::new(poll.registry(), Token(0)).unwrap());
+        let (agent, mut driver) = Driver::join(there, poll.registry(), Token(1), &waker).unwrap();
+        agent.begin_shutdown();
+        while !driver.is_ended() {
+            let wait = driver.prepare_wait(None);
+            poll.poll(&mut told, wait).unwrap();
+            for event in &told {
+                driver.handle_event(event);
+            }
+        }
+        over.send("somebody else's").unwrap();
+    });
+    for within in ["a loop of its own", "somebody else's"] {
+        assert_eq!(end.recv_timeout(Duration::from_secs(30)), Ok(within));
+    }
 }
 
 /// Whoever drops a driver ends its agent, and peers are told.
