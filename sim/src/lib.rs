@@ -1,7 +1,27 @@
 //! A deterministic world for Pilot Protocol.
 #![forbid(unsafe_code)]
 
+mod app;
+mod check;
+mod host;
+mod hosts;
+mod link;
 pub mod nat;
+mod net;
+mod pcap;
+mod server;
 mod span;
+mod tape;
+mod trace;
+mod world;
 
+pub use app::{Progress, TransferId};
+pub use host::Arrived;
+pub use hosts::{HOSTS_MAX, node_config};
+pub use link::{Burst, HEADERS, LinkConfig};
+pub use net::{BoxId, HostId, Place};
+pub use server::REGISTRY_PORT;
 pub use span::Span;
+pub use tape::{TAPE_MAX, Tape};
+pub use trace::{Lost, Note, PathChange, Trace};
+pub use world::{Failure, Stats, World};
