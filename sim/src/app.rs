@@ -38,6 +38,8 @@ pub(crate) struct Transfer {
     sender: StreamId,
     receiver: Option<StreamId>,
     written: u64,
+    /// The stream is not to end.
+    stays_open: bool,
     is_finished: bool,
     read: u64,
     started: Instant,
@@ -80,6 +82,29 @@ impl World {
         to: HostId,
         len: u64,
     ) -> Result<TransferId, CommandError> {
+        self.start(from, to, len, false)
+    }
+
+    /// The same, and the stream stays open: it never gets beyond [`Progress::Running`].
+    ///
+    /// # Errors
+    /// As [`World::start_transfer`].
+    pub fn start_open_transfer(
+        &mut self,
+        from: HostId,
+        to: HostId,
+        len: u64,
+    ) -> Result<TransferId, CommandError> {
+        self.start(from, to, len, true)
+    }
+
+    fn start(
+        &mut self,
+        from: HostId,
+        to: HostId,
+        len: u64,
+        stays_open: bool,
+    ) -> Result<TransferId, CommandError> {
         let id = TransferId(self.transfers.len());
         if id.0 >= TRANSFERS_MAX {
             return Err(CommandError::Full);
@@ -98,6 +123,7 @@ impl World {
             sender,
             receiver: None,
             written: 0,
+            stays_open,
             is_finished: false,
             read: 0,
             started: self.now,
@@ -123,6 +149,10 @@ impl World {
     pub fn first_byte(&self, id: TransferId) -> Option<Duration> {
         let transfer = &self.transfers[id.0];
         Some(transfer.first?.since(transfer.started))
+    }
+
+    pub(crate) fn stays_open(&self, id: TransferId) -> bool {
+        self.transfers[id.0].stays_open
     }
 
     /// The processes' transfers do not survive them.
@@ -172,7 +202,7 @@ impl World {
                 Err(_) => return,
             }
         }
-        if !transfer.is_finished {
+        if !transfer.is_finished && !transfer.stays_open {
             transfer.is_finished = stream.finish(now).is_ok();
         } else if let Some(end) = stream.end().filter(|end| *end != StreamEnd::Closed) {
             transfer.progress = Progress::Failed(Some(end));

@@ -3,12 +3,15 @@
 
 mod app;
 mod check;
+pub mod explore;
 mod host;
 mod hosts;
 mod link;
+pub mod matrix;
 pub mod nat;
 mod net;
 mod pcap;
+pub mod scenario;
 mod server;
 mod span;
 mod tape;

@@ -242,6 +242,10 @@ impl World {
         self.failure.get_or_insert(Failure { what, after, again });
     }
 
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.failure.clone()
+    }
+
     pub(crate) fn later(&mut self, span: Duration, item: Item) {
         self.at(self.now + span, item);
     }
