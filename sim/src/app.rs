@@ -112,8 +112,11 @@ impl World {
         let port = Port(FIRST_PORT + id.0 as u16);
         let address = self.address(to).ok_or(CommandError::NotRegistered)?;
         self.command(to, Command::Listen { port })?;
-        let reply = self.command(from, Command::Connect { to: address, port })?;
-        let Reply::Stream(sender) = reply else { return Err(CommandError::NotFound) };
+        let reply = self.command(from, Command::Connect { to: address, port });
+        if reply.is_err() {
+            self.command(to, Command::Unlisten { port })?;
+        }
+        let Reply::Stream(sender) = reply? else { return Err(CommandError::NotFound) };
         self.transfers.push(Transfer {
             from,
             to,

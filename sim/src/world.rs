@@ -503,7 +503,8 @@ impl World {
         self.hosts[host.0].told.datagrams.pop_front()
     }
 
-    fn describe(&self) -> String {
+    /// Where everybody stands, for people.
+    pub fn describe(&self) -> String {
         let mut text = String::new();
         for (n, host) in self.hosts.iter().enumerate() {
             let peers: Vec<_> =
@@ -524,8 +525,12 @@ impl World {
     /// Carries out a request of an agent's owner. Run the world for it to have an effect.
     ///
     /// # Errors
-    /// As [`pilot_core::node::Node::command`].
+    /// As [`pilot_core::node::Node::command`]; [`CommandError::NotRegistered`] if the host does not
+    /// run.
     pub fn command(&mut self, host: HostId, command: Command<'_>) -> Result<Reply, CommandError> {
+        if self.hosts[host.0].power != Power::Running {
+            return Err(CommandError::NotRegistered);
+        }
         self.due.insert(host);
         self.hosts[host.0].node.command(self.now, command)
     }

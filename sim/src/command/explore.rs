@@ -6,6 +6,8 @@ use pilot_sim::{Failure, Tape};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,12 +68,12 @@ pub(super) fn run(
                     }
                     let again = format!("pilot-sim explore --first {seed} --seeds 1");
                     AGAIN.set(again.clone());
-                    let (result, tape) = explore(Tape::from_seed(seed), again);
+                    let (result, world) = explore(Tape::from_seed(seed), again, false);
                     match result {
                         Ok(summary) => lock(&summaries).push(summary),
                         Err(failure) => {
                             bar.suspend(|| eprintln!("seed {seed}: {failure}"));
-                            lock(&failures).push((seed, failure, tape));
+                            lock(&failures).push((seed, failure, world.tape().used().to_vec()));
                         }
                     }
                     bar.inc(1);
@@ -129,10 +131,10 @@ fn report(seeds: u64, failures: &[(u64, Failure, Vec<u8>)], summaries: &[Summary
 
 fn print(report: &Report) {
     println!(
-        "{} worlds, {} failed; {} h of virtual time, {} MB streamed",
+        "{} worlds, {} failed; {} min of virtual time, {} MB streamed",
         report.seeds,
         report.failures.len(),
-        report.virtual_secs / 3600,
+        report.virtual_secs / 60,
         report.streamed / 1_000_000
     );
     for (what, share) in &report.share {
@@ -140,14 +142,16 @@ fn print(report: &Report) {
     }
 }
 
-pub(super) fn replay(path: &Path, used: Option<&Path>, json: bool) -> Result<bool, Trouble> {
+pub(super) fn replay(path: &Path, trace: Option<&Path>, json: bool) -> Result<bool, Trouble> {
     let tape = std::fs::read(path).map_err(Trouble::file(path))?;
     let again = format!("pilot-sim replay {}", path.display());
     say_which_world();
     AGAIN.set(again.clone());
-    let (result, read) = explore(Tape::from_bytes(tape), again);
-    if let Some(path) = used {
-        std::fs::write(path, read).map_err(Trouble::file(path))?;
+    let (result, world) = explore(Tape::from_bytes(tape), again, trace.is_some());
+    if let Some(path) = trace {
+        let mut file = BufWriter::new(File::create(path).map_err(Trouble::file(path))?);
+        world.trace().write_events(&mut file)?;
+        file.flush()?;
     }
     match &result {
         Ok(summary) if json => println!("{}", serde_json::to_string(summary)?),
@@ -155,7 +159,7 @@ pub(super) fn replay(path: &Path, used: Option<&Path>, json: bool) -> Result<boo
         Err(failure) if json => {
             println!("{}", serde_json::json!({ "error": failure.to_string() }));
         }
-        Err(failure) => println!("FAILED: {failure}"),
+        Err(failure) => println!("FAILED: {failure}{}", world.describe()),
     }
     Ok(result.is_ok())
 }

@@ -68,9 +68,9 @@ enum Command {
     Replay {
         /// As `explore --tapes` wrote it, or any bytes.
         tape: PathBuf,
-        /// Write all bytes of it that were read here.
+        /// Write all events here, a JSON object a line.
         #[arg(long)]
-        used: Option<PathBuf>,
+        trace: Option<PathBuf>,
     },
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Explore { first, seeds, jobs, tapes } => {
             explore::run(first, seeds, jobs, tapes.as_deref(), json)
         }
-        Command::Replay { tape, used } => explore::replay(&tape, used.as_deref(), json),
+        Command::Replay { tape, trace } => explore::replay(&tape, trace.as_deref(), json),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

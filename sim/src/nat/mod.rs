@@ -162,7 +162,7 @@ pub enum BoxConfig {
 #[derive(Clone, Debug)]
 pub enum Middlebox {
     /// Translates.
-    Nat(Nat),
+    Nat(Box<Nat>),
     /// Filters and does not translate.
     Firewall(Firewall),
 }
@@ -174,7 +174,7 @@ impl Middlebox {
     /// If the configuration describes none.
     pub fn new(config: BoxConfig) -> Result<Self, ConfigError> {
         Ok(match config {
-            BoxConfig::Nat(config) => Middlebox::Nat(Nat::new(config)?),
+            BoxConfig::Nat(config) => Middlebox::Nat(Box::new(Nat::new(config)?)),
             BoxConfig::Firewall(config) => Middlebox::Firewall(Firewall::new(config)),
         })
     }
