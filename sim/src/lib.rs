@@ -1,4 +1,17 @@
-//! A deterministic world for Pilot Protocol.
+#![doc = include_str!("../README.md")]
+//!
+//! # Map
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`nat`] | NATs, firewalls, presets and the probe that names them |
+//! | [`World`] | hosts, boxes, the rendezvous, time; what can be done to them and seen of them |
+//! | [`Tape`] | the choices |
+//! | [`Trace`] | what happened: its hash, events, packets |
+//! | [`scenario`] | scenario files |
+//! | [`matrix`] | the table of pairs |
+//! | [`explore`] | random worlds |
+
 #![forbid(unsafe_code)]
 
 mod app;

@@ -84,3 +84,20 @@ fn unknown_keys_are_refused() {
         assert!(toml::from_str::<Scenario>(&text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn the_readme_has_the_test_that_runs_and_every_preset() {
+    let readme = include_str!("../README.md");
+    let example = include_str!("readme.rs").split_once("\n\n").expect("a title").1;
+    assert!(readme.contains(&format!("```rust\n{example}```\n")));
+    for preset in pilot_sim::nat::Preset::ALL {
+        assert!(readme.contains(&format!("`{preset}`")), "{preset}");
+        let parsed: Result<AnyPreset, _> = toml::from_str(&format!("nat = \"{preset}\""));
+        assert_eq!(parsed.map(|any| any.nat), Ok(*preset));
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct AnyPreset {
+    nat: pilot_sim::nat::Preset,
+}
