@@ -29,6 +29,8 @@ pub(crate) struct Sockets {
     /// Ports by socket; 0 is the main one.
     pub(crate) ports: BTreeMap<SocketId, u16>,
     next_port: u16,
+    /// Sockets of other programs on the host, by port.
+    pub(crate) raw: BTreeMap<u16, VecDeque<(SocketAddr, Vec<u8>)>>,
     /// So many calls of `send` are refused.
     pub(crate) refusals: u32,
     segments: NonZeroUsize,
@@ -50,10 +52,26 @@ impl Sockets {
             inbox_bytes: 0,
             outbox: Vec::new(),
             ports: BTreeMap::from([(SocketId(0), port)]),
+            raw: BTreeMap::new(),
             next_port: 50_000,
             refusals: 0,
             segments,
         }
+    }
+
+    /// A port that no socket is bound to.
+    fn free_port(&self) -> Option<u16> {
+        let taken = |port| self.raw.contains_key(&port) || self.bound(port).is_some();
+        (self.next_port..=u16::MAX).chain(49_152..self.next_port).find(|port| !taken(*port))
+    }
+
+    /// A datagram for another program: of more than [`TOLD_MAX`], the newest are lost.
+    pub(crate) fn deliver_raw(&mut self, port: u16, from: SocketAddr, bytes: Vec<u8>) -> bool {
+        let Some(inbox) = self.raw.get_mut(&port).filter(|inbox| inbox.len() < TOLD_MAX) else {
+            return false;
+        };
+        inbox.push_back((from, bytes));
+        true
     }
 
     /// The socket that is bound to the port.
@@ -115,7 +133,7 @@ impl Datagrams for Sockets {
         if self.ports.len() >= SOCKETS_MAX {
             return Err(IoError::Full);
         }
-        self.next_port = self.next_port.checked_add(1).unwrap_or(50_000);
+        self.next_port = self.free_port().ok_or(IoError::Full)?;
         self.ports.insert(socket, self.next_port);
         Ok(())
     }

@@ -2,14 +2,16 @@
 
 use crate::host::{Access, Disk, Host, Power, Sockets, Told};
 use crate::link::{Link, LinkConfig};
-use crate::nat::{BoxConfig, ConfigError, Middlebox, Preset, StaleFlows};
+use crate::nat::{BoxConfig, ConfigError, Middlebox, Packet, Preset, StaleFlows};
 use crate::net::{BoxId, HostId, Place, Site};
+use crate::trace::Note;
 use crate::world::{World, unix_at};
 use pilot_core::crypto::{Identity, RUST_CRYPTO};
 use pilot_core::limits::Limits;
 use pilot_core::machine::SocketId;
 use pilot_core::node::{Command, Config, Node};
 use pilot_core::time::{Instant, UnixTime};
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 
@@ -199,6 +201,43 @@ impl World {
         for link in self.access_of(host).each() {
             link.is_cut = is_cut;
         }
+    }
+
+    // ---- other programs ----
+
+    /// Opens a UDP socket for a program of your own on a host, beside its agent. `false` if the
+    /// port is taken.
+    pub fn open_socket(&mut self, host: HostId, port: u16) -> bool {
+        let io = &mut self.hosts[host.0].io;
+        let free = io.bound(port).is_none() && !io.raw.contains_key(&port);
+        if free {
+            io.raw.insert(port, VecDeque::new());
+        }
+        free
+    }
+
+    /// Sends a datagram from a port of a host; it goes the way of all others.
+    pub fn send(&mut self, host: HostId, port: u16, to: SocketAddr, ttl: u8, bytes: Vec<u8>) {
+        let from = SocketAddr::new(self.hosts[host.0].address, port);
+        let note = Note::Sent { host: host.0, to, len: bytes.len(), ttl: Some(ttl) };
+        self.note(note, &bytes);
+        self.launch(host, Packet { ttl, ..Packet::new(from, to) }, bytes);
+    }
+
+    /// The oldest datagram that has arrived at a socket of [`World::open_socket`], and its sender.
+    pub fn receive(&mut self, host: HostId, port: u16) -> Option<(SocketAddr, Vec<u8>)> {
+        self.hosts[host.0].io.raw.get_mut(&port)?.pop_front()
+    }
+
+    /// The address of a host at its place.
+    pub fn local_address(&self, host: HostId) -> IpAddr {
+        self.hosts[host.0].address
+    }
+
+    /// The beacon's four sockets (RFC 5780): first address and port; other port; other address;
+    /// both others.
+    pub fn beacon(&self) -> [SocketAddr; 4] {
+        crate::server::corners()
     }
 
     // ---- processes and machines ----

@@ -55,7 +55,7 @@ pub(crate) struct Site {
 impl World {
     /// Who has the address at this place. A firewall stands before whoever has it behind it.
     fn locate(&self, place: Place, ip: IpAddr) -> Option<Target> {
-        if place == Place::Core && ip == self.server.address().ip() {
+        if place == Place::Core && self.server.has(ip) {
             return Some(Target::Server);
         }
         let host = self.hosts.iter().position(|h| h.place == place && h.address == ip);
@@ -195,7 +195,16 @@ impl World {
     fn reach_host(&mut self, id: HostId, packet: Packet, bytes: Vec<u8>) {
         let host = &mut self.hosts[id.0];
         let here = host.power == Power::Running && host.address == packet.destination.ip();
-        let socket = host.io.bound(packet.destination.port()).filter(|_| here);
+        let port = packet.destination.port();
+        if here && host.io.raw.contains_key(&port) {
+            let (from, len) = (packet.source, bytes.len());
+            self.note(Note::ToHost { host: id.0, from, len }, &bytes);
+            if !self.hosts[id.0].io.deliver_raw(port, from, bytes) {
+                self.lose(packet, Lost::Buffer);
+            }
+            return;
+        }
+        let socket = host.io.bound(port).filter(|_| here);
         let Some(socket) = socket else {
             self.lose(packet, Lost::Nobody);
             return;

@@ -12,11 +12,12 @@ use pilot_core::crypto::{Identity, RUST_CRYPTO, TunnelSecret};
 use pilot_core::drive::{Driver, Turn};
 use pilot_core::machine::{Machine, SocketId};
 use pilot_core::rendezvous::{
-    Change, ConnId, Event, Rendezvous, RendezvousConfig, RendezvousLimits, RendezvousStats,
+    Alternate, Change, ConnId, Event, Rendezvous, RendezvousConfig, RendezvousLimits,
+    RendezvousStats,
 };
 use pilot_core::time::{Duration, Instant, UnixTime};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 
 /// The registry's TCP port.
@@ -68,12 +69,23 @@ pub(crate) struct Server {
     pub(crate) is_up: bool,
     starts: u8,
     pub(crate) wake: Instant,
-    address: SocketAddr,
 }
 
 /// Where the beacon is.
 fn beacon() -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, 1], 9001))
+    corner(0)
+}
+
+/// The beacon's sockets for behaviour discovery (RFC 5780): two addresses with two ports each;
+/// bit 0 changes the port, bit 1 the address.
+fn corner(n: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, if n & 2 == 0 { 1 } else { 2 }], 9001 + (n & 1)))
+}
+
+const CORNERS: u16 = 4;
+
+pub(crate) fn corners() -> [SocketAddr; 4] {
+    [0, 1, 2, 3].map(corner)
 }
 
 fn limits() -> RendezvousLimits {
@@ -94,19 +106,22 @@ impl Server {
         Server {
             machine: machine(1, now, unix),
             driver: Host::fresh_driver(),
-            io: Sockets::new(beacon().port(), NonZeroUsize::MIN),
+            io: sockets(),
             told: ServerTold::default(),
             disk: BTreeMap::new(),
             access: Access { up: link.clone(), down: link },
             is_up: true,
             starts: 1,
             wake: now,
-            address: beacon(),
         }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        beacon()
+    }
+
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        (0..CORNERS).any(|n| corner(n).ip() == ip)
     }
 
     pub(crate) fn stats(&self) -> RendezvousStats {
@@ -114,16 +129,25 @@ impl Server {
     }
 
     pub(crate) fn deliver(&mut self, packet: Packet, bytes: Vec<u8>) {
-        if self.is_up && packet.destination == self.address {
-            let _ = self.io.deliver(SocketId(0), packet.source, bytes);
+        let socket = (0..CORNERS).find(|n| corner(*n) == packet.destination);
+        if let Some(socket) = socket.filter(|_| self.is_up) {
+            let _ = self.io.deliver(SocketId(socket), packet.source, bytes);
             self.wake = Instant::START;
         }
     }
 }
 
+fn sockets() -> Sockets {
+    let mut sockets = Sockets::new(beacon().port(), NonZeroUsize::MIN);
+    sockets.ports.extend((1..CORNERS).map(|n| (SocketId(n), corner(n).port())));
+    sockets
+}
+
 fn machine(starts: u8, now: Instant, unix: UnixTime) -> Rendezvous {
     let mut config = RendezvousConfig { limits: limits(), ..RendezvousConfig::default() };
     config.beacon.push(beacon()).expect("one address fits");
+    let [main, port, ip, both] = [0, 1, 2, 3].map(|n| (SocketId(n), corner(n)));
+    config.alternate = Some(Alternate { main, port, ip, both });
     let identity = Identity::from_secret([200; 32]);
     let tunnel = TunnelSecret::from_secret([201; 32]);
     let mut seed = [202; 32];
@@ -136,7 +160,7 @@ impl World {
     pub fn crash_server(&mut self) {
         self.fault("the server crashes".to_string());
         self.server.is_up = false;
-        self.server.io.clear();
+        self.server.io = sockets();
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn in conns {
             self.close_at_host(conn);
@@ -190,7 +214,7 @@ impl World {
     fn flush_server(&mut self) {
         for out in core::mem::take(&mut self.server.io.outbox) {
             self.note(Note::FromServer { to: out.to, len: out.bytes.len() }, &out.bytes);
-            let packet = Packet::new(self.server.address, out.to);
+            let packet = Packet::new(corner(out.socket.0), out.to);
             let link = &mut self.server.access.up;
             let passage = link.carry(self.now, &mut self.tape, out.bytes.len());
             for at in passage.copies.into_iter().flatten() {
