@@ -270,6 +270,8 @@ pub(crate) struct Host {
     pub(crate) power: Power,
     pub(crate) starts: u8,
     pub(crate) conn: Option<ConnId>,
+    /// Its connection was closed while it slept.
+    pub(crate) missed_close: bool,
     /// When it has something to do, if nothing comes.
     pub(crate) wake: Instant,
     /// What its wall clock shows more than the world's, in milliseconds.

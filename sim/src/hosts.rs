@@ -127,6 +127,7 @@ impl World {
             power: Power::Running,
             starts: 1,
             conn: None,
+            missed_close: false,
             wake: self.now,
             skew_ms: 0,
         });
@@ -278,6 +279,7 @@ impl World {
         entry.node = node;
         entry.driver = Host::fresh_driver();
         entry.told = Told::default();
+        entry.missed_close = false;
         entry.starts = starts;
         entry.power = Power::Running;
         self.begin(host);
@@ -301,6 +303,9 @@ impl World {
         self.hosts[host.0].power = Power::Running;
         if let Some(conn) = conn {
             self.close_at_host(conn);
+        }
+        if core::mem::take(&mut self.hosts[host.0].missed_close) {
+            self.hosts[host.0].node.handle_registry_close(self.now);
         }
         let mut entropy = [0; 32];
         entropy[..8].copy_from_slice(&self.tape.array::<8>());

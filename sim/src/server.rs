@@ -393,9 +393,14 @@ impl World {
         let host = &mut self.hosts[connection.host.0];
         if host.conn == Some(conn) {
             host.conn = None;
-            if host.power == Power::Running {
-                host.node.handle_registry_close(self.now);
-                self.due.insert(connection.host);
+            match host.power {
+                Power::Running => {
+                    host.node.handle_registry_close(self.now);
+                    self.due.insert(connection.host);
+                }
+                // Its system will say so when it wakes up.
+                Power::Suspended => host.missed_close = true,
+                Power::Down => {}
             }
         }
     }
