@@ -283,7 +283,8 @@ impl Beacon {
             let bound = &mut channel.ends[end.side].bound;
             let Some(repeat) = bound else { continue };
             match repeat.due() {
-                None => *bound = None,
+                // Again when the agent is heard: see `remind_of_bound`.
+                None => {}
                 Some(due) if due > now => {}
                 Some(_) => {
                     repeat.sent += 1;

@@ -170,7 +170,9 @@ impl Beacon {
                     agent.candidates = candidates[..].into();
                 }
                 agent.nat = nat.unwrap_or(agent.nat);
-                Ok(Some(FromBeacon::KeepaliveAck { observed: agent.path.remote, waiting }))
+                let (node, observed) = (agent.node, agent.path.remote);
+                self.remind_of_bound(now, node, directory);
+                Ok(Some(FromBeacon::KeepaliveAck { observed, waiting }))
             }
             ToBeacon::Bind { grant } => self.bind(now, slot, &grant, directory, ctx).map(Some),
             ToBeacon::BoundAck { channel } => {
@@ -226,11 +228,26 @@ impl Beacon {
                     self.tell_bound(now, end, directory);
                 }
             }
+        } else {
+            self.remind_of_bound(now, node, directory);
         }
         if directory.newest_mail(node) > self.agents.get(slot).map_or(u64::MAX, |a| a.fetched) {
             self.notify(now, node);
         }
         self.schedule(slot);
+    }
+
+    /// The agent is there, and may not have been when it was told: without this, all that comes
+    /// on such a channel is lost for as long as the other end keeps trying.
+    fn remind_of_bound(&mut self, now: Instant, node: crate::addr::NodeId, directory: &Directory) {
+        let ends: alloc::vec::Vec<_> = self.channels.of(node).collect();
+        for end in ends {
+            let channel = self.channels.get(end.slot);
+            let bound = channel.and_then(|channel| channel.ends[end.side].bound.as_ref());
+            if bound.is_some_and(|repeat| repeat.due().is_none()) {
+                self.tell_bound(now, end, directory);
+            }
+        }
     }
 
     /// Tells an agent of its end of a channel, until it acknowledges.

@@ -2,7 +2,7 @@
 //!
 //! | State | Event | Next |
 //! |---|---|---|
-//! | none | `Bind` with a grant that counts, other end online | bound: `Channel` to the binder, `Bound` to the other at 0, 0.3, 0.9, 2.1 s until `BoundAck` |
+//! | none | `Bind` with a grant that counts, other end online | bound: `Channel` to the binder, `Bound` to the other at 0, 0.3, 0.9, 2.1 s and after its next `Hello`s and `Keepalive`s until `BoundAck` |
 //! | bound | `Bind` again, by either end | `Channel` with the present observed endpoint |
 //! | bound | `Hello` with a new boot id | all `Bound` of that agent again |
 //! | bound | frame with the right MAC | forwarded, idle time restarts |

@@ -1,0 +1,125 @@
+//! The byte tape that every choice of a world is drawn from.
+//!
+//! A seed expands to a tape, a fuzzer supplies one, a file stores one. What is missing at the end
+//! reads as zero ([`arbitrary::Unstructured`]), and every choice is made so that zero is the quiet
+//! one: no loss, no fault, no delay. A shorter tape is a quieter world.
+
+use crate::nat::Entropy;
+use arbitrary::Unstructured;
+use pilot_core::rng::Rng;
+
+/// Most bytes that a seed expands to; behind them all is quiet.
+pub const TAPE_MAX: usize = 4 << 20;
+/// Expanded at a time.
+const CHUNK: usize = 4096;
+
+/// A sequence of choices.
+#[derive(Debug)]
+pub struct Tape {
+    bytes: Vec<u8>,
+    at: usize,
+    source: Option<Rng>,
+    seed: Option<u64>,
+}
+
+impl Tape {
+    /// The tape of a seed: the same for the same seed, always.
+    pub fn from_seed(seed: u64) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_be_bytes());
+        bytes[8..12].copy_from_slice(b"tape");
+        Tape { bytes: Vec::new(), at: 0, source: Some(Rng::new(bytes)), seed: Some(seed) }
+    }
+
+    /// These choices, then quiet.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Tape { bytes, at: 0, source: None, seed: None }
+    }
+
+    /// The seed that it expands.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    /// What was read so far: [`Tape::from_bytes`] of it makes the same choices again.
+    pub fn used(&self) -> &[u8] {
+        &self.bytes[..self.at]
+    }
+
+    fn draw<T: Default>(&mut self, draw: impl FnOnce(&mut Unstructured<'_>) -> T) -> T {
+        if let Some(source) = &mut self.source
+            && self.bytes.len() - self.at < 64
+            && self.bytes.len() < TAPE_MAX
+        {
+            for _ in 0..CHUNK / 32 {
+                self.bytes.extend(source.bytes::<32>());
+            }
+        }
+        let mut rest = Unstructured::new(&self.bytes[self.at..]);
+        let before = rest.len();
+        let value = draw(&mut rest);
+        self.at += before - rest.len();
+        value
+    }
+
+    /// A number in `0..bound`; 0 for a bound of 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        if bound <= 1 {
+            return 0;
+        }
+        self.draw(|u| u.int_in_range(0..=bound - 1).unwrap_or(0))
+    }
+
+    /// True for so many of 1,000. Draws nothing if it cannot be.
+    pub fn chance(&mut self, of_1000: u16) -> bool {
+        of_1000 > 0 && self.below(1000) >= 1000_u64.saturating_sub(of_1000.into())
+    }
+
+    /// `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> [u8; N] {
+        let mut out = [0; N];
+        self.draw(|u| {
+            let _ = u.fill_buffer(&mut out);
+        });
+        out
+    }
+
+    /// One of these.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn choose<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+impl Entropy for Tape {
+    fn below(&mut self, bound: u64) -> u64 {
+        Tape::below(self, bound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_used_tape_makes_the_same_choices_again_and_an_empty_one_is_quiet() {
+        let mut tape = Tape::from_seed(5);
+        let draw = |tape: &mut Tape| -> Vec<u64> {
+            (0..3000)
+                .flat_map(|n| {
+                    [tape.below(n), u64::from(tape.chance(300)), tape.array::<2>()[1].into()]
+                })
+                .collect()
+        };
+        let first = draw(&mut tape);
+        let mut again = Tape::from_bytes(tape.used().to_vec());
+        assert_eq!(draw(&mut again), first);
+        assert_eq!(again.used().len(), tape.used().len());
+        assert!(!again.chance(999));
+        assert_eq!((again.below(1000), again.array()), (0, [0; 8]));
+        let share = first.iter().skip(1).step_by(3).sum::<u64>();
+        assert!((800..1000).contains(&share), "{share} of 3,000");
+    }
+}
