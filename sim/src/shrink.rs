@@ -7,12 +7,12 @@ pub fn shrink(tape: &[u8], runs: usize, mut fails: impl FnMut(&[u8]) -> bool) ->
     let (mut best, mut left) = (tape.to_vec(), runs);
     loop {
         let before = best.clone();
-        for edit in [cut, quiet] {
-            let mut size = best.len().next_power_of_two() / 2;
-            while size > 0 {
+        let mut size = best.len().next_power_of_two() / 2;
+        while size > 0 {
+            for edit in [cut, quiet] {
                 best = sweep(best, size, edit, &mut left, &mut fails);
-                size /= 2;
             }
+            size /= 2;
         }
         // What is behind the last choice that is not quiet, nobody misses.
         while best.last() == Some(&0) {
