@@ -1,6 +1,6 @@
 //! The runtimes that agents run on, each with one thread an end.
 
-use crate::contest::{Cores, Duplex, run_ends_by};
+use crate::contest::Duplex;
 use crate::measure::runtime;
 use pilot_core::drive::AsyncRuntime;
 use pilot_core::drive::agent::{Agent, Builder, StartError};
@@ -23,9 +23,8 @@ pub trait Adapter: AsyncRuntime<Host: Default, Stream: Send> {
     fn duplex(stream: Self::Stream) -> Self::Duplex;
 
     /// Binds an agent whose tasks run on this thread.
-    fn bind(
-        builder: Builder<Self>,
-    ) -> impl Future<Output = Result<Agent<Self>, StartError>> + Send;
+    fn bind(builder: Builder<Self>)
+    -> impl Future<Output = Result<Agent<Self>, StartError>> + Send;
 
     fn sleep(time: Duration) -> impl Future<Output = ()> + Send;
 
@@ -36,20 +35,6 @@ pub trait Adapter: AsyncRuntime<Host: Default, Stream: Send> {
 
     /// Runs a future, and the tasks that it starts, on this thread.
     fn block_on<F: Future>(future: F) -> F::Output;
-
-    /// Runs two ends, each as a task.
-    fn run_ends<A, P, T>(
-        cores: Cores,
-        active: impl FnOnce() -> A + Send + 'static,
-        passive: impl FnOnce() -> P + Send + 'static,
-    ) -> T
-    where
-        A: Future<Output = T> + Send + 'static,
-        P: Future<Output = ()> + Send + 'static,
-        T: Send + 'static,
-    {
-        run_ends_by::<Self, A, P, T>(cores, active, passive)
-    }
 }
 
 /// A current-thread runtime.

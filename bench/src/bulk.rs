@@ -3,6 +3,8 @@
 use crate::contest::{Contestant, Cores, Duplex, Exchange};
 use crate::contest::{OURS, PILOTS, QUINN, QUINN_TUNED, RING};
 use crate::measure::{Checker, Source, Stopwatch, Took};
+use crate::mio;
+use crate::pilot::Provider;
 use crate::table::{Metric, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -57,12 +59,15 @@ fn compare(rounds: usize, bytes: usize, payload: u16, contestants: &[Contestant]
         format!("Bulk: {} MB, {payload}-byte UDP payloads, a core an end", bytes / 1_000_000);
     let mut table =
         Table::new(title, [Metric::spread("MB/s", 0), Metric::new("CPU s/GB", 2)], OURS);
+    let mut add = |name, took: Took| {
+        let rate = bytes as f64 / 1e6 / took.seconds();
+        table.add(name, &[rate, took.cpu_seconds() / (bytes as f64 / 1e9)]);
+    };
     for _ in 0..rounds {
         for contestant in contestants {
-            let took = contestant.run(Cores::Split, payload, Bulk { bytes });
-            let rate = bytes as f64 / 1e6 / took.seconds();
-            table.add(contestant.name(), &[rate, took.cpu_seconds() / (bytes as f64 / 1e9)]);
+            add(contestant.name(), contestant.run(Cores::Split, payload, Bulk { bytes }));
         }
+        add(mio::NAME, mio::bulk(Provider::Ring, payload, bytes));
     }
     table
 }

@@ -90,22 +90,8 @@ impl Contestant {
     }
 }
 
-/// Runs the two ends of one contestant on tokio.
-pub fn run_ends<A, P, T>(
-    cores: Cores,
-    active: impl FnOnce() -> A + Send + 'static,
-    passive: impl FnOnce() -> P + Send + 'static,
-) -> T
-where
-    A: Future<Output = T> + Send + 'static,
-    P: Future<Output = ()> + Send + 'static,
-    T: Send + 'static,
-{
-    Tokio::run_ends(cores, active, passive)
-}
-
 /// Runs the two ends of one contestant, each as a task, as it would be in a program.
-pub fn run_ends_by<R: Adapter, A, P, T>(
+pub fn run_ends<R: Adapter, A, P, T>(
     cores: Cores,
     active: impl FnOnce() -> A + Send + 'static,
     passive: impl FnOnce() -> P + Send + 'static,

@@ -3,23 +3,34 @@
 use crate::bulk::PAYLOAD;
 use crate::contest::{Contestant, Cores, Duplex, Exchange, OURS, PILOTS, QUINN};
 use crate::measure::{Checker, Source, Stopwatch, quantile};
+use crate::mio;
+use crate::pilot::Provider;
 use crate::table::{Metric, Table};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const LEN: usize = 64;
+pub const LEN: usize = 64;
 /// Before anything is measured: windows, estimates of the round trip and caches settle.
-const WARM_UP: usize = 1000;
-const COUNT: usize = 20_000;
+pub const WARM_UP: usize = 1000;
+pub const COUNT: usize = 20_000;
 
 #[derive(Clone, Copy)]
 struct PingPong;
 
 /// Microseconds.
-struct Trips {
+pub struct Trips {
     p50: f64,
     p99: f64,
     cpu: f64,
+}
+
+impl Trips {
+    /// Of [`COUNT`] round trips in microseconds, during which `watch` has run.
+    pub fn new(mut trips: Vec<f64>, watch: Stopwatch) -> Self {
+        let cpu = watch.stop().cpu_seconds() * 1e6 / COUNT as f64;
+        trips.sort_by(f64::total_cmp);
+        Trips { p50: quantile(&trips, 0.5), p99: quantile(&trips, 0.99), cpu }
+    }
 }
 
 impl Exchange for PingPong {
@@ -43,9 +54,7 @@ impl Exchange for PingPong {
                 trips.push(took.as_secs_f64() * 1e6);
             }
         }
-        let cpu = watch.stop().cpu_seconds() * 1e6 / COUNT as f64;
-        trips.sort_by(f64::total_cmp);
-        Trips { p50: quantile(&trips, 0.5), p99: quantile(&trips, 0.99), cpu }
+        Trips::new(trips, watch)
     }
 
     async fn passive<S: Duplex>(self, stream: &mut S) {
@@ -69,6 +78,8 @@ pub fn run(rounds: usize) -> Vec<Table> {
             let trips = contestant.run(Cores::One, PAYLOAD, PingPong);
             table.add(contestant.name(), &[trips.p50, trips.p99, trips.cpu]);
         }
+        let trips = mio::latency(Provider::Ring);
+        table.add(mio::NAME, &[trips.p50, trips.p99, trips.cpu]);
     }
     vec![table]
 }

@@ -9,6 +9,7 @@ mod latency;
 mod measure;
 mod memory;
 mod messages;
+mod mio;
 mod pilot;
 mod plain;
 mod quic;

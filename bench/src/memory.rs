@@ -78,7 +78,7 @@ fn secret(n: u64) -> [u8; 32] {
 
 async fn pilot_node(at: Location, peers: usize) {
     // Every process is an agent of its own: one identity in two homes would be fenced.
-    let agent =
+    let agent: Agent =
         start(builder(secret(u64::MAX - peers as u64), at, Provider::Ring).limits(limits(peers)))
             .await;
     let listener = agent.listen(PORT).expect("a free port");

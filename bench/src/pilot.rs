@@ -1,7 +1,7 @@
 //! Agents on any runtime, with a rendezvous server on a thread of its own.
 
 use crate::adapter::Adapter;
-use crate::contest::{Cores, Exchange};
+use crate::contest::{Cores, Exchange, run_ends};
 use crate::measure::runtime;
 use pilot_core::addr::{Address, Port};
 use pilot_core::crypto::ring::RING;
@@ -158,5 +158,5 @@ pub fn run<R: Adapter, E: Exchange>(
         agent.shutdown().await;
         output
     };
-    R::run_ends(cores, active, passive)
+    run_ends::<R, _, _, _>(cores, active, passive)
 }

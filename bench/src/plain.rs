@@ -2,6 +2,7 @@
 
 use crate::contest::{Cores, Exchange, run_ends};
 use crate::pilot::loopback;
+use pilot_tokio::Tokio;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,7 +25,7 @@ pub fn tcp<E: Exchange>(cores: Cores, exchange: E) -> E::Output {
         stream.set_nodelay(true).expect("a TCP socket");
         exchange.active(&mut stream).await
     };
-    run_ends(cores, active, passive)
+    run_ends::<Tokio, _, _, _>(cores, active, passive)
 }
 
 /// A connected UDP socket that is written and read a datagram at a time. Good for exchanges in
@@ -74,5 +75,5 @@ pub fn udp<E: Exchange>(cores: Cores, exchange: E) -> E::Output {
         socket.connect(told.await.expect("bound")).await.expect("connected");
         exchange.active(&mut Datagrams(socket)).await
     };
-    run_ends(cores, active, passive)
+    run_ends::<Tokio, _, _, _>(cores, active, passive)
 }

@@ -2,6 +2,7 @@
 
 use crate::contest::{Cores, Exchange, run_ends};
 use crate::pilot::loopback;
+use pilot_tokio::Tokio;
 use quinn::congestion::CubicConfig;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig};
@@ -183,5 +184,5 @@ pub fn run<E: Exchange>(tuned: bool, cores: Cores, payload: u16, exchange: E) ->
         endpoint.wait_idle().await;
         output
     };
-    run_ends(cores, active, passive)
+    run_ends::<Tokio, _, _, _>(cores, active, passive)
 }

@@ -81,7 +81,7 @@ fn pilot(provider: Provider, restarts: Restarts) -> Vec<Took> {
         let peer = told.await.expect("registered");
         measure(provider, restarts, at, peer, is_up, done).await
     };
-    run_ends(Cores::Split, active, passive)
+    run_ends::<Tokio, _, _, _>(Cores::Split, active, passive)
 }
 
 /// The asking end.
@@ -132,7 +132,7 @@ async fn answer(
 ) {
     let store = Kept::default();
     let make = |listen: Option<SocketAddr>| {
-        let builder = builder([2; 32], at, provider).store(store.clone());
+        let builder = builder::<Tokio>([2; 32], at, provider).store(store.clone());
         start(listen.into_iter().fold(builder, |builder, listen| builder.listen(listen)))
     };
     let mut agent = make(None).await;
@@ -203,7 +203,7 @@ fn quinn(resume: bool) -> Vec<Took> {
         endpoint.wait_idle().await;
         samples
     };
-    run_ends(Cores::Split, active, passive)
+    run_ends::<Tokio, _, _, _>(Cores::Split, active, passive)
 }
 
 /// A row and how its samples of a round are taken.

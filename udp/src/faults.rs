@@ -20,7 +20,7 @@ static IS_USED: AtomicBool = AtomicBool::new(false);
 static FAULTS: Mutex<BTreeMap<(SocketAddr, Calls), (Fault, u32)>> = Mutex::new(BTreeMap::new());
 
 /// From now on the next `times` such calls of a socket bound to `local` meet this fault,
-/// [`u32::MAX`] for all of them. `None` ends it.
+/// [`u32::MAX`] for all of them. `None` ends it, and so does the next socket with that address.
 pub fn inject(local: SocketAddr, calls: Calls, fault: Option<Fault>, times: u32) {
     IS_USED.store(true, Ordering::Release);
     let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -28,6 +28,12 @@ pub fn inject(local: SocketAddr, calls: Calls, fault: Option<Fault>, times: u32)
         Some(fault) if times > 0 => faults.insert((local, calls), (fault, times)),
         _ => faults.remove(&(local, calls)),
     };
+}
+
+/// A new socket is bound to `local`: the faults were those of an earlier one, whose port it got.
+pub(crate) fn forget(local: SocketAddr) {
+    let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+    faults.retain(|(at, _), _| *at != local);
 }
 
 /// What a call meets: an error, or (only when sending) a success that does nothing.
@@ -128,5 +134,21 @@ mod tests {
         }
         inject(local, Calls::Send, None, 0);
         assert!(meet(local, Calls::Send).is_none());
+    }
+
+    /// The system gives a port again as soon as it is free.
+    #[test]
+    fn the_next_socket_at_an_address_does_not_inherit_its_faults() {
+        let bound = |address: SocketAddr| {
+            let options = crate::BindOptions { listen: Some(address), ..Default::default() };
+            crate::UdpSockets::<std::net::UdpSocket>::bind(&options).expect("free")
+        };
+        let first = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let at = first.local_addresses().next().expect("bound");
+        inject(at, Calls::Send, Some(Fault::Lost), u32::MAX);
+        assert!(meet(at, Calls::Send).is_some());
+        drop(first);
+        let _second = bound(at);
+        assert!(meet(at, Calls::Send).is_none());
     }
 }

@@ -48,6 +48,8 @@ impl<S: Reactor> Bound<S> {
         buffer_bytes: Option<usize>,
     ) -> io::Result<Self> {
         let local = socket.local_addr()?;
+        #[cfg(feature = "faults")]
+        crate::faults::forget(local);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         if let Some(bytes) = buffer_bytes {
             // Best effort: the system's limit counts, and a smaller buffer still works.

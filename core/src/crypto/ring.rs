@@ -1,5 +1,5 @@
 //! The transport AEADs of the `ring` library (feature `ring`): about twice as fast as
-//! [`RUST_CRYPTO`](super::RUST_CRYPTO) on x86-64, for the price of a C compiler at build time.
+//! [`RUST_CRYPTO`] on x86-64, for the price of a C compiler at build time.
 //! Its expanded keys are not zeroed when they are dropped; those of [`super::RUST_CRYPTO`] are.
 
 use super::aead::{AeadCipher, AeadKey, AeadProvider, NotAuthentic, RUST_CRYPTO, Suite};

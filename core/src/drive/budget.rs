@@ -9,6 +9,10 @@
 pub struct Budget {
     /// Receive calls of one turn: one batch. Each yields at most one train.
     pub receives: u32,
+    /// Receive calls of a turn that follows a pause or a flush; a full batch doubles those of
+    /// the next one. Less than `receives` answers the first datagram before the socket is asked
+    /// for a second one, which pays where few come at a time.
+    pub receives_first: u32,
     /// Batches in a row that may end with more to receive before timers fire regardless.
     /// Until then timers wait, since the acknowledgement that cancels a retransmission may be
     /// the next datagram in the socket's buffer.
@@ -22,7 +26,7 @@ pub struct Budget {
 impl Budget {
     /// The budget that adapters use.
     pub const DEFAULT: Budget =
-        Budget { receives: 8, batches_before_timers: 4, sends: 8, events: 256 };
+        Budget { receives: 8, receives_first: 8, batches_before_timers: 4, sends: 8, events: 256 };
 }
 
 impl Default for Budget {

@@ -22,11 +22,14 @@
 //! With the standard library there is the rest of what adapters have in common: `Shared` (a
 //! machine, its sockets and the loop behind one lock), `agent` (handles), `household` (the
 //! registry's connection, durable changes, clocks and interfaces), and for runtimes with
-//! futures the tasks that drive both. An adapter then consists of its implementations of
-//! `Runtime` and, if it has tasks, `AsyncRuntime`.
+//! futures the tasks that drive both; for readiness loops `ready`, and for threads that wait
+//! `blocking`. An adapter then consists of its implementations of `Runtime` and, if it has tasks,
+//! `AsyncRuntime`, and otherwise of its loop.
 
 #[cfg(any(test, feature = "std"))]
 pub mod agent;
+#[cfg(any(test, feature = "std"))]
+pub mod blocking;
 mod budget;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -39,6 +42,8 @@ mod inbox;
 mod io;
 #[cfg(feature = "alloc")]
 mod location;
+#[cfg(any(test, feature = "std"))]
+pub mod ready;
 #[cfg(any(test, feature = "std"))]
 mod runtime;
 #[cfg(any(test, feature = "std"))]

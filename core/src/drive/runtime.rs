@@ -4,6 +4,7 @@
 //! synchronous handles of an agent; [`AsyncRuntime`] adds what tasks and futures need.
 
 use super::agent::StreamHandle;
+use super::budget::Budget;
 use super::household::{Errand, Notice, Outcome, Reading};
 use super::io::{Clock, Datagrams};
 use super::sockets::{BindError, BindOptions};
@@ -22,6 +23,8 @@ pub trait Runtime: Sized + 'static {
     type Sockets: Sockets + Send + 'static;
     /// The operating system's clocks and errands.
     type Host: Host;
+    /// How much one turn does.
+    const BUDGET: Budget = Budget::DEFAULT;
 }
 
 /// The UDP sockets of a machine on a real host.

@@ -4,7 +4,6 @@
 //! lock and wakes that one. All protocol work of one machine is thus done one after another,
 //! and what many writers queue between two turns leaves in full trains.
 
-use super::budget::Budget;
 use super::io::Clock as _;
 use super::runtime::{Runtime, Sockets as _};
 use super::turn::{Driver, IoStats, Outlet, Turn};
@@ -93,7 +92,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
     /// `host` has the clock that the machine was constructed with.
     pub fn new(machine: M, owner: O, sockets: R::Sockets, host: R::Host) -> Self {
         let inner = Inner {
-            driver: Driver::boxed(Budget::DEFAULT),
+            driver: Driver::boxed(R::BUDGET),
             machine,
             owner,
             sockets: Some(sockets),
@@ -237,6 +236,14 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
         let next = self.lock().turn(&self.host, waker, woken, is_ready);
         woken.drain(..).for_each(Waken::wake);
         next
+    }
+
+    /// Sends what is queued and does nothing else ([`Driver::flush`]); a turn has to follow.
+    pub fn flush(&self) {
+        let inner = &mut *self.lock();
+        if let Some(sockets) = &mut inner.sockets {
+            inner.driver.flush(&self.host, &mut inner.machine, sockets);
+        }
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Driver<'s> {
     may_answer: bool,
     /// Receive batches in a row that used up their budget.
     full_batches: u32,
+    /// Receive calls of the next batch.
+    batch: u32,
     budget: Budget,
     stats: IoStats,
 }
@@ -156,6 +158,7 @@ impl<'s> Driver<'s> {
             parked: None,
             may_answer: false,
             full_batches: 0,
+            batch: budget.receives_first,
             budget,
             stats: IoStats::default(),
         }
@@ -185,7 +188,10 @@ impl<'s> Driver<'s> {
         O: Outlet<M, D>,
     {
         let received = self.receive(clock.now(), machine, io, outlet);
-        self.full_batches = if received == Step::Full { self.full_batches + 1 } else { 0 };
+        (self.full_batches, self.batch) = match received {
+            Step::Full => (self.full_batches + 1, (self.batch * 2).min(self.budget.receives)),
+            _ => (0, self.budget.receives_first),
+        };
         let now = clock.now();
         if self.full_batches == 0 || self.full_batches >= self.budget.batches_before_timers {
             self.full_batches = 0;
@@ -220,6 +226,19 @@ impl<'s> Driver<'s> {
         }
         self.may_answer = false;
         matches!(self.transmit(now, ANSWERS, machine, io), Step::Dry(_))
+    }
+
+    /// Sends what the machine has queued, up to the budget, and nothing else: for an adapter
+    /// whose application has just called the machine, so that its words leave before anything
+    /// else is asked of the system. A turn has to follow before there is a pause.
+    pub fn flush<M: Machine>(
+        &mut self,
+        clock: &impl Clock,
+        machine: &mut M,
+        io: &mut impl Datagrams,
+    ) {
+        self.batch = self.budget.receives_first;
+        let _ = self.transmit(clock.now(), self.budget.sends, machine, io);
     }
 
     /// After a turn that used up no budget: how long to wait.
@@ -257,7 +276,7 @@ impl<'s> Driver<'s> {
         let mut step = Step::Full;
         let mut errors = 0;
         let mut trains = 0;
-        for _ in 0..self.budget.receives {
+        for _ in 0..self.batch {
             let received = match io.recv(&mut self.receive) {
                 Ok(received) => received,
                 Err(IoError::WouldBlock) => {

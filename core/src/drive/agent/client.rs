@@ -75,14 +75,8 @@ impl<R: AsyncRuntime> Agent<R> {
         to: impl Into<Target>,
         port: Port,
     ) -> Result<R::Stream, ConnectError> {
-        let to = match to.into() {
-            Target::Address(address) => address,
-            by_name @ Target::Hostname(_) => self.resolve(by_name, None).await?.address,
-        };
-        // From here on dropping it releases the stream.
-        let stream = self.0.begin_connect(to, port)?;
-        poll_fn(|cx| stream.poll_open(cx.waker())).await?;
-        Ok(stream.into())
+        let mut connecting = self.0.begin_connect_to(to, port)?;
+        Ok(poll_fn(|cx| connecting.poll(cx.waker())).await?.into())
     }
 
     /// Accepts streams on a port; 0 takes a free one.

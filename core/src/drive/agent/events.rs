@@ -155,6 +155,11 @@ impl<R: Runtime> Events<R> {
         Events { handle, cursor, ticket: Ticket::NONE }
     }
 
+    /// The agent's handle.
+    pub(crate) fn handle(&self) -> &Handle<R> {
+        &self.handle
+    }
+
     /// The next event, if there is one already.
     pub fn try_recv(&mut self) -> Option<Result<AgentEvent, RecvError>> {
         self.handle.peek(|access| access.owner.events.take(&mut self.cursor))

@@ -1,5 +1,6 @@
 //! The handle of an agent in any runtime: everything that does not wait.
 
+use super::connecting::Connecting;
 use super::datagrams::Datagrams;
 use super::error::{ConnectError, DatagramsError, DirectoryError, ListenError, TrustError};
 use super::events::Events;
@@ -16,7 +17,9 @@ use crate::drive::runtime::Runtime;
 use crate::drive::shared::{Access, Shared};
 use crate::drive::waiters::Ticket;
 use crate::name::{Hostname, Justification, Tags};
-use crate::node::{Command, CommandError, Link, PathKind, PeerInfo, Reply, TrustRequestInfo};
+use crate::node::{
+    Command, CommandError, Link, PathKind, PeerInfo, Reply, Target, TrustRequestInfo,
+};
 use crate::stats::Drops;
 use crate::time::Duration;
 use alloc::vec::Vec;
@@ -344,6 +347,15 @@ impl<R: Runtime> KeepAlive<R> {
             Ok(id)
         })?;
         Ok(StreamHandle::new(self, stream))
+    }
+
+    /// The same, to an address or a hostname; that is looked up in the default network first.
+    pub fn begin_connect_to(
+        &self,
+        to: impl Into<Target>,
+        port: Port,
+    ) -> Result<Connecting<R>, ConnectError> {
+        Connecting::new(self, to.into(), port)
     }
 
     /// Asks the registry; the answer is waited for with [`Question::poll_answer`]. Dropping the

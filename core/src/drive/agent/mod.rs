@@ -9,11 +9,12 @@
 //!
 //! An adapter of a runtime with tasks implements [`super::AsyncRuntime`] and gives its users
 //! `Agent<ItsRuntime>`; it adds the stream type with its runtime's traits. An adapter without
-//! tasks implements [`super::Runtime`], begins with [`Builder::start`], and builds its own
-//! handles over [`KeepAlive`].
+//! tasks implements [`super::Runtime`] with the wakers of [`super::ready`], begins with
+//! [`Builder::start`], and has its handles there and in [`super::blocking`].
 
 mod builder;
 mod client;
+mod connecting;
 mod datagrams;
 mod error;
 mod event;
@@ -28,6 +29,7 @@ mod surface;
 
 pub use builder::{Builder, Started, load};
 pub use client::Agent;
+pub use connecting::Connecting;
 pub use datagrams::Datagrams;
 pub use error::{
     ConnectError, DatagramsError, DirectoryError, ListenError, ReadyError, SendError, StartError,

@@ -35,69 +35,12 @@ macro_rules! async_subject {
             }
         }
 
-        #[allow(unreachable_patterns, reason = "errors may grow")]
         const _: () = {
-            use $adapter::{AgentEvent, ConnectError, DirectoryError, ListenError, TrustError};
             use $crate::addr::{Address, NetworkId, Port, SocketAddress};
+            use $crate::drive::IoStats;
             use $crate::drive::conformance::{Calls, Failure, Fault, News, Setup, Subject};
-            use $crate::drive::{IoStats, Refusal};
             use $crate::name::{Hostname, Tags};
             use $crate::node::{AgentInfo, Link, PeerInfo, Target, TrustRequestInfo};
-
-            fn other(error: impl std::fmt::Display) -> Failure {
-                Failure::Other(error.to_string())
-            }
-
-            fn io(error: std::io::Error) -> Failure {
-                let inner =
-                    error.get_ref().and_then(|e| e.downcast_ref::<$adapter::StreamFailure>());
-                inner.map_or_else(|| other(&error), |failure| Failure::Stream(failure.0))
-            }
-
-            fn listen(error: ListenError) -> Failure {
-                match error {
-                    ListenError::Command(error) => Failure::Command(error),
-                    ListenError::Shutdown => Failure::Refused(Refusal::Shutdown),
-                    error => other(error),
-                }
-            }
-
-            fn directory(error: DirectoryError) -> Failure {
-                match error {
-                    DirectoryError::Command(error) => Failure::Command(error),
-                    DirectoryError::Request(error) => Failure::Request(error),
-                    error => other(error),
-                }
-            }
-
-            fn trust(error: TrustError) -> Failure {
-                match error {
-                    TrustError::Command(error) => Failure::Command(error),
-                    error => other(error),
-                }
-            }
-
-            fn connect(error: ConnectError) -> Failure {
-                match error {
-                    ConnectError::Resolve(error) => Failure::Request(error),
-                    ConnectError::Command(error) => Failure::Command(error),
-                    ConnectError::Failed(end) => Failure::ended(end),
-                    error => other(error),
-                }
-            }
-
-            fn news(event: AgentEvent) -> News {
-                match event {
-                    AgentEvent::Registered(at) => News::Registered(at),
-                    AgentEvent::LinkChanged(link) => News::Link(link),
-                    AgentEvent::PathChanged(peer, kind) => News::Path(peer, kind),
-                    AgentEvent::TrustRequested(from) => News::TrustRequested(from),
-                    AgentEvent::TrustGranted(by) => News::TrustGranted(by),
-                    AgentEvent::TrustRefused(by) => News::TrustRefused(by),
-                    AgentEvent::TrustRevoked(by) => News::TrustRevoked(by),
-                    _ => News::Other,
-                }
-            }
 
             impl Subject for $host {
                 type Reader = $adapter::OwnedReadHalf;
@@ -154,11 +97,7 @@ macro_rules! async_subject {
                 }
 
                 async fn next(receiver: &mut Self::Receiver) -> News {
-                    match receiver.recv().await {
-                        Ok(event) => news(event),
-                        Err($adapter::RecvError::Lagged(missed)) => News::Missed(missed),
-                        Err($adapter::RecvError::Closed) => News::End,
-                    }
+                    receiver.recv().await.into()
                 }
 
                 async fn ready(&self) -> Result<Address, Failure> {
@@ -170,35 +109,35 @@ macro_rules! async_subject {
                     to: Target,
                     port: Port,
                 ) -> Result<(Self::Reader, Self::Writer), Failure> {
-                    let stream = self.agent().connect(to, port).await.map_err(connect)?;
+                    let stream = self.agent().connect(to, port).await.map_err(Failure::from)?;
                     Ok(stream.into_split())
                 }
 
                 fn listen(&self, port: Port) -> Result<Self::Listener, Failure> {
-                    self.agent().listen(port).map_err(listen)
+                    self.agent().listen(port).map_err(Failure::from)
                 }
 
                 async fn accept(
                     listener: &Self::Listener,
                 ) -> Result<((Self::Reader, Self::Writer), SocketAddress), Failure> {
-                    let (stream, from) = listener.accept().await.map_err(listen)?;
+                    let (stream, from) = listener.accept().await.map_err(Failure::from)?;
                     Ok((stream.into_split(), from))
                 }
 
                 async fn read(reader: &mut Self::Reader, buf: &mut [u8]) -> Result<usize, Failure> {
-                    $host::read(reader, buf).await.map_err(io)
+                    $host::read(reader, buf).await.map_err(Failure::from)
                 }
 
                 async fn write(writer: &mut Self::Writer, bytes: &[u8]) -> Result<usize, Failure> {
-                    $host::write(writer, bytes).await.map_err(io)
+                    $host::write(writer, bytes).await.map_err(Failure::from)
                 }
 
                 async fn finish(writer: &mut Self::Writer) -> Result<(), Failure> {
-                    $host::close(writer).await.map_err(io)
+                    $host::close(writer).await.map_err(Failure::from)
                 }
 
                 async fn acknowledged(writer: &mut Self::Writer) -> Result<(), Failure> {
-                    writer.acknowledged().await.map_err(io)
+                    writer.acknowledged().await.map_err(Failure::from)
                 }
 
                 fn reset(writer: &mut Self::Writer) {
@@ -206,7 +145,7 @@ macro_rules! async_subject {
                 }
 
                 fn datagrams(&self, port: Port) -> Result<Self::Datagrams, Failure> {
-                    self.agent().datagrams(port).map_err(listen)
+                    self.agent().datagrams(port).map_err(Failure::from)
                 }
 
                 fn send(
@@ -214,62 +153,55 @@ macro_rules! async_subject {
                     payload: &[u8],
                     to: SocketAddress,
                 ) -> Result<(), Failure> {
-                    use $adapter::SendError;
-                    from.send_to(payload, to).map_err(|error| match error {
-                        SendError::TooLarge(most) => {
-                            Failure::Command($crate::node::CommandError::TooLarge(most))
-                        }
-                        SendError::Command(error) => Failure::Command(error),
-                        error => other(error),
-                    })
+                    from.send_to(payload, to).map_err(Failure::from)
                 }
 
                 async fn receive(
                     at: &Self::Datagrams,
                     buf: &mut [u8],
                 ) -> Result<(usize, SocketAddress), Failure> {
-                    at.recv_from(buf).await.map_err(listen)
+                    at.recv_from(buf).await.map_err(Failure::from)
                 }
 
                 async fn join(&self, network: NetworkId) -> Result<(), Failure> {
-                    self.agent().join(network).await.map_err(directory)
+                    self.agent().join(network).await.map_err(Failure::from)
                 }
 
                 async fn set_hostname(&self, name: Hostname) -> Result<(), Failure> {
-                    self.agent().set_hostname(name, None).await.map_err(directory)
+                    self.agent().set_hostname(name, None).await.map_err(Failure::from)
                 }
 
                 async fn set_visibility(&self, public: bool) -> Result<(), Failure> {
-                    self.agent().set_visibility(public).await.map_err(directory)
+                    self.agent().set_visibility(public).await.map_err(Failure::from)
                 }
 
                 async fn set_tags(&self, tags: Tags) -> Result<(), Failure> {
-                    self.agent().set_tags(tags).await.map_err(directory)
+                    self.agent().set_tags(tags).await.map_err(Failure::from)
                 }
 
                 async fn resolve(&self, target: Target) -> Result<AgentInfo, Failure> {
-                    self.agent().resolve(target, None).await.map_err(directory)
+                    self.agent().resolve(target, None).await.map_err(Failure::from)
                 }
 
                 async fn discover(&self, tags: Tags) -> Result<Vec<AgentInfo>, Failure> {
                     let page = self.agent().discover(tags, None, 0).await;
-                    page.map(|(agents, _)| agents).map_err(directory)
+                    page.map(|(agents, _)| agents).map_err(Failure::from)
                 }
 
                 fn request_trust(&self, to: Address, justification: &str) -> Result<(), Failure> {
-                    self.agent().request_trust(to, justification).map_err(trust)
+                    self.agent().request_trust(to, justification).map_err(Failure::from)
                 }
 
                 fn approve_trust(&self, from: Address) -> Result<(), Failure> {
-                    self.agent().approve_trust(from).map_err(trust)
+                    self.agent().approve_trust(from).map_err(Failure::from)
                 }
 
                 fn refuse_trust(&self, from: Address) -> Result<(), Failure> {
-                    self.agent().refuse_trust(from).map_err(trust)
+                    self.agent().refuse_trust(from).map_err(Failure::from)
                 }
 
                 fn revoke_trust(&self, peer: Address) -> Result<(), Failure> {
-                    self.agent().revoke_trust(peer).map_err(trust)
+                    self.agent().revoke_trust(peer).map_err(Failure::from)
                 }
 
                 async fn shutdown(&self) {

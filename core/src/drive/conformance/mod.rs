@@ -21,6 +21,7 @@ pub mod driver;
 pub mod run;
 
 mod asynchronous;
+mod failure;
 mod list;
 mod pattern;
 mod stage;

@@ -2,8 +2,11 @@
 
 /// The byte of stream `key` at position `at`: any shift, swap, loss or repetition shows.
 fn byte(key: u64, at: u64) -> u8 {
-    let word = (at ^ key.rotate_left(40)).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (word >> 56) as u8 ^ (word >> 31) as u8
+    // The output function of SplitMix64: a mere multiplication nearly repeats at some distances.
+    let word = at ^ key.rotate_left(40);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (word ^ (word >> 31)) as u8
 }
 
 /// Fills `bytes` with what belongs at position `from` of stream `key`.

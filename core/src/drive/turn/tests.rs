@@ -418,3 +418,47 @@ fn an_answer_is_sent_without_a_turn_once_for_each_batch() {
     assert_eq!(w.turn(), IDLE);
     assert_eq!(w.io.sent.last().unwrap().1, b"refused");
 }
+
+#[test]
+fn a_flush_sends_and_does_nothing_else() {
+    let mut w = World::new();
+    w.machine.deadline = Some(at(500));
+    w.machine.events.push_back(1);
+    w.machine.output.extend([b"one".to_vec(), b"two".to_vec()]);
+    w.io.incoming.push_back(Ok((b"a".to_vec(), 1)));
+    w.io.answers.extend([Ok(()), Err(IoError::WouldBlock)]);
+    let clock = || at(1000);
+    w.driver.flush(&clock, &mut w.machine, &mut w.io);
+    assert_eq!((w.io.sent.len(), w.io.incoming.len()), (1, 1));
+    assert_eq!((&w.machine.log[..], &w.outlet.log[..]), (&[][..], &[][..]));
+    // What was refused is parked whole, and the next turn does all the rest.
+    assert!(w.driver.is_blocked());
+    assert_eq!(w.turn(), IDLE);
+    assert_eq!(w.io.sent[1].1, b"two");
+    assert_eq!(w.machine.log.last(), Some(&Did::Timeout));
+    assert_eq!(w.outlet.log, [Did::Event(1)]);
+}
+
+#[test]
+fn a_small_first_batch_gives_way_and_grows() {
+    let mut w = World::new();
+    w.driver = Driver::boxed(Budget { receives_first: 1, ..Budget::DEFAULT });
+    w.io.flood = true;
+    let batches = |w: &mut World, n: usize| {
+        let batch = |w: &mut World| {
+            w.machine.log.clear();
+            assert_eq!(w.turn(), Turn::Again);
+            w.machine.log.iter().filter(|d| matches!(d, Did::Datagram(_))).count()
+        };
+        (0..n).map(|_| batch(w)).collect::<Vec<_>>()
+    };
+    assert_eq!(batches(&mut w, 5), [1, 2, 4, 8, 8]);
+    // An application has answered: its peer's answer comes first again.
+    let clock = || at(1000);
+    w.driver.flush(&clock, &mut w.machine, &mut w.io);
+    assert_eq!(batches(&mut w, 2), [1, 2]);
+    w.io.flood = false;
+    assert_eq!(w.turn(), IDLE);
+    w.io.flood = true;
+    assert_eq!(batches(&mut w, 2), [1, 2]);
+}

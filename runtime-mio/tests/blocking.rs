@@ -1,0 +1,164 @@
+//! Calls that wait: what they wait for, and how long.
+
+use pilot_core::drive::conformance::{Rendezvous, check, fill};
+use pilot_mio::blocking::{self, Agent, Stream, WaitError};
+use pilot_mio::{
+    Address, AgentEvent, Command, ConnectError, Hostname, Identity, Limits, Link, Port,
+    SocketAddress, StreamEnd, StreamFailure, Target,
+};
+use pilot_rendezvous::conformance::TestServer;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+const PORT: Port = Port(2000);
+const LONG: Option<Duration> = Some(Duration::from_secs(20));
+const SHORT: Option<Duration> = Some(Duration::from_millis(50));
+
+fn start(world: &TestServer, number: u8) -> (Agent, Address) {
+    let builder = Agent::builder(Identity::from_secret([number; 32]))
+        .registry(world.registry())
+        .beacon(world.beacon())
+        .limits(Limits { buffer_bytes: 1 << 20, streams: 16, ..Limits::desktop() })
+        .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let agent = blocking::start(builder).unwrap();
+    let address = agent.ready(LONG).unwrap();
+    (agent, address)
+}
+
+fn befriend(a: &Agent, b: &Agent) {
+    let (mut at_a, mut at_b) = (a.events(), b.events());
+    let to = b.address().unwrap();
+    a.request_trust(to, "to be tested with").unwrap();
+    while !matches!(at_b.next(LONG).unwrap(), AgentEvent::TrustRequested(_)) {}
+    b.approve_trust(a.address().unwrap()).unwrap();
+    while at_a.next(LONG).unwrap() != AgentEvent::TrustGranted(to) {}
+}
+
+fn pair(world: &TestServer) -> (Agent, Agent, Stream, Stream) {
+    let ((a, _), (b, to)) = (start(world, 1), start(world, 2));
+    befriend(&a, &b);
+    let listener = b.listen(PORT).unwrap();
+    let accepting = thread::spawn(move || listener.accept(LONG).unwrap());
+    let left = a.connect(to, PORT, LONG).unwrap();
+    let (right, from) = accepting.join().unwrap();
+    assert_eq!(from.address, a.address().unwrap());
+    (a, b, left, right)
+}
+
+#[test]
+fn bytes_go_both_ways_between_threads() {
+    const BYTES: usize = 4 << 20;
+    let world = TestServer::start();
+    let (a, b, left, right) = pair(&world);
+    let carry = |key: u64, from: Stream, to: Stream| {
+        let writing = thread::spawn(move || {
+            let mut bytes = vec![0; BYTES];
+            fill(key, 0, &mut bytes);
+            (&from).write_all(&bytes).unwrap();
+            from.finish().unwrap();
+            from.acknowledged().unwrap();
+        });
+        let reading = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            (&to).read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes.len(), BYTES);
+            check(key, 0, &bytes);
+        });
+        [writing, reading]
+    };
+    let there = carry(1, left.clone(), right.clone());
+    let back = carry(2, right, left);
+    for thread in there.into_iter().chain(back) {
+        thread.join().unwrap();
+    }
+    a.shutdown();
+    assert!(a.is_ended() && !b.is_ended());
+}
+
+#[test]
+fn nothing_waits_longer_than_it_may_and_nothing_is_lost_by_that() {
+    let world = TestServer::start();
+    let (a, b, mut left, mut right) = pair(&world);
+    right.set_read_timeout(SHORT);
+    assert_eq!(right.read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
+    left.set_write_timeout(SHORT);
+    let full = loop {
+        if let Err(error) = left.write(&[7; 10_000]) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::TimedOut);
+    assert_eq!(left.acknowledged().unwrap_err().kind(), ErrorKind::TimedOut);
+    right.set_read_timeout(LONG);
+    right.read_exact(&mut [0; 10_000]).unwrap();
+
+    let listener = b.listen(Port(2001)).unwrap();
+    assert_eq!(listener.accept(SHORT).unwrap_err(), WaitError::TimedOut);
+    let (port, peers) = (b.datagrams(PORT).unwrap(), a.datagrams(Port(0)).unwrap());
+    assert_eq!(port.recv_from(&mut [0], SHORT).unwrap_err(), WaitError::TimedOut);
+    let to = SocketAddress { address: b.address().unwrap(), port: PORT };
+    let mut buf = [0; 16];
+    let (len, _) = (0..100)
+        .find_map(|_| {
+            peers.send_to(b"datagram", to).unwrap();
+            port.recv_from(&mut buf, SHORT).ok()
+        })
+        .expect("a datagram");
+    assert_eq!(&buf[..len], b"datagram");
+
+    let waiting = thread::spawn(move || listener.accept(None).unwrap_err());
+    thread::sleep(Duration::from_millis(20));
+    b.shutdown();
+    assert!(matches!(waiting.join().unwrap(), WaitError::Failed(_)));
+    let ended = left.read(&mut [0]).unwrap_err();
+    let why = ended.get_ref().and_then(|error| error.downcast_ref::<StreamFailure>()).unwrap();
+    assert_eq!(why.0.to_string(), StreamEnd::Gone.to_string());
+}
+
+#[test]
+fn agents_are_found_by_name_and_asked_for() {
+    let world = TestServer::start();
+    let ((a, _), (b, at)) = (start(&world, 1), start(&world, 2));
+    befriend(&a, &b);
+    let name: Hostname = "echo".parse().unwrap();
+    b.ask(Command::SetHostname { name: name.clone(), network: None }, LONG).unwrap();
+    b.ask(Command::SetVisibility { public: true }, LONG).unwrap();
+    b.ask(Command::SetTags { tags: "echo".parse::<pilot_mio::Tag>().into_iter().collect() }, LONG)
+        .unwrap();
+    let found = a.resolve(name.clone(), None, LONG).unwrap();
+    assert_eq!(found.address.node, at.node);
+    let tags = "echo".parse::<pilot_mio::Tag>().into_iter().collect();
+    let (page, next) = a.discover(tags, None, 0, LONG).unwrap();
+    assert_eq!((page.len(), next), (1, None));
+    let _listener = b.listen(PORT).unwrap();
+    assert_eq!(a.connect(name, PORT, LONG).unwrap().peer().address.node, at.node);
+    let nobody: Hostname = "nobody".parse().unwrap();
+    let failed = a.connect(nobody, PORT, LONG).unwrap_err();
+    assert!(matches!(failed, WaitError::Failed(ConnectError::Resolve(_))), "{failed:?}");
+    let refused = a.connect(Target::Address(at), Port(9), LONG).unwrap_err();
+    assert!(matches!(refused, WaitError::Failed(ConnectError::Failed(_))), "{refused:?}");
+}
+
+#[test]
+fn the_last_handle_ends_the_agent_and_its_thread() {
+    let world = TestServer::start();
+    let (a, b, left, right) = pair(&world);
+    let watch = pilot_mio::Handle::clone(&a);
+    drop(a);
+    assert!(!watch.is_ended());
+    assert_ne!(b.info().link, Link::Offline);
+    drop(left);
+    for _ in 0..500 {
+        if watch.is_ended() {
+            // The goodbye has arrived, too.
+            let mut rest = Vec::new();
+            let _ = (&right).read_to_end(&mut rest);
+            assert!(rest.is_empty());
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the agent goes on");
+}
