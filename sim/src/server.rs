@@ -203,12 +203,28 @@ impl World {
                 Turn::Wait { .. } if did || due <= now || !server.io.inbox.is_empty() => continue,
                 Turn::Wait { until, .. } => {
                     self.server.wake = until.unwrap_or(Instant::NEVER).min(due);
+                    self.check_server();
                     return;
                 }
             }
         }
         self.fail("the server never comes to rest".to_string());
         self.server.wake = Instant::NEVER;
+    }
+
+    /// The bounds.
+    fn check_server(&mut self) {
+        let (stats, limits) = (self.server.stats(), limits());
+        let pairs = [
+            (stats.nodes, limits.nodes),
+            (stats.letters, limits.letters),
+            (stats.connections, limits.connections),
+            (stats.agents, limits.sessions),
+            (stats.channels, limits.channels),
+        ];
+        if pairs.iter().any(|(held, most)| held > most) {
+            self.fail(format!("the server holds more than it may: {stats:?}"));
+        }
     }
 
     fn flush_server(&mut self) {

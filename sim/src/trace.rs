@@ -171,7 +171,7 @@ impl Trace {
         self.hasher.write_u64(now.as_nanos());
         // The text is the same in every build; discriminants and layouts need not be.
         let text = format!("{note:?}");
-        self.hasher.write_usize(text.len());
+        self.hasher.write_u64(text.len() as u64);
         self.hasher.write(text.as_bytes());
         self.hasher.write(bytes);
         if let Some(notes) = &mut self.notes

@@ -5,19 +5,16 @@
 
 use crate::app::Transfer;
 use crate::check::Checks;
-use crate::host::{Arrived, Host, Power};
+use crate::host::{Host, Power};
 use crate::nat::Packet;
-use crate::net::{HostId, Place, Site, Target};
+use crate::net::{HostId, Site, Target};
 use crate::server::{Connection, ROUNDS_MAX, Server};
 use crate::tape::Tape;
 use crate::trace::{Lost, Note, PathChange, Trace};
-use pilot_core::addr::Address;
 use pilot_core::drive::Turn;
-use pilot_core::machine::{Machine, SocketId};
-use pilot_core::name::Justification;
-use pilot_core::node::{Command, CommandError, Event, Link, PathKind, Reply};
-use pilot_core::rendezvous::{ConnId, RendezvousStats};
-use pilot_core::stats::Drops;
+use pilot_core::machine::Machine;
+use pilot_core::node::Event;
+use pilot_core::rendezvous::ConnId;
 use pilot_core::time::{Duration, Instant, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -118,10 +115,10 @@ pub struct World {
     pub(crate) next_address: u8,
     /// Of 1,000 turns, in how many a socket refuses at first.
     pub(crate) refuse: u16,
-    paths: Vec<PathChange>,
+    pub(crate) paths: Vec<PathChange>,
     turns: u64,
     failure: Option<Failure>,
-    again: String,
+    pub(crate) again: String,
 }
 
 impl core::fmt::Debug for World {
@@ -426,185 +423,5 @@ impl World {
 
     pub(crate) fn note(&mut self, note: Note, bytes: &[u8]) {
         self.trace.note(self.now, note, bytes);
-    }
-
-    // ---- what can be seen ----
-
-    /// What happened.
-    pub fn trace(&self) -> &Trace {
-        &self.trace
-    }
-
-    /// To keep events or packets.
-    pub fn trace_mut(&mut self) -> &mut Trace {
-        &mut self.trace
-    }
-
-    /// The choices that were made.
-    pub fn tape(&self) -> &Tape {
-        &self.tape
-    }
-
-    /// What was counted.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
-    /// Counters and gauges of the rendezvous.
-    pub fn server_stats(&self) -> RendezvousStats {
-        self.server.stats()
-    }
-
-    /// Changes of paths since the world began, in order.
-    pub fn path_changes(&self) -> &[PathChange] {
-        &self.paths
-    }
-
-    /// Hosts, in the order in which they were added.
-    pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
-        (0..self.hosts.len()).map(HostId)
-    }
-
-    /// A host's agent's address, once it is registered.
-    ///
-    /// # Panics
-    /// If the id is of another world, as everywhere.
-    pub fn address(&self, host: HostId) -> Option<Address> {
-        self.hosts[host.0].node.address()
-    }
-
-    /// Whether a host's agent is registered and the beacon answers it.
-    pub fn is_online(&self, host: HostId) -> bool {
-        let host = &self.hosts[host.0];
-        host.power == Power::Running
-            && host.node.address().is_some()
-            && host.node.link() == Link::Online
-    }
-
-    /// How packets from one agent to another travel.
-    pub fn path(&self, from: HostId, to: HostId) -> PathKind {
-        let to = self.address(to);
-        let mut peers = self.hosts[from.0].node.peers();
-        peers.find(|peer| Some(peer.address) == to).map_or(PathKind::None, |peer| peer.path)
-    }
-
-    /// Drop counters of an agent.
-    pub fn drops(&self, host: HostId) -> Drops {
-        self.hosts[host.0].node.drops()
-    }
-
-    /// What an agent's owner was told since its process started, the last 4,096.
-    pub fn events(&self, host: HostId) -> impl Iterator<Item = (Instant, Event)> + '_ {
-        self.hosts[host.0].told.events.iter().copied()
-    }
-
-    /// The oldest application datagram that was not taken.
-    pub fn take_datagram(&mut self, host: HostId) -> Option<Arrived> {
-        self.hosts[host.0].told.datagrams.pop_front()
-    }
-
-    /// Where everybody stands, for people.
-    pub fn describe(&self) -> String {
-        let mut text = String::new();
-        for (n, host) in self.hosts.iter().enumerate() {
-            let peers: Vec<_> =
-                host.node.peers().map(|p| (p.address, p.path, p.grants_us)).collect();
-            text += &format!(
-                "\nhost {n} {:?} {:?} link {:?} peers {peers:?} drops {:?}",
-                host.power,
-                host.node,
-                host.node.link(),
-                host.node.drops()
-            );
-        }
-        text + &format!("\n{:?} lost {:?}", self.server.machine, self.stats.lost)
-    }
-
-    // ---- what owners do ----
-
-    /// Carries out a request of an agent's owner. Run the world for it to have an effect.
-    ///
-    /// # Errors
-    /// As [`pilot_core::node::Node::command`]; [`CommandError::NotRegistered`] if the host does not
-    /// run.
-    pub fn command(&mut self, host: HostId, command: Command<'_>) -> Result<Reply, CommandError> {
-        if self.hosts[host.0].power != Power::Running {
-            return Err(CommandError::NotRegistered);
-        }
-        self.due.insert(host);
-        self.hosts[host.0].node.command(self.now, command)
-    }
-
-    /// Runs until every agent is registered and hears the beacon.
-    ///
-    /// # Panics
-    /// If that takes more than a minute, or if a check fails.
-    pub fn register(&mut self) -> Duration {
-        self.run_until(Duration::from_secs(60), |w| w.hosts().all(|host| w.is_online(host)))
-    }
-
-    /// `a` asks, `b` approves, both hold grants.
-    ///
-    /// # Panics
-    /// If that takes more than a minute, or if a check fails.
-    pub fn trust(&mut self, a: HostId, b: HostId) -> Duration {
-        self.try_trust(a, b, Duration::from_secs(60))
-            .unwrap_or_else(|failure| panic!("{failure}"))
-            .unwrap_or_else(|| panic!("no trust; again: {}{}", self.again, self.describe()))
-    }
-
-    /// [`World::trust`], within `most`; `None` if it took longer.
-    ///
-    /// # Errors
-    /// If a check fails.
-    pub fn try_trust(
-        &mut self,
-        a: HostId,
-        b: HostId,
-        most: Duration,
-    ) -> Result<Option<Duration>, Failure> {
-        let mut asked = false;
-        self.try_run_until(most, |w| {
-            let (Some(from), Some(to)) = (w.address(a), w.address(b)) else { return false };
-            if w.trusts(a, b) && w.trusts(b, a) {
-                return true;
-            }
-            if !asked {
-                let justification = Justification::cleaned("to test");
-                asked = w.command(a, Command::RequestTrust { to, justification }).is_ok();
-            }
-            if w.hosts[b.0].node.trust_requests().any(|request| request.from == from) {
-                let _ = w.command(b, Command::ApproveTrust { from });
-            }
-            false
-        })
-    }
-
-    /// Whether `a` trusts `b` and holds its grant.
-    pub fn trusts(&self, a: HostId, b: HostId) -> bool {
-        let b = self.address(b);
-        self.hosts[a.0].node.peers().any(|peer| Some(peer.address) == b && peer.grants_us)
-    }
-
-    /// Puts a datagram on the wire as anybody on the internet could, with any source.
-    pub fn forge(&mut self, source: SocketAddr, destination: SocketAddr, bytes: Vec<u8>) {
-        for host in self.hosts() {
-            self.checks.spoof(host, source);
-        }
-        let packet = Packet::new(source, destination);
-        self.at(self.now, Item::Core { packet, bytes });
-    }
-
-    pub(crate) fn fault(&mut self, what: String) {
-        self.note(Note::Fault { what }, &[]);
-    }
-
-    pub(crate) fn socket(&self, host: HostId) -> SocketAddr {
-        let host = &self.hosts[host.0];
-        SocketAddr::new(host.address, host.io.ports[&SocketId(0)])
-    }
-
-    pub(crate) fn place_of(&self, host: HostId) -> Place {
-        self.hosts[host.0].place
     }
 }

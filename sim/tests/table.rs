@@ -11,7 +11,7 @@ const TABLE: [&str; 7] =
 #[test]
 fn every_pair_gets_through_and_by_the_way_that_the_table_says() {
     let mut worlds = 0;
-    for seed in 1..=5 {
+    for seed in 1..=3 {
         for (from, to) in pairs(&Preset::SEVEN) {
             let report = run_pair(from, to, seed).unwrap_or_else(|failure| panic!("{failure}"));
             let place = |preset| Preset::SEVEN.iter().position(|p| *p == preset).unwrap();
@@ -26,5 +26,5 @@ fn every_pair_gets_through_and_by_the_way_that_the_table_says() {
             worlds += 1;
         }
     }
-    assert_eq!(worlds, 140);
+    assert_eq!(worlds, 84);
 }

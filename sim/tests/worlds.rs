@@ -9,7 +9,7 @@ use std::process::Command;
 #[test]
 fn random_worlds_hold_and_heal() {
     let (mut streamed, mut relayed, mut faults) = (0, 0, std::collections::BTreeSet::new());
-    for seed in 1..=100 {
+    for seed in 1..=60 {
         let again = format!("pilot-sim explore --first {seed} --seeds 1");
         let (result, world) = explore(Tape::from_seed(seed), again, false);
         let summary = result.unwrap_or_else(|failure| panic!("{failure}{}", world.describe()));
@@ -18,7 +18,7 @@ fn random_worlds_hold_and_heal() {
         faults.extend(summary.faults);
     }
     assert_eq!(faults.len(), pilot_sim::explore::Fault::ALL.len(), "{faults:?}");
-    assert!(streamed > 5_000_000 && relayed > 50, "{streamed} bytes, {relayed} relayed");
+    assert!(streamed > 4_000_000 && relayed > 30, "{streamed} bytes, {relayed} relayed");
 }
 
 #[test]

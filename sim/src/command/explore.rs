@@ -2,7 +2,7 @@
 
 use super::{Trouble, progress};
 use pilot_sim::explore::{Fault, Summary, explore};
-use pilot_sim::{Failure, Tape};
+use pilot_sim::{Failure, Tape, shrink};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -88,7 +88,8 @@ pub(super) fn run(
     if let Some(folder) = tapes {
         for (seed, _, tape) in &failures {
             let path = folder.join(format!("{seed}.tape"));
-            std::fs::write(&path, tape).map_err(Trouble::file(&path))?;
+            std::fs::write(&path, shrunk(*seed, tape)).map_err(Trouble::file(&path))?;
+            eprintln!("again, smaller: pilot-sim replay {}", path.display());
         }
     }
     let report = report(seeds, &failures, &summaries);
@@ -98,6 +99,21 @@ pub(super) fn run(
         print(&report);
     }
     Ok(report.failures.is_empty())
+}
+
+/// Worlds that are run to make the tape of one failure smaller.
+const SHRINK_RUNS: usize = 500;
+
+/// A smaller tape, at which something goes wrong as well.
+fn shrunk(seed: u64, tape: &[u8]) -> Vec<u8> {
+    AGAIN.set(format!("pilot-sim explore --first {seed} --seeds 1, while its tape was shrunk"));
+    let bar = progress(SHRINK_RUNS as u64, "worlds to shrink a tape");
+    let small = shrink(tape, SHRINK_RUNS, |tape| {
+        bar.inc(1);
+        explore(Tape::from_bytes(tape.to_vec()), String::new(), false).0.is_err()
+    });
+    bar.finish_and_clear();
+    small
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

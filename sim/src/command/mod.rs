@@ -60,7 +60,7 @@ enum Command {
         /// How many at once; default: as many as there are processors.
         #[arg(long)]
         jobs: Option<usize>,
-        /// Write the tape of each world that fails into this directory.
+        /// Write a tape of each world that fails, made as small as may be, into this directory.
         #[arg(long)]
         tapes: Option<PathBuf>,
     },
