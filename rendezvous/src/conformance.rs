@@ -52,6 +52,8 @@ impl TestServer {
 }
 
 impl Rendezvous for TestServer {
+    type Clock = pilot_tokio::Clock;
+
     fn start() -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -308,7 +308,9 @@ macro_rules! driver_conformance {
         $(
             #[test]
             fn $case() {
-                $crate::drive::conformance::run::case(stringify!($case), || {
+                $crate::drive::conformance::run::case::<
+                    <$runtime as $crate::drive::Runtime>::Host,
+                >(stringify!($case), || {
                     $run($crate::drive::conformance::driver::$case::<$runtime>());
                 });
             }

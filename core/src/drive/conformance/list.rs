@@ -115,7 +115,9 @@ macro_rules! __conformance_tests {
         $(
             #[test]
             fn $case() {
-                $crate::drive::conformance::run::case(
+                $crate::drive::conformance::run::case::<
+                    <$rendezvous as $crate::drive::conformance::Rendezvous>::Clock,
+                >(
                     stringify!($case),
                     $crate::drive::conformance::cases::$case::<$a, $b, $rendezvous>,
                 );

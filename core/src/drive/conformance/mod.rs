@@ -47,6 +47,9 @@ pub use pattern::{check, fill};
 
 /// The rendezvous server of a case: the real one, on a thread of its own.
 pub trait Rendezvous: Sized {
+    /// Tells how long cases take.
+    type Clock: super::Clock + Default;
+
     /// Starts a server with an empty registry on free ports of the loopback interface.
     fn start() -> Self;
 

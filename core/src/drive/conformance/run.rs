@@ -1,6 +1,7 @@
 //! How cases are run: a thread with a watchdog, and a loop that polls nobody who was not woken.
 
 use super::list::ALONE;
+use crate::drive::io::Clock;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,6 @@ use std::cell::RefCell;
 use std::string::{String, ToString};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::task::Wake;
-use std::time::Instant;
 use std::vec::Vec;
 use std::{println, thread, thread_local};
 
@@ -29,11 +29,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn now() -> Instant {
-    #[allow(clippy::disallowed_methods, reason = "the suite measures real time")]
-    Instant::now()
-}
-
 /// Says what the case does now, for the message of its watchdog.
 pub(super) fn step(what: &str) {
     STEP.with_borrow(|step| {
@@ -43,22 +38,23 @@ pub(super) fn step(what: &str) {
     });
 }
 
-/// Runs a case under the watchdog and prints how long it took. Panics if the case does.
-pub fn case(name: &str, body: fn()) {
+/// Runs a case under the watchdog and prints how long it took by a clock that starts with it.
+/// Panics if the case does.
+pub fn case<C: Clock + Default>(name: &str, body: fn()) {
     // A case that has failed is no reason for others to fail.
     if ALONE.contains(&name) {
         let _alone = GATE.write().unwrap_or_else(PoisonError::into_inner);
-        watched(name, WATCHDOG, body);
+        watched(name, WATCHDOG, &C::default(), body);
     } else {
         let _beside_others = GATE.read().unwrap_or_else(PoisonError::into_inner);
-        watched(name, WATCHDOG, body);
+        watched(name, WATCHDOG, &C::default(), body);
     }
 }
 
-fn watched(name: &str, limit: Duration, body: impl FnOnce() + Send + 'static) {
+fn watched(name: &str, limit: Duration, clock: &impl Clock, body: impl FnOnce() + Send + 'static) {
     let last = Arc::new(Mutex::new(String::from("the beginning")));
     let (over, end) = mpsc::channel();
-    let started = now();
+    let started = clock.now();
     let steps = Arc::clone(&last);
     let run = move || {
         STEP.set(Some(steps));
@@ -73,7 +69,7 @@ fn watched(name: &str, limit: Duration, body: impl FnOnce() + Send + 'static) {
         println!("{name} failed at: {}", lock(&last));
         std::panic::resume_unwind(panic);
     }
-    println!("{name}: {:.2} s", started.elapsed().as_secs_f64());
+    println!("{name}: {:.2} s", clock.now().since(started).as_secs_f64());
 }
 
 /// Wakes a thread.
@@ -222,43 +218,50 @@ pub async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
 /// The future's output, or `None` after this time; the future is dropped then.
 pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     let mut future = Strict::new(future);
-    let deadline = now() + limit;
     let mut alarm = Alarm::default();
     poll_fn(|cx| {
         if let Poll::Ready(output) = future.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        alarm.poll(deadline, cx).map(|()| None)
+        alarm.poll(limit, cx).map(|()| None)
     })
     .await
 }
 
 /// Waits without occupying the thread.
 pub async fn sleep(time: Duration) {
-    let deadline = now() + time;
     let mut alarm = Alarm::default();
-    poll_fn(|cx| alarm.poll(deadline, cx)).await;
+    poll_fn(|cx| alarm.poll(time, cx)).await;
 }
 
-/// A thread that wakes whoever waits last.
+/// A thread that sleeps from the first poll on and then wakes whoever waits last.
 #[derive(Default)]
-struct Alarm(Option<Arc<Mutex<Waker>>>);
+struct Alarm(Option<Arc<Mutex<Sleeper>>>);
+
+struct Sleeper {
+    has_slept: bool,
+    waker: Waker,
+}
 
 impl Alarm {
-    fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(left) = deadline.checked_duration_since(now()).filter(|left| !left.is_zero())
-        else {
-            return Poll::Ready(());
-        };
-        if let Some(waker) = &self.0 {
-            lock(waker).clone_from(cx.waker());
+    fn poll(&mut self, time: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(sleeper) = &self.0 {
+            let mut sleeper = lock(sleeper);
+            if sleeper.has_slept {
+                return Poll::Ready(());
+            }
+            sleeper.waker.clone_from(cx.waker());
             return Poll::Pending;
         }
-        let waker = Arc::new(Mutex::new(cx.waker().clone()));
-        self.0 = Some(Arc::clone(&waker));
+        let sleeper = Sleeper { has_slept: false, waker: cx.waker().clone() };
+        let sleeper = Arc::clone(self.0.insert(Arc::new(Mutex::new(sleeper))));
         thread::spawn(move || {
-            thread::sleep(left);
-            let waker = lock(&waker).clone();
+            thread::sleep(time);
+            let waker = {
+                let mut sleeper = lock(&sleeper);
+                sleeper.has_slept = true;
+                sleeper.waker.clone()
+            };
             waker.wake();
         });
         Poll::Pending
@@ -314,7 +317,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "asleep hangs: not over after 50ms, at: waiting for nobody")]
     fn the_watchdog_says_where_a_case_hangs() {
-        watched("asleep", Duration::from_millis(50), || {
+        watched("asleep", Duration::from_millis(50), &|| crate::time::Instant::START, || {
             step("waiting for nobody");
             block_on(core::future::pending::<()>());
         });
@@ -323,6 +326,8 @@ mod tests {
     #[test]
     #[should_panic(expected = "a case fails")]
     fn a_failure_is_passed_on() {
-        watched("failing", Duration::from_secs(5), || panic!("a case fails"));
+        watched("failing", Duration::from_secs(5), &|| crate::time::Instant::START, || {
+            panic!("a case fails")
+        });
     }
 }

@@ -1,7 +1,6 @@
 //! The transport between two ends, in virtual time.
 
 mod attacks;
-mod bench;
 mod hostile;
 mod peers;
 mod pools;

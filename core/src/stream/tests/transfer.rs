@@ -296,12 +296,3 @@ fn events_tell_what_happens_once() {
     assert_eq!(count(0, Opened(a)), 1);
     assert!(world.ends[0].t.connect(now, PEER, Port(1), NETWORK).is_ok());
 }
-
-/// Bytes a second through two machines in memory, on one core, without encryption: printed.
-#[test]
-fn speed_in_memory() {
-    if cfg!(debug_assertions) {
-        return;
-    }
-    super::bench::run();
-}
