@@ -79,7 +79,7 @@ async fn echo(stream: Stream) {
 
 #[test]
 fn a_megabyte_goes_there_and_back_in_halves_on_the_global_executor() {
-    case("a megabyte on the global executor", || {
+    case::<pilot_smol::Clock>("a megabyte on the global executor", || {
         block_on(async {
             let (_server, a, b) = friends().await;
             let (left, right) = pair(&a, &b).await;
@@ -95,7 +95,7 @@ fn a_megabyte_goes_there_and_back_in_halves_on_the_global_executor() {
 
 #[test]
 fn halves_make_a_whole_again_and_no_other() {
-    case("halves are reunited", || {
+    case::<pilot_smol::Clock>("halves are reunited", || {
         block_on(async {
             let (_server, a, b) = friends().await;
             let (left, mut right) = pair(&a, &b).await;
@@ -120,7 +120,7 @@ fn halves_make_a_whole_again_and_no_other() {
 /// Both agents and everything else on one thread, without the global executor.
 #[test]
 fn a_local_executor_runs_agents() {
-    case("a local executor", || {
+    case::<pilot_smol::Clock>("a local executor", || {
         let executor = LocalExecutor::new();
         block_on(executor.run(async {
             let server = TestServer::start();
@@ -152,7 +152,7 @@ fn run_on(threads: usize) -> (Arc<Executor<'static>>, Sender<()>, Vec<JoinHandle
 
 #[test]
 fn several_threads_share_an_executor() {
-    case("several threads", || {
+    case::<pilot_smol::Clock>("several threads", || {
         let (executor, _runs, _) = run_on(3);
         block_on(async {
             let server = TestServer::start();
@@ -188,7 +188,7 @@ fn several_threads_share_an_executor() {
 /// Nobody makes the turns any more: whoever waits is told, instead of waiting for ever.
 #[test]
 fn an_executor_that_is_dropped_ends_its_agents() {
-    case("a dropped executor", || {
+    case::<pilot_smol::Clock>("a dropped executor", || {
         block_on(async {
             let server = TestServer::start();
             let a = builder(&server, 1).bind().await.unwrap();
@@ -219,7 +219,7 @@ fn an_executor_that_is_dropped_ends_its_agents() {
 /// An executor that never ran the agent's tasks is dropped, too.
 #[test]
 fn an_executor_that_never_ran_ends_its_agents() {
-    case("an executor that never ran", || {
+    case::<pilot_smol::Clock>("an executor that never ran", || {
         block_on(async {
             let server = TestServer::start();
             let executor = Executor::new();
