@@ -1,6 +1,9 @@
 //! Paths to a peer: what a route is, and how peers and paths are numbered.
 
 pub mod nat;
+pub mod punch;
+pub mod spray;
+pub mod strategy;
 
 use crate::machine::Path;
 use serde::{Deserialize, Serialize};
