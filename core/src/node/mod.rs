@@ -18,6 +18,7 @@
 //! | peer: goodbye (F7) | its streams end; revoked: trust ends |
 //! | directory: no longer trusted | the peer is removed everywhere, its keys are zeroed |
 
+mod auxiliary;
 mod command;
 mod egress;
 mod endpoints;
@@ -49,6 +50,7 @@ use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};
 use crate::directory::{self, Directory};
 use crate::limits::Limits;
 use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
+use crate::path::stun_client::StunClient;
 use crate::rng::Rng;
 use crate::session::payload::Caps;
 use crate::session::{Tunnel, TunnelConfig};
@@ -85,6 +87,8 @@ pub struct Node<'s> {
     links: probes::Links<'s>,
     deadlines: Deadlines<'s>,
     locals: endpoints::Locals,
+    auxiliary: auxiliary::Auxiliary,
+    stun: StunClient<auxiliary::Purpose>,
     flight: egress::Flight,
     rng: Rng,
     drops: Drops,
@@ -174,6 +178,8 @@ impl<'s> Node<'s> {
             links: probes::Links::new(storage.links, storage.probes),
             deadlines: storage.deadlines,
             locals: endpoints::Locals::default(),
+            auxiliary: auxiliary::Auxiliary::default(),
+            stun: StunClient::default(),
             flight: egress::Flight::default(),
             rng,
             drops: Drops::new(),
@@ -271,12 +277,14 @@ impl<'s> Node<'s> {
         let output = (!self.flight.is_empty() || self.untold_paths || self.leaving)
             .then_some(Timeout { at: self.now, reason: Reason::Output });
         let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
+        let stun = self.stun.next_at(|socket| self.auxiliary.is_open(socket));
+        let stun = stun.map(|at| Timeout { at, reason: Reason::Path });
         let parts = [
             self.directory.poll_timeout(),
             self.tunnel.poll_timeout(),
             self.transport.poll_timeout(),
         ];
-        parts.into_iter().chain([output, paths]).flatten().min_by_key(|timeout| timeout.at)
+        parts.into_iter().chain([output, paths, stun]).flatten().min_by_key(|timeout| timeout.at)
     }
 
     /// An older `now` counts as the latest one seen (contract rule 1).
@@ -313,6 +321,7 @@ impl Machine for Node<'_> {
         self.directory.handle_timeout(now);
         self.tunnel.handle_timeout(now);
         self.transport.handle_timeout(now);
+        self.stun.handle_timeout(now);
         self.process(now);
     }
 
@@ -329,7 +338,7 @@ impl Machine for Node<'_> {
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {
-        if self.transport.has_event() {
+        if self.transport.has_event() || self.auxiliary.has_event() {
             return Some(Timeout { at: self.now, reason: Reason::Output });
         }
         self.next_timeout()

@@ -1,6 +1,7 @@
 //! Paths to a peer: what a route is, and how peers and paths are numbered.
 
 pub mod nat;
+pub mod stun_client;
 
 use crate::machine::Path;
 use serde::{Deserialize, Serialize};
