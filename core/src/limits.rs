@@ -104,6 +104,14 @@ pub const NAT_KEEPALIVE: Duration = s(15);
 /// An empty frame on the relay channel of a peer with open streams, so that it stays bound.
 pub const RELAY_KEEPALIVE: Duration = s(120);
 
+/// Auxiliary UDP sockets of a node: 256 of a spray (`nat.md` 5) and 16 for discovery and fresh
+/// attempts. One more is refused, and whoever wanted it does without.
+pub const AUXILIARY_MAX: usize = 256 + 16;
+
+/// Peers that a node with boxed storage punches towards at once, at 2 KiB each; others wait for
+/// their next turn and are relayed meanwhile.
+pub const PUNCHES: usize = 64;
+
 // ---- directory (wire.md 4.9, 6, 7, 9) ----
 
 /// Longest back-off of attempts towards registry and beacon; each ± 50 %.

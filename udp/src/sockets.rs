@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::task::Context;
 
 /// Most auxiliary sockets: a spray over 256 ports (`nat.md`).
-pub const AUXILIARY_MAX: usize = 256;
+pub use pilot_core::limits::AUXILIARY_MAX;
 
 /// A socket as a runtime registers it with its event queue.
 pub trait Reactor: Sized {

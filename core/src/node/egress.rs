@@ -1,6 +1,6 @@
 //! What leaves: packets are built here, from state, straight into the caller's buffer.
 //!
-//! Order: the rest of a first flight, the beacon session, handshakes, control frames, then
+//! Order: the rest of a first flight, the beacon session, handshakes, STUN, control frames, then
 //! trains of data. All but the last are bounded by timers and budgets, so data cannot starve.
 
 use super::Node;
@@ -74,6 +74,7 @@ impl<'s> Node<'s> {
         self.next_of_flight(out)
             .or_else(|| self.directory.poll_transmit(now, out))
             .or_else(|| self.handshake_output(now, out))
+            .or_else(|| self.stun.poll_transmit(now, out, |socket| self.auxiliary.is_open(socket)))
             .or_else(|| self.control_output(now, out))
             .or_else(|| self.farewell(now, out))
             .or_else(|| self.train(now, out, max_segments))

@@ -47,6 +47,13 @@ impl<'s> Node<'s> {
             Ok(kind) => kind,
             Err(reason) => return self.dropped(reason),
         };
+        if kind == Kind::Stun {
+            // From the beacon, too: the client knows whom it has asked.
+            return match self.stun.handle(path, datagram) {
+                Ok(()) => Ingress::Handled,
+                Err(reason) => self.dropped(reason),
+            };
+        }
         // The beacon's own handshake, messages and relay frames; by source address, which the
         // relay's MAC and the session's tag then prove.
         if kind == Kind::Relay || self.directory.is_beacon(path.remote) {
@@ -60,10 +67,6 @@ impl<'s> Node<'s> {
                     self.tunnelled(now, Route::Relay(channel), Some(peer), packet)
                 }
             };
-        }
-        if kind == Kind::Stun {
-            // The beacon session tells our endpoint; nobody else's answer was asked for.
-            return self.dropped(DropReason::Unasked);
         }
         if self.config.path_policy == super::PathPolicy::Relay {
             return self.dropped(DropReason::WrongSource);

@@ -17,6 +17,7 @@
 
 use super::PathKind;
 use crate::limits::PATH_REMOVE;
+use crate::path::punch::Tried;
 use crate::path::{ChannelId, PATHS, PathId, Route};
 use crate::slab::Key;
 use crate::time::{Duration, Instant};
@@ -66,10 +67,34 @@ pub(super) struct Link {
     pub(super) init_due: Option<Instant>,
     /// Upkeep while streams are open.
     pub(super) upkeep: Upkeep,
+    /// The ladder towards this peer.
+    pub(super) ladder: Ladder,
     /// The kind of path that the owner was told of.
     pub(super) told: PathKind,
     /// `told` has changed since the owner was told.
     pub(super) untold: bool,
+}
+
+/// What is remembered of punching towards a peer beyond one episode.
+#[derive(Debug, Default)]
+pub(super) struct Ladder {
+    /// The place of the episode in the pool of all peers, while one is under way.
+    pub(super) punch: Option<Key>,
+    /// The highest attempt.
+    pub(super) attempt: u16,
+    /// The earliest next episode that we begin.
+    pub(super) episode_at: Option<Instant>,
+    /// The earliest next spray, and the wait after it.
+    pub(super) spray: Option<(Instant, Duration)>,
+    /// How the last rounds ended.
+    pub(super) tried: Vec<Tried, 6>,
+}
+
+impl Ladder {
+    /// Another process of the peer counts its attempts anew.
+    pub(super) fn restart(&mut self) {
+        (self.attempt, self.episode_at) = (0, None);
+    }
 }
 
 /// Timers that run while a peer has open streams and a session.

@@ -1,6 +1,7 @@
 //! Reaching peers: sessions are started, paths kept alive and given up here; `prove.rs` proves
 //! them.
 
+use super::auxiliary::Use;
 use super::egress::RECORD;
 use super::link::Link;
 use super::probes::Control;
@@ -225,6 +226,8 @@ impl<'s> Node<'s> {
                 self.path_event(now, event);
             } else if let Some(change) = self.directory.poll_change() {
                 self.directory_changed(now, &change);
+            } else if let Some(answer) = self.stun.poll_answer() {
+                self.stun_answer(now, &answer);
             } else {
                 return;
             }
@@ -527,6 +530,7 @@ impl<'s> Node<'s> {
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
+        self.close_sockets_of(Use::Punch(peer));
         // A peer that came and went within one mutation was never here.
         if let Some(link) = self.links.take(peer) {
             self.count_relayed(now, link.told, PathKind::None);

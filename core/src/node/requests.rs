@@ -22,6 +22,7 @@ impl<'s> Node<'s> {
         match command {
             Command::NetworkChanged { locals } => self.network_changed(now, locals),
             Command::SetBeacon { address } => self.directory.set_beacon(now, address),
+            Command::SocketFailed { socket } => self.socket_failed(now, socket),
             Command::ClockChanged { unix } => {
                 self.clock_changed(now, unix);
             }

@@ -4,6 +4,7 @@ pub mod nat;
 pub mod punch;
 pub mod spray;
 pub mod strategy;
+pub mod stun_client;
 
 use crate::machine::Path;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! What a round has to find out before it can make its offer.
 
-use super::{Output, Punch, SocketId, Stage, Technique};
+use super::{Outcome, Output, Punch, SOCKETS, SocketId, Stage, Technique};
 use crate::path::strategy::Technique as T;
 use crate::time::Instant;
 use crate::wire::control::{CANDIDATES_MAX, Endpoint, EndpointKind};
@@ -66,6 +66,25 @@ impl Punch {
                 let _ = self.sockets.push(socket);
             }
             _ => {}
+        }
+    }
+
+    pub(super) fn failed(&mut self, now: Instant, socket: SocketId) {
+        match self.stage {
+            Stage::Gather => {
+                self.is_asking = false;
+                self.gathered(now);
+            }
+            Stage::Prime { .. } if self.is_opener() => {
+                // No further ones; the first punch of this one was still to come.
+                self.sockets.retain(|open| *open != socket);
+                self.stage = Stage::Prime { next: 2 * SOCKETS as u16, at: now };
+            }
+            _ if self.source == socket => {
+                self.conclude(now, Outcome::NothingCameThrough);
+                self.next_round(now);
+            }
+            _ => self.sockets.retain(|open| *open != socket),
         }
     }
 

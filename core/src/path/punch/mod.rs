@@ -364,6 +364,13 @@ impl Punch {
         self.opened(now, socket);
     }
 
+    /// A socket that could not be opened after all: the round does with those that are.
+    pub fn handle_socket_failed(&mut self, now: Instant, socket: SocketId) {
+        if self.uses(socket) {
+            self.failed(now, socket);
+        }
+    }
+
     /// How STUN sees a socket that was asked about; `None` if nothing answered.
     pub fn handle_observed(
         &mut self,
@@ -376,24 +383,34 @@ impl Punch {
         }
     }
 
-    /// What is to be done next; call until `None`.
-    pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
+    /// What is to be done next; call until `None`. `ready` tells whether a packet can leave by a
+    /// socket: what has to leave by one that is not yet open waits.
+    pub fn poll_output(
+        &mut self,
+        now: Instant,
+        ready: impl Fn(SocketId) -> bool,
+    ) -> Option<Output> {
         if self.offering.is_due(now) {
             return Some(Output::Offer);
         }
         if self.priming.is_due(now) {
             return Some(Output::Primed(self.offer.attempt, Primed::Ready));
         }
+        if self.sends_by().is_some_and(|socket| !ready(socket)) {
+            return None;
+        }
         self.round_output(now)
     }
 
-    /// When there is something to do.
-    pub fn next_at(&self) -> Option<Instant> {
+    /// When there is something to do; not counting what waits for a socket to be opened.
+    pub fn next_at(&self, ready: impl Fn(SocketId) -> bool) -> Option<Instant> {
         let stage = match self.stage {
             Stage::Over => return None,
             Stage::Gather => self.gather_at(),
             Stage::Offer => Some(self.since + OFFER_PATIENCE),
-            Stage::Prime { at, .. } | Stage::Punch { at, .. } => Some(at),
+            Stage::Prime { at, .. } | Stage::Punch { at, .. } => {
+                Some(at).filter(|_| self.sends_by().is_none_or(ready))
+            }
             Stage::Ready { since } => Some(since + self.patience()),
         };
         let repeats = [self.offering.at(), self.priming.at()];
@@ -424,6 +441,18 @@ impl Punch {
         text[2..18].copy_from_slice(&ip.octets());
         text[18..].copy_from_slice(&path.remote.port().to_be_bytes());
         SipHasher24::new_with_key(&self.key).hash(&text).to_le_bytes()
+    }
+
+    /// The socket that the next challenge leaves by.
+    fn sends_by(&self) -> Option<SocketId> {
+        match self.stage {
+            Stage::Prime { next, .. } if self.is_opener() => {
+                let place = usize::from(next / 2);
+                self.sockets.get(place).copied().filter(|_| !next.is_multiple_of(2))
+            }
+            Stage::Prime { .. } | Stage::Punch { .. } => Some(self.source),
+            _ => None,
+        }
     }
 
     fn hop_limit(&self) -> NonZeroU8 {
