@@ -181,6 +181,14 @@ impl Node<'_> {
         });
     }
 
+    /// Its `OpenSocket` was polled: what waited for it may leave.
+    pub(super) fn socket_opened(&mut self, id: SocketId) {
+        let Some(place) = self.auxiliary.place(id) else { return };
+        if let Use::Punch(peer) = self.auxiliary.user_at(place) {
+            self.schedule(peer);
+        }
+    }
+
     /// The adapter has no socket of this id.
     pub(super) fn socket_failed(&mut self, now: Instant, id: SocketId) {
         self.stun.forget_socket(id);

@@ -166,6 +166,9 @@ impl<'s> Node<'s> {
                 return Some(sent);
             }
             let Some((route, frame)) = self.links.poll_control(now, peer) else {
+                if let Some(sent) = self.punch_output(now, peer, out) {
+                    return Some(sent);
+                }
                 // Not output but upkeep was due.
                 self.peer_timeout(now, peer);
                 continue;
@@ -210,17 +213,30 @@ impl<'s> Node<'s> {
             heapless::Vec::new();
         let fits = plain.push(control::RECORD).is_ok() && plain.extend_from_slice(&record).is_ok();
         debug_assert!(fits, "a kind and a record");
+        self.watched(now, peer, (path, route), &plain, RECORD, out)
+    }
+
+    /// One control frame whose acknowledgement the transport waits for, under this tag.
+    pub(super) fn watched(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        (path, route): (PathId, Route),
+        plain: &[u8],
+        tag: u8,
+        out: &mut [u8],
+    ) -> Option<Transmit> {
         let at = prefix(route);
         let frame = &mut out[at..at + FRAME_HEADER + plain.len() + TAG];
-        frame[FRAME_HEADER..FRAME_HEADER + plain.len()].copy_from_slice(&plain);
+        frame[FRAME_HEADER..FRAME_HEADER + plain.len()].copy_from_slice(plain);
         let sealed = self.tunnel.seal(now, peer, frame, plain.len())?;
         let (index, counter, len) = (sealed.index, sealed.counter, sealed.len);
-        self.transport.control_sent(now, peer, path, index, counter, len, RECORD, false);
+        self.transport.control_sent(now, peer, path, index, counter, len, tag, false);
         self.addressed(route, out, len)
     }
 
     /// One control frame that elicits no acknowledgement.
-    fn sealed(
+    pub(super) fn sealed(
         &mut self,
         now: Instant,
         peer: PeerIndex,

@@ -12,8 +12,11 @@ impl Node<'_> {
     /// Whether registry or beacon told us of the route: it is where the peer is, and not where a
     /// forged source says.
     fn is_announced(&self, peer: PeerIndex, route: Route) -> bool {
-        matches!(route, Route::Relay(_))
-            || self.candidates(peer).iter().any(|known| super::link::same(known, &route))
+        let punched = match route {
+            Route::Relay(_) => true,
+            Route::Direct(path) => self.is_punched(peer, path.remote.ip()),
+        };
+        punched || self.candidates(peer).iter().any(|known| super::link::same(known, &route))
     }
 
     /// The peer challenged a route: if it was announced, find out at once whether we reach the
@@ -46,18 +49,6 @@ impl Node<'_> {
         }
     }
 
-    pub(super) fn challenge_all(&mut self, now: Instant, peer: PeerIndex) {
-        if !self.tunnel.has_session(peer) {
-            return;
-        }
-        for route in self.candidates(peer) {
-            self.challenge(now, peer, route, None);
-        }
-        if let Some(channel) = self.directory.channel(peer).map(|c| c.id) {
-            self.challenge(now, peer, Route::Relay(channel), None);
-        }
-    }
-
     /// An authenticated frame of `came` bytes arrived by `route`.
     pub(super) fn heard(
         &mut self,
@@ -71,6 +62,12 @@ impl Node<'_> {
         let known = link.path_of(route).is_some();
         if known || self.links.credit(peer, route, came) || !newest {
             return;
+        }
+        if let Route::Direct(path) = route
+            && self.is_punched(peer, path.remote.ip())
+        {
+            // The peer's punch (or its answer): our own way back is proven at once.
+            return self.challenge(now, peer, route, None);
         }
         let Some(link) = self.link_mut(peer) else { return };
         // The peer seems to have moved: data stays where it is until the new route answers.
@@ -87,6 +84,10 @@ impl Node<'_> {
         let (path, replaced) = link.prove(route);
         if let Some(old) = replaced {
             self.transport.remove_path(now, peer, old);
+            self.release_sockets(peer);
+        }
+        if !known && matches!(route, Route::Direct(_)) {
+            self.punched_through(now, peer);
         }
         if !known || replaced.is_some() {
             self.add_path(now, peer, path, route);

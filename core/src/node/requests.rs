@@ -87,8 +87,12 @@ impl<'s> Node<'s> {
     }
 
     fn network_changed(&mut self, now: Instant, locals: &[SocketAddr]) {
+        let is_gone = self.locals.as_slice().iter().any(|old| !locals.contains(old));
         if self.locals.set(locals) {
             self.tell_candidates(now, self.config.endpoint);
+            if is_gone {
+                self.address_gone(now);
+            }
         }
     }
 

@@ -43,7 +43,8 @@ impl Punch {
             return None;
         }
         let (asked, further) = self.needs();
-        if self.sockets.len() < asked + usize::from(further) && self.seen.len() == self.sockets.len()
+        if self.sockets.len() < asked + usize::from(further)
+            && self.seen.len() == self.sockets.len()
         {
             return Some(Output::Open);
         }
@@ -105,10 +106,8 @@ impl Punch {
                 self.source = socket;
                 // Interfaces and mappings are those of the main socket.
                 candidates.clear();
-                let observed = |&address: &SocketAddr| Endpoint {
-                    kind: EndpointKind::Observed,
-                    address,
-                };
+                let observed =
+                    |&address: &SocketAddr| Endpoint { kind: EndpointKind::Observed, address };
                 candidates.extend(self.seen.iter().map(observed));
             }
             (Technique::Predict, Some(&socket)) if self.seen.len() == 2 => {

@@ -456,7 +456,9 @@ impl Punch {
     }
 
     fn hop_limit(&self) -> NonZeroU8 {
-        HOP_LIMITS[usize::from(self.offer.attempt / ROUNDS) % HOP_LIMITS.len()]
+        // The first episode is number 1.
+        let episode = (self.offer.attempt / ROUNDS).wrapping_sub(1);
+        HOP_LIMITS[usize::from(episode) % HOP_LIMITS.len()]
     }
 
     fn round(&self) -> u16 {
