@@ -17,6 +17,7 @@
 
 use super::PathKind;
 use crate::limits::PATH_REMOVE;
+use crate::path::nat::Nat;
 use crate::path::punch::Tried;
 use crate::path::{ChannelId, PATHS, PathId, Route};
 use crate::slab::Key;
@@ -82,6 +83,8 @@ pub(super) struct Ladder {
     pub(super) punch: Option<Key>,
     /// The highest attempt.
     pub(super) attempt: u16,
+    /// What the peer said of its NAT, last time.
+    pub(super) peer_nat: Option<Nat>,
     /// The earliest next episode that we begin.
     pub(super) episode_at: Option<Instant>,
     /// The earliest next spray, and the wait after it.

@@ -33,6 +33,7 @@ mod reach;
 mod requests;
 mod storage;
 mod stream;
+mod why;
 
 pub use crate::directory::{
     AgentInfo, Answer, LinkState as Link, Page, RequestError, RequestId, Target,
@@ -45,6 +46,7 @@ pub use info::{PeerInfo, StreamInfo, TrustRequestInfo};
 pub use probes::Probes;
 pub use storage::{LinkSlot, Storage};
 pub use stream::{Stream, StreamError};
+pub use why::{PathReport, PathState, TriedRound};
 
 use crate::addr::Address;
 use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};

@@ -35,7 +35,7 @@ const ELICITING: Inner<'static> = Inner::Taken { eliciting: true, immediate: fal
 
 impl Node<'_> {
     /// What our NAT does, and how far apart the ports are that it counts (0: not known).
-    fn own_nat(&self) -> (Nat, i32) {
+    pub(super) fn own_nat(&self) -> (Nat, i32) {
         (Nat::default(), 0)
     }
 
@@ -121,6 +121,9 @@ impl Node<'_> {
         let beacon = self.directory.beacon_address();
         let locals = &self.locals;
         offer.candidates.retain(|c| locals.is_worth_trying(c.address, beacon));
+        if let Some(link) = self.link_mut(peer) {
+            link.ladder.peer_nat = Some(offer.nat);
+        }
         let setting = self.setting(now, peer);
         if let Some(punch) = self.punch_of(peer) {
             punch.handle_offer(now, offer, setting);

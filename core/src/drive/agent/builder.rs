@@ -122,6 +122,15 @@ impl<R: Runtime> Builder<R> {
         self
     }
 
+    /// Never look for a peer's port by a birthday spray (`nat.md` 5): of all techniques the one
+    /// that may look like a port scan to whoever watches the network. Pairs of which one end
+    /// has random ports are relayed then. Default: allowed.
+    #[must_use]
+    pub fn forbid_spray(mut self, forbid: bool) -> Self {
+        self.config.forbid_spray = forbid;
+        self
+    }
+
     /// Which paths may be used.
     pub fn path_policy(mut self, policy: PathPolicy) -> Self {
         self.config.path_policy = policy;
