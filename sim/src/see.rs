@@ -6,7 +6,7 @@ use crate::tape::Tape;
 use crate::trace::{PathChange, Trace};
 use crate::world::{Stats, World};
 use pilot_core::addr::Address;
-use pilot_core::node::{Event, Link, PathKind};
+use pilot_core::node::{Event, Link, NatInfo, PathKind};
 use pilot_core::rendezvous::RendezvousStats;
 use pilot_core::stats::Drops;
 use pilot_core::time::Instant;
@@ -61,6 +61,11 @@ impl World {
         host.power == Power::Running
             && host.node.address().is_some()
             && host.node.link() == Link::Online
+    }
+
+    /// What an agent has found out about the NATs in front of it.
+    pub fn nat(&self, host: HostId) -> NatInfo {
+        self.hosts[host.0].node.nat()
     }
 
     /// How packets from one agent to another travel.

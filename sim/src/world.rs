@@ -82,6 +82,8 @@ pub struct Failure {
 pub struct Stats {
     /// Datagrams that hosts have sent.
     pub sent: u64,
+    /// Bytes of UDP payload in them.
+    pub sent_bytes: u64,
     /// Bytes of streams that have arrived.
     pub streamed: u64,
     /// Datagrams that have ended on their way, by reason.
@@ -349,6 +351,7 @@ impl World {
                 self.fail(what);
             }
             self.stats.sent += 1;
+            self.stats.sent_bytes += out.bytes.len() as u64;
             let ttl = out.hop_limit.map(|limit| limit.get());
             let note = Note::Sent { host: id.0, to: out.to, len: out.bytes.len(), ttl };
             self.note(note, &out.bytes);

@@ -63,14 +63,8 @@ struct Lab {
     go: Option<Instant>,
 }
 
-fn nat_of(class: nat::Class) -> (Nat, i32) {
-    let (allocation, step) = match class.allocation {
-        AllocationClass::Preserving => (Allocation::Preserving, 0),
-        AllocationClass::Sequential(step) => (Allocation::Sequential, step),
-        AllocationClass::Block(_) => (Allocation::Block, 0),
-        AllocationClass::Random => (Allocation::Random, 0),
-    };
-    let nat = Nat {
+fn nat_of(class: nat::Class) -> Nat {
+    Nat {
         mapping: match class.mapping {
             MappingClass::Identity | MappingClass::EndpointIndependent => {
                 Mapping::EndpointIndependent
@@ -83,9 +77,13 @@ fn nat_of(class: nat::Class) -> (Nat, i32) {
             nat::Filtering::AddressDependent => Filtering::AddressDependent,
             nat::Filtering::AddressAndPortDependent => Filtering::AddressAndPortDependent,
         },
-        allocation,
-    };
-    (nat, step)
+        allocation: match class.allocation {
+            AllocationClass::Preserving => Allocation::Preserving,
+            AllocationClass::Sequential(_) => Allocation::Sequential,
+            AllocationClass::Block(_) => Allocation::Block,
+            AllocationClass::Random => Allocation::Random,
+        },
+    }
 }
 
 impl Lab {
@@ -111,10 +109,8 @@ impl Lab {
                 IpAddr::V6(_) => unreachable!("all are IPv4"),
             });
             let class = classify(&mut make(&boxes), &mut random, Instant::START, probed);
-            let (nat, step) = nat_of(class.expect("UDP passes"));
             let setting = Setting {
-                nat,
-                step,
+                nat: nat_of(class.expect("UDP passes")),
                 candidates: Candidates::new(),
                 observed: None,
                 may_spray: true,

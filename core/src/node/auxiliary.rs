@@ -30,7 +30,6 @@ pub(super) enum Use {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     /// A test of NAT behaviour discovery, by its number there.
-    #[allow(dead_code, reason = "for discovery")]
     Discovery(u8),
     /// Punching towards a peer; the number is the ladder's own.
     Punch {
@@ -193,7 +192,7 @@ impl Node<'_> {
     pub(super) fn socket_failed(&mut self, now: Instant, id: SocketId) {
         self.stun.forget_socket(id);
         match self.auxiliary.failed(id) {
-            Some(Use::Discovery) => {}
+            Some(Use::Discovery) => self.discover.handle_no_socket(id),
             Some(Use::Punch(peer)) => self.punch_socket_failed(now, peer, id),
             None => {}
         }
@@ -202,7 +201,7 @@ impl Node<'_> {
     /// A question has ended.
     pub(super) fn stun_answer(&mut self, now: Instant, answer: &StunAnswer<Purpose>) {
         match answer.ask.purpose {
-            Purpose::Discovery(_) => {}
+            Purpose::Discovery(test) => self.discovery_answer(now, test, answer),
             Purpose::Punch { peer, .. } => self.punch_answer(now, peer, answer),
         }
     }

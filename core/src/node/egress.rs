@@ -74,7 +74,7 @@ impl<'s> Node<'s> {
         self.next_of_flight(out)
             .or_else(|| self.directory.poll_transmit(now, out))
             .or_else(|| self.handshake_output(now, out))
-            .or_else(|| self.stun.poll_transmit(now, out, |socket| self.auxiliary.is_open(socket)))
+            .or_else(|| self.stun_output(now, out))
             .or_else(|| self.control_output(now, out))
             .or_else(|| self.farewell(now, out))
             .or_else(|| self.train(now, out, max_segments))

@@ -20,6 +20,7 @@
 
 mod auxiliary;
 mod command;
+mod discovery;
 mod egress;
 mod endpoints;
 mod event;
@@ -42,7 +43,7 @@ pub use crate::journal::{LoadError, StoreChange};
 pub use crate::stream::StreamId;
 pub use command::{Command, CommandError, PathPolicy, Reply};
 pub use event::{Event, PathKind, StreamEnd};
-pub use info::{PeerInfo, StreamInfo, TrustRequestInfo};
+pub use info::{NatInfo, PeerInfo, StreamInfo, TrustRequestInfo};
 pub use probes::Probes;
 pub use storage::{LinkSlot, Storage};
 pub use stream::{Stream, StreamError};
@@ -53,6 +54,7 @@ use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};
 use crate::directory::{self, Directory};
 use crate::limits::Limits;
 use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
+use crate::path::discover::Discover;
 use crate::path::punch::Punch;
 use crate::path::stun_client::StunClient;
 use crate::rng::Rng;
@@ -98,6 +100,7 @@ pub struct Node<'s> {
     locals: endpoints::Locals,
     auxiliary: auxiliary::Auxiliary,
     stun: StunClient<auxiliary::Purpose>,
+    discover: Discover,
     flight: egress::Flight,
     rng: Rng,
     drops: Drops,
@@ -190,6 +193,7 @@ impl<'s> Node<'s> {
             locals: endpoints::Locals::default(),
             auxiliary: auxiliary::Auxiliary::default(),
             stun: StunClient::default(),
+            discover: Discover::default(),
             flight: egress::Flight::default(),
             rng,
             drops: Drops::new(),
@@ -288,6 +292,7 @@ impl<'s> Node<'s> {
             .then_some(Timeout { at: self.now, reason: Reason::Output });
         let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
         let stun = self.stun.next_at(|socket| self.auxiliary.is_open(socket));
+        let stun = stun.into_iter().chain(self.discover.next_at()).min();
         let stun = stun.map(|at| Timeout { at, reason: Reason::Path });
         let parts = [
             self.directory.poll_timeout(),

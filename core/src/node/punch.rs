@@ -34,17 +34,15 @@ pub(super) const PUNCH: u8 = 2;
 const ELICITING: Inner<'static> = Inner::Taken { eliciting: true, immediate: false };
 
 impl Node<'_> {
-    /// What our NAT does, and how far apart the ports are that it counts (0: not known).
-    pub(super) fn own_nat(&self) -> (Nat, i32) {
-        (Nat::default(), 0)
+    /// What our NAT does.
+    pub(super) fn own_nat(&self) -> Nat {
+        self.discover.found().nat
     }
 
     fn setting(&self, now: Instant, peer: PeerIndex) -> Setting {
-        let (nat, step) = self.own_nat();
         let spray = self.link_of(peer).and_then(|link| link.ladder.spray);
         Setting {
-            nat,
-            step,
+            nat: self.own_nat(),
             candidates: self.offered(),
             observed: self.directory.channel(peer).map(|channel| channel.observed),
             may_spray: !self.config.forbid_spray && spray.is_none_or(|(at, _)| at <= now),

@@ -495,7 +495,11 @@ impl<'s> Node<'s> {
                 self.identify();
                 self.add_known_peers(now);
             }
-            DirectoryEvent::Fenced => self.say_goodbye_to_all(CloseCode::Fenced),
+            DirectoryEvent::BeaconChanged => self.beacon_changed(now),
+            DirectoryEvent::Fenced => {
+                self.discover.end();
+                self.say_goodbye_to_all(CloseCode::Fenced);
+            }
             DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
                 self.channel_gone(now, peer, channel);

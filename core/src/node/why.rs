@@ -100,7 +100,7 @@ impl Node<'_> {
         };
         let ladder = &link.ladder;
         let running = ladder.punch.and_then(|key| self.punches.get(key));
-        let (nat, _) = self.own_nat();
+        let nat = self.own_nat();
         let hardest = ladder.peer_nat.map(|theirs| {
             let rounds = (0..crate::path::strategy::ROUNDS).rev();
             let mut left = rounds.filter_map(|round| technique(nat, theirs, round));

@@ -25,6 +25,7 @@ pub(crate) struct Info {
     pub(crate) online: bool,
     pub(crate) sockets: Vec<SocketAddr>,
     pub(crate) observed: Option<SocketAddr>,
+    pub(crate) nat: NatBehaviour,
     pub(crate) registry: String,
     pub(crate) registry_fingerprint: Option<String>,
     pub(crate) beacon: String,
@@ -34,6 +35,21 @@ pub(crate) struct Info {
     pub(crate) uptime_s: u64,
     /// Packets dropped, by reason: all reasons there are, those that never occurred too.
     pub(crate) drops: BTreeMap<String, u64>,
+}
+
+/// What the NATs in front of this agent do (RFC 5780, RFC 4787), in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NatBehaviour {
+    /// `public`, `firewall`, `full cone`, `restricted cone`, `port-restricted cone`,
+    /// `symmetric`, `blocked` or `unknown`.
+    pub(crate) classical: String,
+    pub(crate) mapping: String,
+    pub(crate) filtering: String,
+    pub(crate) allocation: String,
+    /// Whether the address is translated; null until the beacon has answered.
+    pub(crate) translated: Option<bool>,
+    /// Seconds since all of it was measured; null if it was not.
+    pub(crate) measured_s: Option<u64>,
 }
 
 /// An agent as `resolve` and `discover` show it.

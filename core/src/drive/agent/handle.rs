@@ -18,7 +18,8 @@ use crate::drive::shared::{Access, Shared};
 use crate::drive::waiters::Ticket;
 use crate::name::{Hostname, Justification, Tags};
 use crate::node::{
-    Command, CommandError, Link, PathKind, PathReport, PeerInfo, Reply, Target, TrustRequestInfo,
+    Command, CommandError, Link, NatInfo, PathKind, PathReport, PeerInfo, Reply, Target,
+    TrustRequestInfo,
 };
 use crate::stats::Drops;
 use crate::time::Duration;
@@ -55,6 +56,8 @@ pub struct Info {
     pub link: Link,
     /// The endpoint that the beacon observes.
     pub observed: Option<SocketAddr>,
+    /// What the NATs in front of us do, as far as the beacon could tell (RFC 5780).
+    pub nat: NatInfo,
     /// What the UDP sockets are bound to.
     pub local: Vec<SocketAddr>,
 }
@@ -164,6 +167,7 @@ impl<R: Runtime> Handle<R> {
             is_first_contact: access.machine.is_first_contact(),
             link: access.machine.link(),
             observed: access.machine.observed(),
+            nat: access.machine.nat(),
             local,
         })
     }

@@ -126,11 +126,7 @@ impl Punch {
     fn predictions(&self) -> impl Iterator<Item = Endpoint> + use<> {
         let (first, last) = (self.seen[0], self.seen[1]);
         let apart = i32::from(last.port()) - i32::from(first.port());
-        let step = match self.setting.step {
-            0 if apart != 0 && apart.abs() <= STEP_MAX => apart,
-            0 => 1,
-            step => step,
-        };
+        let step = if apart != 0 && apart.abs() <= STEP_MAX { apart } else { 1 };
         (1..=PREDICTED).filter_map(move |n| {
             let port = u16::try_from(i32::from(last.port()) + n * step).ok()?;
             let address = SocketAddr::new(last.ip(), port);

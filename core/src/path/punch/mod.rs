@@ -81,8 +81,6 @@ const TARGETS: usize = crate::wire::control::CANDIDATES_MAX + 1;
 pub struct Setting {
     /// Our NAT, as it was found.
     pub nat: Nat,
-    /// How far apart the ports are that it counts; 0 if that is not known.
-    pub step: i32,
     /// Our candidates on the main socket, in order of promise.
     pub candidates: Candidates,
     /// Where the beacon sees the peer: sprays go nowhere else.

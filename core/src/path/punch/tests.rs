@@ -28,7 +28,6 @@ fn random() -> Nat {
 fn setting(nat: Nat) -> Setting {
     Setting {
         nat,
-        step: 0,
         candidates: [endpoint(4000)].into_iter().collect(),
         observed: Some(SocketAddr::from(([198, 51, 100, 7], 700))),
         may_spray: true,
