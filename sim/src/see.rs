@@ -6,7 +6,7 @@ use crate::tape::Tape;
 use crate::trace::{PathChange, Trace};
 use crate::world::{Stats, World};
 use pilot_core::addr::Address;
-use pilot_core::node::{Event, Link, NatInfo, PathKind};
+use pilot_core::node::{Event, Link, NatInfo, PathKind, PathReport};
 use pilot_core::rendezvous::RendezvousStats;
 use pilot_core::stats::Drops;
 use pilot_core::time::Instant;
@@ -73,6 +73,11 @@ impl World {
         let to = self.address(to);
         let mut peers = self.hosts[from.0].node.peers();
         peers.find(|peer| Some(peer.address) == to).map_or(PathKind::None, |peer| peer.path)
+    }
+
+    /// Why packets from one agent to another travel as they do; `None` without trust.
+    pub fn why(&self, from: HostId, to: HostId) -> Option<PathReport> {
+        self.hosts[from.0].node.why(self.address(to)?)
     }
 
     /// Drop counters of an agent.
