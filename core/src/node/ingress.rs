@@ -106,10 +106,16 @@ impl<'s> Node<'s> {
         self.heard(now, peer, route, is_newest, came);
         match self.inner(now, peer, route, streams_ok, plaintext) {
             Inner::Taken { eliciting, immediate } => {
+                if eliciting && is_newest {
+                    self.peer_uses(now, peer, route);
+                }
                 self.acknowledge(now, peer, route, index, counter, eliciting, immediate);
                 Ingress::Handled
             }
             Inner::Datagram(from, to, payload) => {
+                if is_newest {
+                    self.peer_uses(now, peer, route);
+                }
                 self.acknowledge(now, peer, route, index, counter, true, false);
                 Ingress::Datagram { from, to, payload }
             }

@@ -11,6 +11,7 @@
 //! | challenged | F3 from it | proven |
 //! | challenged | 3 s | forgotten |
 //! | proven | transport reports it suspect | suspect: data moves to another path |
+//! | in use, direct | the peer's latest data came by another proven path | suspect, and challenged |
 //! | suspect | any acknowledgement on it | proven |
 //! | suspect, direct | 15 s | removed |
 //! | any | session with another process of the peer | forgotten |
@@ -62,6 +63,8 @@ pub(super) struct Link {
     pub(super) goodbye: Option<CloseCode>,
     /// The earliest next challenge of a route that nobody announced.
     pub(super) roam_at: Option<Instant>,
+    /// The earliest next time that the path in use is asked because the peer uses another.
+    pub(super) recheck_at: Option<Instant>,
     /// The earliest next INIT that a suspect path causes.
     pub(super) init_at: Option<Instant>,
     /// An INIT that waits for `init_at`.

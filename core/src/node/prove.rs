@@ -8,6 +8,10 @@ use crate::time::{Duration, Instant};
 /// At most one challenge a second of a route that nobody announced (`wire.md` 5.5).
 const ROAM_DISTANCE: Duration = Duration::from_secs(1);
 
+/// At most this often a direct path is asked because the peer uses another one: once both have
+/// answered, the ends agree.
+const RECHECK_DISTANCE: Duration = Duration::from_secs(2);
+
 impl Node<'_> {
     /// Whether registry or beacon told us of the route: it is where the peer is, and not where a
     /// forged source says.
@@ -75,6 +79,30 @@ impl Node<'_> {
             link.roam_at = Some(now + ROAM_DISTANCE);
             self.challenge(now, peer, route, Some(came));
         }
+    }
+
+    /// The peer's latest data came by `route`. If that is not the direct path that we use, the
+    /// peer may have moved, or found that ours does not work in its direction; and as long as we
+    /// only acknowledge, nothing else would tell us. Ours is asked, and does not count until it
+    /// has answered.
+    pub(super) fn peer_uses(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        let Some(active) = link.active() else { return };
+        let ours = link.route(active);
+        let Some(ours @ Route::Direct(_)) = ours else { return };
+        if super::link::same(&ours, &route)
+            || link.path_of(route).is_none()
+            || link.recheck_at.is_some_and(|at| at > now)
+        {
+            return;
+        }
+        link.recheck_at = Some(now + RECHECK_DISTANCE);
+        link.set_suspect(active, Some(now));
+        let data = self.rng.bytes();
+        self.links.challenge(now, peer, ours, data, None);
+        self.choose(now, peer);
+        self.transport.mark_suspect(now, peer, active);
+        self.schedule(peer);
     }
 
     /// A round trip on `route` succeeded.
