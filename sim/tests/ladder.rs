@@ -37,6 +37,7 @@ enum Event {
         packet: Packet,
         is_response: bool,
         data: [u8; 8],
+        number: u32,
     },
 }
 
@@ -49,8 +50,9 @@ struct End {
     /// Our own challenges that F2 of the peer caused.
     triggered: BTreeSet<(SocketId, SocketAddr)>,
     proven: Option<(Instant, Path)>,
-    /// F2 frames sent at full hop limit since the present round's start.
+    /// F2 frames sent at full hop limit in this attempt.
     punches: u32,
+    attempt: u16,
 }
 
 struct Lab {
@@ -59,7 +61,7 @@ struct Lab {
     events: BTreeMap<(Instant, u64), (usize, Event)>,
     random: Rng,
     ends: [End; 2],
-    /// Punches sent by the end that probes when the first one reached the other.
+    /// The number, in its round, of the first punch that reached the other end.
     hit: Option<u32>,
     /// When each end sent its first punch at full hop limit.
     go: [Option<Instant>; 2],
@@ -129,6 +131,7 @@ impl Lab {
                 triggered: BTreeSet::new(),
                 proven: None,
                 punches: 0,
+                attempt: 0,
             }
         });
         let mut lab = Lab {
@@ -197,12 +200,20 @@ impl Lab {
         if let Ok(packet) = packet
             && !self.is_lost()
         {
-            self.at(ONE_WAY, 1 - i, Event::Frame { packet, is_response, data });
+            let number = self.ends[i].punches;
+            self.at(ONE_WAY, 1 - i, Event::Frame { packet, is_response, data, number });
         }
     }
 
     /// A frame at the outermost box of its receiver.
-    fn arrive(&mut self, i: usize, mut packet: Packet, is_response: bool, data: [u8; 8]) {
+    fn arrive(
+        &mut self,
+        i: usize,
+        mut packet: Packet,
+        is_response: bool,
+        data: [u8; 8],
+        number: u32,
+    ) {
         for n in (0..self.ends[i].boxes.len()).rev() {
             let verdict = self.ends[i].boxes[n].handle_inbound(self.now, &mut self.random, packet);
             let Some(forwarded) = verdict.forwarded() else { return };
@@ -224,7 +235,7 @@ impl Lab {
             }
             return;
         }
-        self.hit = self.hit.or(Some(self.ends[1 - i].punches));
+        self.hit = self.hit.or(Some(number));
         self.send(i, path, 64, true, data);
         let end = &self.ends[i];
         if end.proven.is_none() && end.punch.expects(packet.source.ip()) {
@@ -239,9 +250,9 @@ impl Lab {
     fn poll(&mut self, i: usize) {
         loop {
             self.ends[i].punch.handle_timeout(self.now);
-            let attempt = self.ends[i].punch.attempt();
             let Some(output) = self.ends[i].punch.poll_output(self.now, |_| true) else { return };
-            if self.ends[i].punch.attempt() != attempt {
+            let attempt = self.ends[i].punch.attempt();
+            if core::mem::replace(&mut self.ends[i].attempt, attempt) != attempt {
                 self.ends[i].punches = 0;
             }
             match output {
@@ -304,8 +315,8 @@ impl Lab {
                         self.send(i, path, 64, false, [0; 8]);
                     }
                     Event::Again(_) => {}
-                    Event::Frame { packet, is_response, data } => {
-                        self.arrive(i, packet, is_response, data);
+                    Event::Frame { packet, is_response, data, number } => {
+                        self.arrive(i, packet, is_response, data, number);
                     }
                 }
                 self.poll(i);
