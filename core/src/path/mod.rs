@@ -1,5 +1,6 @@
 //! Paths to a peer: what a route is, and how peers and paths are numbered.
 
+pub mod mtu;
 pub mod nat;
 
 use crate::machine::Path;

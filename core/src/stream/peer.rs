@@ -49,6 +49,8 @@ pub(crate) struct Peer {
     pub(crate) last: Option<(Port, Port, Key)>,
     pub(crate) suspects: u8,
     pub(crate) alives: u8,
+    /// Paths that became wide.
+    pub(crate) wides: u8,
     pub(crate) control_acknowledged: u32,
     pub(crate) control_lost: u32,
     links: [Link; 3],
@@ -75,6 +77,7 @@ impl Peer {
             last: None,
             suspects: 0,
             alives: 0,
+            wides: 0,
             control_acknowledged: 0,
             control_lost: 0,
             links: [Link::NONE; 3],
@@ -92,9 +95,15 @@ impl Peer {
         !self.spaces.is_empty()
     }
 
+    /// There are data, or may be: larger datagrams would help.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.streams.is_empty() || !self.datagrams.is_empty()
+    }
+
     pub(crate) fn has_events(&self) -> bool {
         self.suspects != 0
             || self.alives != 0
+            || self.wides != 0
             || self.control_acknowledged != 0
             || self.control_lost != 0
     }
@@ -267,6 +276,22 @@ impl<'s> PeerTable<'s> {
             self.path(peer, *path).is_some_and(|path| path.tail_probe == TailProbe::Due)
         };
         self.get(peer)?.path_ids().find(due)
+    }
+
+    /// When the next path probe may go.
+    pub(crate) fn search_at(&self, peer: PeerIndex) -> Option<Instant> {
+        let busy = self.get(peer)?.is_busy();
+        self.paths(peer).filter_map(|path| path.search_at(busy)).min()
+    }
+
+    /// A path on which a probe is due.
+    pub(crate) fn search_path(&self, now: Instant, peer: PeerIndex) -> Option<PathId> {
+        let record = self.get(peer)?;
+        let due = |path: &PathId| {
+            let at = self.path(peer, *path).and_then(|path| path.search_at(record.is_busy()));
+            at.is_some_and(|at| at <= now)
+        };
+        record.path_ids().find(due)
     }
 
     // ---- acknowledgements ----

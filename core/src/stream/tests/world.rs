@@ -2,6 +2,7 @@
 
 use crate::addr::{Address, NetworkId, NodeId, Port};
 use crate::limits::{FRAME_HEADER, Limits, TAG};
+use crate::path::mtu::SizeRange;
 use crate::path::{PathId, PeerIndex};
 use crate::rng::Rng;
 use crate::stream::{
@@ -125,7 +126,7 @@ impl World {
                 TransportStorage::boxed(limits),
             );
             assert!(t.add_peer(now, PEER, address(at), address(1 - at)));
-            assert!(t.add_path(now, PEER, MAIN, datagram));
+            assert!(t.add_path(now, PEER, MAIN, SizeRange::direct(datagram)));
             End {
                 t,
                 index: 0x8000_0000 + at as u32,
@@ -267,7 +268,7 @@ impl World {
                 end.t.handle_ack(now, PEER, &frame.plain, |_| None).unwrap();
                 end.t.frame_received(now, PEER, path, index, counter, false, false);
             }
-            0xFA => end.t.frame_received(now, PEER, path, index, counter, true, false),
+            0xFA => end.t.frame_received(now, PEER, path, index, counter, true, true),
             _ => {
                 let (header, payload) = Header::decode(&frame.plain).unwrap();
                 assert_eq!(header.checksum, 0);
