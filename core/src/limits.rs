@@ -270,7 +270,8 @@ pub struct Limits {
     /// share its rate.
     pub sources: usize,
     /// Most UDP payload bytes of our datagrams. A peer's own limit may lower it; what a path
-    /// carries is searched from [`DATAGRAM_DEFAULT`] up to it.
+    /// carries is searched from [`DATAGRAM_DEFAULT`] up to it. Not more than that if the sockets
+    /// may send in fragments ([`crate::drive::Datagrams::may_fragment`]).
     pub datagram: u16,
 }
 

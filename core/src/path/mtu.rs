@@ -65,6 +65,17 @@ impl SizeRange {
     }
 }
 
+/// What a path is there for; it is searched no further than that.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Need {
+    /// Nothing is to be sent: the first probes of the base, and then silence.
+    None,
+    /// Data goes by another path: whether this one is wide.
+    Standby,
+    /// Data goes by this path, or will.
+    Data,
+}
+
 /// See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Search {
@@ -151,16 +162,19 @@ impl Search {
         core::mem::take(&mut self.has_news)
     }
 
-    /// When the next probe may go. `busy`: there is or will be data for larger datagrams; without
-    /// it nothing goes but the first probes of the base, so an idle path stays silent.
-    pub fn probe_at(&self, busy: bool) -> Option<Instant> {
-        let first = !self.is_confirmed && self.retry == MTU_BASE_RETRY;
-        (self.at != Instant::NEVER && (busy || first)).then_some(self.at)
+    /// When the next probe may go.
+    pub fn probe_at(&self, need: Need) -> Option<Instant> {
+        let least = match self.is_confirmed {
+            true => Need::Data,
+            false if self.retry == MTU_BASE_RETRY => Need::None,
+            false => Need::Standby,
+        };
+        (self.at != Instant::NEVER && need >= least).then_some(self.at)
     }
 
     /// The size to try now, if one is due.
-    pub fn probe(&self, now: Instant, busy: bool) -> Option<u16> {
-        (self.at <= now).then(|| self.probe_at(busy)).flatten().map(|_| self.next)
+    pub fn probe(&self, now: Instant, need: Need) -> Option<u16> {
+        (self.at <= now).then(|| self.probe_at(need)).flatten().map(|_| self.next)
     }
 
     /// A probe of `size` bytes was sent: what [`Search::probe`] said, or less if the sender's
@@ -275,7 +289,7 @@ impl Search {
 
     /// Decides what is tried next.
     fn step(&mut self, now: Instant) {
-        if self.leaps == 1 && !(self.size..self.top()).contains(&(ETHERNET - 1)) {
+        if self.leaps == 1 && (self.size >= ETHERNET || self.top() <= ETHERNET) {
             self.leaps = LEAPS;
         }
         if let Some(next) = self.wanted() {

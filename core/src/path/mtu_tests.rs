@@ -14,10 +14,10 @@ fn ms(n: u64) -> Instant {
 /// Probes until the search rests, and gives the sizes in order.
 fn run(search: &mut Search, now: &mut Instant, carries: u16) -> Vec<u16> {
     let mut probes = Vec::new();
-    while let Some(size) = search.probe(*now, true) {
+    while let Some(size) = search.probe(*now, Need::Data) {
         search.on_probe_sent(size);
-        assert_eq!(search.probe(*now, true), None, "one at a time");
-        assert_eq!(search.probe_at(true), None);
+        assert_eq!(search.probe(*now, Need::Data), None, "one at a time");
+        assert_eq!(search.probe_at(Need::Data), None);
         probes.push(size);
         *now += RTT;
         if size <= carries {
@@ -37,7 +37,7 @@ fn a_path_that_carries_everything_is_known_after_two_probes() {
         assert_eq!((search.size(), search.is_wide()), (1232, false));
         assert_eq!(run(&mut search, &mut now, DATAGRAM_MAX), [1232, most]);
         assert_eq!((search.size(), search.is_wide()), (most, true));
-        assert_eq!(search.probe_at(true), None, "there is nothing to raise it to");
+        assert_eq!(search.probe_at(Need::Data), None, "there is nothing to raise it to");
     }
 }
 
@@ -48,7 +48,7 @@ fn a_path_no_wider_than_the_base_needs_one_probe() {
         let size = most.max(256);
         assert_eq!(run(&mut search, &mut now, DATAGRAM_MAX), [size]);
         assert_eq!(
-            (search.datagram(), search.is_wide(), search.probe_at(true)),
+            (search.datagram(), search.is_wide(), search.probe_at(Need::Data)),
             (size, true, None)
         );
     }
@@ -85,35 +85,37 @@ fn a_narrow_path_is_tried_three_times_and_then_ever_more_seldom() {
     assert!(!search.is_wide() && !search.take_news());
     let mut waits = Vec::new();
     for _ in 0..9 {
-        let at = search.probe_at(true).unwrap();
-        assert_eq!(search.probe_at(false), None, "an idle path stays silent");
+        let at = search.probe_at(Need::Standby).unwrap();
+        assert_eq!(search.probe_at(Need::None), None, "an idle path stays silent");
         waits.push(at.since(now));
         now = at;
         assert_eq!(run(&mut search, &mut now, 1200).len(), 3);
     }
     assert_eq!((waits[0], waits[1]), (MTU_BASE_RETRY, MTU_BASE_RETRY * 2));
     assert_eq!(waits[8], MTU_RAISE);
-    now = search.probe_at(true).unwrap();
+    now = search.probe_at(Need::Data).unwrap();
     run(&mut search, &mut now, 1472);
     assert!(search.is_wide() && search.take_news() && !search.take_news());
     assert_eq!(search.size(), 1472);
 }
 
 #[test]
-fn without_data_only_the_base_is_probed() {
+fn a_path_is_searched_as_far_as_it_is_needed() {
     let mut search = Search::new(SizeRange::direct(DATAGRAM_MAX));
-    assert_eq!(search.probe(ms(0), false), Some(1232));
+    assert_eq!(search.probe(ms(0), Need::None), Some(1232));
     search.on_probe_sent(1232);
     search.on_probe_acknowledged(ms(1), 1232);
-    assert_eq!((search.probe(ms(9), false), search.probe_at(false)), (None, None));
-    assert_eq!(search.probe(ms(9), true), Some(DATAGRAM_MAX));
+    for need in [Need::None, Need::Standby] {
+        assert_eq!((search.probe(ms(9), need), search.probe_at(need)), (None, None));
+    }
+    assert_eq!(search.probe(ms(9), Need::Data), Some(DATAGRAM_MAX));
 }
 
 #[test]
 fn a_search_is_made_anew_after_ten_minutes() {
     let (mut search, mut now) = (Search::new(SizeRange::direct(9000)), ms(0));
     run(&mut search, &mut now, 1472);
-    assert_eq!(search.probe_at(true), Some(now + MTU_RAISE));
+    assert_eq!(search.probe_at(Need::Data), Some(now + MTU_RAISE));
     now += MTU_RAISE;
     assert_eq!(run(&mut search, &mut now, 9000), [9000]);
     assert_eq!(search.size(), 9000);
@@ -123,7 +125,7 @@ fn a_search_is_made_anew_after_ten_minutes() {
 fn what_the_host_refuses_is_not_tried_again() {
     let (mut search, now) = (Search::new(SizeRange::direct(DATAGRAM_MAX)), ms(0));
     let mut probes = Vec::new();
-    while let Some(size) = search.probe(now, true) {
+    while let Some(size) = search.probe(now, Need::Data) {
         probes.push(size);
         search.on_probe_sent(size);
         if size <= 1472 {
@@ -137,7 +139,7 @@ fn what_the_host_refuses_is_not_tried_again() {
     assert_eq!((unique.len(), search.size()), (probes.len(), 1472), "{probes:?}");
     // The interface has changed: data of a size that passed before is refused.
     assert!(search.on_refused(now, 1472));
-    assert_eq!((search.size(), search.probe(now, true)), (1232, Some(1252)), "below 1,472");
+    assert_eq!((search.size(), search.probe(now, Need::Data)), (1232, Some(1252)), "below 1,472");
     assert!(!search.on_refused(now, 1232), "there is nothing smaller");
 }
 
@@ -145,11 +147,11 @@ fn what_the_host_refuses_is_not_tried_again() {
 fn a_short_buffer_is_the_limit() {
     let mut search = Search::new(SizeRange::direct(DATAGRAM_MAX));
     for (asked, sent) in [(1232, 1232), (DATAGRAM_MAX, 2000)] {
-        assert_eq!(search.probe(ms(0), true), Some(asked));
+        assert_eq!(search.probe(ms(0), Need::Data), Some(asked));
         search.on_probe_sent(sent);
         search.on_probe_acknowledged(ms(0), sent);
     }
-    assert_eq!((search.size(), search.probe_at(true)), (2000, None));
+    assert_eq!((search.size(), search.probe_at(Need::Data)), (2000, None));
 }
 
 /// A search that has found `size`.
@@ -201,7 +203,7 @@ fn congestion_is_no_black_hole() {
 fn what_nothing_is_known_of_is_tried_again() {
     let mut search = Search::new(SizeRange::direct(2000));
     for _ in 0..20 {
-        assert_eq!(search.probe(ms(0), true), Some(1232));
+        assert_eq!(search.probe(ms(0), Need::Data), Some(1232));
         search.on_probe_sent(1232);
         search.on_probe_void();
     }
@@ -261,7 +263,7 @@ proptest! {
             now += Duration::from_millis(1);
             match step {
                 Step::Probe { lost } => {
-                    let Some(size) = search.probe(now, true) else { continue };
+                    let Some(size) = search.probe(now, Need::Data) else { continue };
                     prop_assert!(size >= search.base() && size <= most.max(256));
                     prop_assert!(size > search.size() || !search.is_wide());
                     search.on_probe_sent(size);

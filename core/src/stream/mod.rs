@@ -36,7 +36,7 @@
 //! | `search` | the probes of [`crate::path::mtu`] on a path, and what becomes of them |
 //! | `ack` | what has arrived, the FD frame |
 //! | `peer`, `entry` | the records of a peer and of a stream |
-//! | `transport`, `lifecycle`, `ingress`, `egress`, `acknowledge`, `application` | the machine: peers and time, streams coming and going, packets in, frames out, acknowledgements, the application's calls |
+//! | `transport`, `lifecycle`, `ingress`, `egress`, `acknowledge`, `application`, `events` | the machine: peers and time, streams coming and going, packets in, frames out, acknowledgements, the application's calls, events |
 //!
 //! Every peer with possible output is in one *ready* list; a call that may create output only
 //! puts the peer there, and [`Transport::poll_ready`] works out once what it has and when its
@@ -50,6 +50,7 @@ mod congestion;
 mod datagram;
 mod egress;
 mod entry;
+mod events;
 mod frame;
 mod ingress;
 mod lifecycle;

@@ -6,6 +6,7 @@ use super::frame::ResetNotice;
 use super::list::{Link, Linked, List};
 use super::recovery::{PathState, TailProbe};
 use crate::addr::{Address, Port};
+use crate::path::mtu::Need;
 use crate::path::{PATHS, PathId, PeerIndex};
 use crate::slab::{Key, Slab, Store};
 use crate::time::{Duration, Instant};
@@ -95,9 +96,15 @@ impl Peer {
         !self.spaces.is_empty()
     }
 
-    /// There are data, or may be: larger datagrams would help.
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.streams.is_empty() || !self.datagrams.is_empty()
+    /// What a path is there for.
+    pub(crate) fn need(&self, path: PathId) -> Need {
+        if self.streams.is_empty() && self.datagrams.is_empty() {
+            Need::None
+        } else if self.active == Some(path) {
+            Need::Data
+        } else {
+            Need::Standby
+        }
     }
 
     pub(crate) fn has_events(&self) -> bool {
@@ -280,16 +287,17 @@ impl<'s> PeerTable<'s> {
 
     /// When the next path probe may go.
     pub(crate) fn search_at(&self, peer: PeerIndex) -> Option<Instant> {
-        let busy = self.get(peer)?.is_busy();
-        self.paths(peer).filter_map(|path| path.search_at(busy)).min()
+        let record = self.get(peer)?;
+        let at = |path| self.path(peer, path)?.search_at(record.need(path));
+        record.path_ids().filter_map(at).min()
     }
 
     /// A path on which a probe is due.
     pub(crate) fn search_path(&self, now: Instant, peer: PeerIndex) -> Option<PathId> {
         let record = self.get(peer)?;
         let due = |path: &PathId| {
-            let at = self.path(peer, *path).and_then(|path| path.search_at(record.is_busy()));
-            at.is_some_and(|at| at <= now)
+            let state = self.path(peer, *path);
+            state.and_then(|state| state.search_at(record.need(*path))).is_some_and(|at| at <= now)
         };
         record.path_ids().find(due)
     }

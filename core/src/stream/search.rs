@@ -11,6 +11,7 @@ use super::egress::PADDING;
 use super::frame::{Content, FrameList, FrameTable};
 use super::recovery::{PathState, TailProbe};
 use crate::limits::{FRAME_HEADER, TAG};
+use crate::path::mtu::Need;
 use crate::path::{PathId, PeerIndex};
 use crate::time::Instant;
 
@@ -19,8 +20,8 @@ const SEALED: usize = FRAME_HEADER + TAG;
 
 impl PathState {
     /// When the next probe may go: not while the path is suspect, nor before a tail probe.
-    pub(crate) fn search_at(&self, busy: bool) -> Option<Instant> {
-        let at = self.mtu.probe_at(busy)?;
+    pub(crate) fn search_at(&self, need: Need) -> Option<Instant> {
+        let at = self.mtu.probe_at(need)?;
         (!self.suspect && self.tail_probe != TailProbe::Due).then_some(at)
     }
 
@@ -106,13 +107,13 @@ impl Transport<'_> {
         path: PathId,
         out: &mut [u8],
     ) -> Option<(usize, Option<Content>)> {
-        let busy = self.peers.get(peer)?.is_busy();
+        let need = self.peers.get(peer)?.need(path);
         let state = self.peers.path(peer, path)?;
-        state.search_at(busy).filter(|at| *at <= now)?;
+        state.search_at(need).filter(|at| *at <= now)?;
         if self.frames.is_full_for(|| self.peers.frames_in_flight(peer)) {
             return None;
         }
-        let size = state.mtu.probe(now, busy)?;
+        let size = state.mtu.probe(now, need)?;
         let len = usize::from(size - state.mtu.header()) - SEALED;
         let len = len.min(out.len());
         let frame = &mut out[..len];

@@ -93,6 +93,8 @@ pub(super) struct World {
     rng: Rng,
     /// Called for every frame before the link; `false` loses it.
     pub(super) filter: Option<Filter>,
+    /// The hosts refuse longer datagrams.
+    pub(super) interface: usize,
     pub(super) checks: bool,
 }
 
@@ -150,6 +152,7 @@ impl World {
             serial: 0,
             rng: Rng::new([seed; 32]),
             filter: None,
+            interface: usize::MAX,
             checks: true,
         };
         for end in &mut world.ends {
@@ -230,6 +233,10 @@ impl World {
                     let wire = written.len + FRAME_HEADER + TAG;
                     end.t.frame_sent(self.now, peer, path, index, counter, wire, written.token);
                     lens.push(written.len);
+                    if wire > self.interface {
+                        end.t.too_large(self.now, wire as u16);
+                        continue;
+                    }
                     let plain = out[..written.len].to_vec();
                     self.transmit(from, Frame { path, index, counter, plain });
                 }
