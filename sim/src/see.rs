@@ -42,6 +42,13 @@ impl World {
         &self.paths
     }
 
+    /// UDP payload bytes that `from` uses on its path to `to`, a relay's header not counted;
+    /// `None` if it has none.
+    pub fn path_size(&self, from: HostId, to: HostId) -> Option<u16> {
+        let info = self.hosts[from.0].node.path_info(self.address(to)?)?;
+        Some(info.datagram)
+    }
+
     /// Hosts, in the order in which they were added.
     pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
         (0..self.hosts.len()).map(HostId)

@@ -71,6 +71,7 @@ impl<'s> Node<'s> {
         out: &mut [u8],
         max_segments: NonZeroUsize,
     ) -> Option<Transmit> {
+        self.transport.forget_last_sent();
         self.next_of_flight(out)
             .or_else(|| self.directory.poll_transmit(now, out))
             .or_else(|| self.handshake_output(now, out))
@@ -293,7 +294,8 @@ impl<'s> Node<'s> {
         let at = prefix(route);
         let mut train = TrainState::new(max_segments.get());
         let (mut len, mut segment, mut data) = (0, 0, false);
-        let limit = out.len().min(TRAIN_BYTES_MAX);
+        // One datagram may be longer than the longest train.
+        let (mut limit, most) = (out.len(), out.len().min(TRAIN_BYTES_MAX));
         // The next frame is at most as long as the first one.
         while len + segment.max(at + FRAME_HEADER + TAG + 1) <= limit {
             let room = &mut out[len..limit];
@@ -321,6 +323,7 @@ impl<'s> Node<'s> {
             }
             len += wire;
             segment = segment.max(wire);
+            limit = most;
         }
         if len == 0 {
             return None;

@@ -352,6 +352,13 @@ impl Machine for Node<'_> {
         transmit
     }
 
+    fn handle_too_large(&mut self, now: Instant, transmit: &Transmit) {
+        let now = self.see(now);
+        let size = transmit.segment.map_or(transmit.len, |segment| usize::from(segment.get()));
+        self.transport.too_large(now, u16::try_from(size).unwrap_or(u16::MAX));
+        self.process(now);
+    }
+
     fn poll_timeout(&self) -> Option<Timeout> {
         if self.transport.has_event() || self.auxiliary.has_event() {
             return Some(Timeout { at: self.now, reason: Reason::Output });

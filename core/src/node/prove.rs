@@ -2,6 +2,7 @@
 
 use super::{Node, PathKind, PathPolicy};
 use crate::limits::{DATAGRAM_MAX, RELAY_HEADER};
+use crate::path::mtu::SizeRange;
 use crate::path::{PathId, PeerIndex, Route};
 use crate::time::{Duration, Instant};
 
@@ -133,8 +134,8 @@ impl Node<'_> {
     /// Gives a path that was just proven its place in the transport. If there is none, a worse
     /// path gives way, or else this one is given up; the peer has one path in any case.
     fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, route: Route) {
-        let size = self.datagram(peer, route);
-        if self.transport.add_path(now, peer, path, size) {
+        let sizes = self.sizes(peer, route);
+        if self.transport.add_path(now, peer, path, sizes) {
             return;
         }
         let Some(link) = self.link_mut(peer) else { return };
@@ -142,18 +143,18 @@ impl Node<'_> {
         link.remove(given_up);
         if given_up != path {
             self.transport.remove_path(now, peer, given_up);
-            let added = self.transport.add_path(now, peer, path, size);
+            let added = self.transport.add_path(now, peer, path, sizes);
             debug_assert!(added, "a place was just given back");
         }
     }
 
-    /// UDP payload bytes of our packets on this route, relay header not counted.
-    fn datagram(&self, peer: PeerIndex, route: Route) -> u16 {
+    /// Up to which size our packets on this route are searched.
+    fn sizes(&self, peer: PeerIndex, route: Route) -> SizeRange {
         let theirs = self.link_of(peer).map_or(DATAGRAM_MAX, |l| l.max_datagram);
-        let size = self.config.limits.datagram.min(theirs);
+        let most = self.config.limits.datagram.min(theirs);
         match route {
-            Route::Direct(_) => size,
-            Route::Relay(_) => size - RELAY_HEADER as u16,
+            Route::Direct(_) => SizeRange::direct(most),
+            Route::Relay(_) => SizeRange::new(most, RELAY_HEADER as u16),
         }
     }
 
@@ -161,7 +162,8 @@ impl Node<'_> {
     pub(super) fn choose(&mut self, now: Instant, peer: PeerIndex) {
         let Some(link) = self.links.get_mut(peer) else { return };
         let transport = &self.transport;
-        let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
+        let wide = |path| transport.is_wide(peer, path);
+        let Some(path) = link.choose(|path| transport.srtt(peer, path), wide) else { return };
         self.transport.set_active_path(now, peer, path);
         self.tell_path(now, peer);
     }

@@ -345,6 +345,7 @@ impl<'s> Node<'s> {
                 self.choose(now, peer);
                 self.schedule(peer);
             }
+            TransportEvent::PathWide(peer, _) => self.choose(now, peer),
             TransportEvent::ControlLost(peer, RECORD) => {
                 if let Some(link) = self.link_mut(peer) {
                     link.record_due = Some(now);

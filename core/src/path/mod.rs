@@ -1,6 +1,7 @@
 //! Paths to a peer: what a route is, and how peers and paths are numbered.
 
 pub mod discover;
+pub mod mtu;
 pub mod nat;
 pub mod punch;
 pub mod spray;
