@@ -138,8 +138,11 @@ impl Datagrams for Sockets {
         if self.ports.len() >= SOCKETS_MAX {
             return Err(IoError::Full);
         }
-        self.next_port = self.free_port().ok_or(IoError::Full)?;
-        self.ports.insert(socket, self.next_port);
+        let port = self.free_port().ok_or(IoError::Full)?;
+        self.ports.insert(socket, port);
+        // As from an operating system, one just given back does not come again at once: a NAT
+        // still has a mapping for it.
+        self.next_port = port.checked_add(1).unwrap_or(49_152);
         Ok(())
     }
 

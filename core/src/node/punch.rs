@@ -8,6 +8,7 @@
 //! | F9 of a lower one | begins with a higher number: the peer has lost count |
 //! | streams open and still relayed after 5 s, doubling to 60 s | begins again |
 //! | a local address is gone | begins at once, whatever the distance |
+//! | the path in use is about to end at the age of those before | begins with fresh sockets |
 //! | a direct path is proven | ends; sockets without a path are closed |
 
 use super::auxiliary::{Purpose, Use};
@@ -78,6 +79,21 @@ impl Node<'_> {
         let setting = self.setting(now, peer);
         let punch = Punch::start(now, self.rng.fork("punch"), setting, last);
         self.keep_punch(now, peer, punch);
+    }
+
+    /// Opens the next direct path from a fresh socket while the present one still works.
+    pub(super) fn seek_successor(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(link) = self.link_of(peer) else { return };
+        let ladder = &link.ladder;
+        let is_time = ladder.punch.is_none() && ladder.episode_at.is_none_or(|at| at <= now);
+        if is_time && self.config.path_policy == PathPolicy::Auto {
+            let (last, setting) = (ladder.attempt, self.setting(now, peer));
+            let theirs = ladder.peer_nat.unwrap_or_default();
+            let rng = self.rng.fork("punch");
+            if let Some(punch) = Punch::renew(now, rng, setting, last, theirs) {
+                self.keep_punch(now, peer, punch);
+            }
+        }
     }
 
     fn keep_punch(&mut self, now: Instant, peer: PeerIndex, punch: Punch) {
