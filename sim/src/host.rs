@@ -130,6 +130,10 @@ impl Datagrams for Sockets {
         self.segments
     }
 
+    fn may_fragment(&self) -> bool {
+        false
+    }
+
     fn open(&mut self, socket: SocketId) -> Result<(), IoError> {
         if self.ports.len() >= SOCKETS_MAX {
             return Err(IoError::Full);

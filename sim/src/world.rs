@@ -17,7 +17,7 @@ use pilot_core::node::Event;
 use pilot_core::rendezvous::ConnId;
 use pilot_core::time::{Duration, Instant, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// When a world begins.
 const START: Duration = Duration::from_secs(1000);
@@ -110,6 +110,9 @@ pub struct World {
     /// Hosts that something has happened to.
     pub(crate) due: BTreeSet<HostId>,
     pub(crate) core_hops: u8,
+    /// Longest IP packets between two addresses of the core, where they are shorter than its
+    /// links carry.
+    pub(crate) narrow: BTreeMap<(IpAddr, IpAddr), u16>,
     pub(crate) trace: Trace,
     pub(crate) checks: Checks,
     pub(crate) stats: Stats,
@@ -149,6 +152,7 @@ impl World {
             serial: 0,
             due: BTreeSet::new(),
             core_hops: 1,
+            narrow: BTreeMap::new(),
             trace: Trace::new(now),
             checks: Checks::default(),
             stats: Stats::default(),

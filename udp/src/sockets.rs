@@ -210,6 +210,10 @@ impl<S: Reactor> Datagrams for UdpSockets<S> {
         least.and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
     }
 
+    fn may_fragment(&self) -> bool {
+        self.sockets[..self.main].iter().any(Bound::may_fragment)
+    }
+
     fn open(&mut self, socket: SocketId) -> Result<(), IoError> {
         let opened = self.open_auxiliary(socket);
         if let Err(error) = &opened {

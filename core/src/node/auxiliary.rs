@@ -23,7 +23,6 @@ pub(super) enum Use {
     /// NAT behaviour discovery.
     Discovery,
     /// Punching towards a peer.
-    #[allow(dead_code, reason = "for the ladder")]
     Punch(PeerIndex),
 }
 
@@ -33,7 +32,6 @@ pub(super) enum Purpose {
     /// A test of NAT behaviour discovery, by its number there.
     Discovery(u8),
     /// Punching towards a peer; the number is the ladder's own.
-    #[allow(dead_code, reason = "for the ladder")]
     Punch {
         /// Whom for.
         peer: PeerIndex,
@@ -182,6 +180,14 @@ impl Node<'_> {
         });
     }
 
+    /// Its `OpenSocket` was polled: what waited for it may leave.
+    pub(super) fn socket_opened(&mut self, id: SocketId) {
+        let Some(place) = self.auxiliary.place(id) else { return };
+        if let Use::Punch(peer) = self.auxiliary.user_at(place) {
+            self.schedule(peer);
+        }
+    }
+
     /// The adapter has no socket of this id.
     pub(super) fn socket_failed(&mut self, now: Instant, id: SocketId) {
         self.stun.forget_socket(id);
@@ -199,14 +205,6 @@ impl Node<'_> {
             Purpose::Punch { peer, .. } => self.punch_answer(now, peer, answer),
         }
     }
-
-    // ---- for the ladder ----
-
-    /// One of [`Purpose::Punch`]'s questions for this peer has ended.
-    fn punch_answer(&mut self, _now: Instant, _peer: PeerIndex, _answer: &StunAnswer<Purpose>) {}
-
-    /// A socket of [`Use::Punch`] could not be opened; it is free again.
-    fn punch_socket_failed(&mut self, _now: Instant, _peer: PeerIndex, _socket: SocketId) {}
 }
 
 #[cfg(test)]

@@ -146,6 +146,9 @@ impl Node<'_> {
             }
         }
         if let Some(event) = self.auxiliary.poll_event() {
+            if let Event::OpenSocket(socket) = event {
+                self.socket_opened(socket);
+            }
             return Some(event);
         }
         if self.untold_paths {

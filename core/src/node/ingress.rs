@@ -24,7 +24,7 @@ const BATCH_PEERS: usize = 32;
 pub(super) type Batch = heapless::Vec<PeerIndex, BATCH_PEERS>;
 
 /// What became of an inner packet.
-enum Inner<'b> {
+pub(super) enum Inner<'b> {
     /// It was understood; whether it is acknowledged, and whether at once.
     Taken { eliciting: bool, immediate: bool },
     /// It was for the application, and is acknowledged.
@@ -106,10 +106,16 @@ impl<'s> Node<'s> {
         self.heard(now, peer, route, is_newest, came);
         match self.inner(now, peer, route, streams_ok, plaintext) {
             Inner::Taken { eliciting, immediate } => {
+                if eliciting && is_newest {
+                    self.peer_uses(now, peer, route);
+                }
                 self.acknowledge(now, peer, route, index, counter, eliciting, immediate);
                 Ingress::Handled
             }
             Inner::Datagram(from, to, payload) => {
+                if is_newest {
+                    self.peer_uses(now, peer, route);
+                }
                 self.acknowledge(now, peer, route, index, counter, true, false);
                 Ingress::Datagram { from, to, payload }
             }
@@ -150,7 +156,9 @@ impl<'s> Node<'s> {
                 let Ok(data) = <[u8; 8]>::try_from(body) else {
                     return Inner::Dropped(DropReason::Malformed);
                 };
-                if self.links.respond(peer, route, data) {
+                let is_ours = self.links.respond(peer, route, data)
+                    || self.is_punch_response(peer, route, data);
+                if is_ours {
                     self.prove(now, peer, route);
                     SILENT
                 } else {
@@ -171,6 +179,8 @@ impl<'s> Node<'s> {
                 self.directory.handle_record(now, peer, &record);
                 ELICITING
             }
+            control::CANDIDATES => self.punch_offer(now, peer, body),
+            control::PRIMED => self.punch_primed(now, peer, body),
             // Padding is a probe whose arrival is all that matters.
             control::PADDING => Inner::Taken { eliciting: true, immediate: true },
             _ => Inner::Dropped(DropReason::UnknownControl),

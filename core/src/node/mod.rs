@@ -11,8 +11,8 @@
 //! | directory: trusted | adds the peer to tunnel and transport, within the same mutation |
 //! | tunnel: session with a new process of the peer | its streams end, its paths are proven anew |
 //! | owner: connect | a stream at once; without a session, INIT by every known route, and registry and beacon are asked for more |
-//! | directory: channel up, endpoints known | a running INIT goes there too; with a session: path challenge |
-//! | tunnel: session up by a route | proves that path, challenges the others |
+//! | directory: channel up, endpoints known | a running INIT goes there too; with a session that is only relayed: a punch begins |
+//! | tunnel: session up by a route | proves that path, challenges the peer on our own links; if it is the relay, a punch begins |
 //! | challenge answered | proves that path; data moves to the best one |
 //! | transport: path suspect | data moves, an INIT goes out by all routes |
 //! | peer: goodbye (F7) | its streams end; revoked: trust ends |
@@ -29,10 +29,12 @@ mod ingress;
 mod link;
 mod probes;
 mod prove;
+mod punch;
 mod reach;
 mod requests;
 mod storage;
 mod stream;
+mod why;
 
 pub use crate::directory::{
     AgentInfo, Answer, LinkState as Link, Page, RequestError, RequestId, Target,
@@ -45,6 +47,7 @@ pub use info::{NatInfo, PeerInfo, StreamInfo, TrustRequestInfo};
 pub use probes::Probes;
 pub use storage::{LinkSlot, Storage};
 pub use stream::{Stream, StreamError};
+pub use why::{PathReport, PathState, TriedRound};
 
 use crate::addr::Address;
 use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};
@@ -52,10 +55,12 @@ use crate::directory::{self, Directory};
 use crate::limits::Limits;
 use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
 use crate::path::discover::Discover;
+use crate::path::punch::Punch;
 use crate::path::stun_client::StunClient;
 use crate::rng::Rng;
 use crate::session::payload::Caps;
 use crate::session::{Tunnel, TunnelConfig};
+use crate::slab::Slab;
 use crate::stats::Drops;
 use crate::stream::Transport;
 use crate::time::{Instant, UnixTime, WallClock};
@@ -76,6 +81,9 @@ pub struct Config {
     pub endpoint: Option<SocketAddr>,
     /// Which paths may be used.
     pub path_policy: PathPolicy,
+    /// Never look for a peer's port by a birthday spray, which may look like a port scan to
+    /// whoever watches the network (`nat.md` 5).
+    pub forbid_spray: bool,
     /// Take the identity over from another home (`wire.md` 10).
     pub takeover: bool,
 }
@@ -87,6 +95,7 @@ pub struct Node<'s> {
     tunnel: Tunnel<'s>,
     transport: Transport<'s>,
     links: probes::Links<'s>,
+    punches: Slab<'s, Punch>,
     deadlines: Deadlines<'s>,
     locals: endpoints::Locals,
     auxiliary: auxiliary::Auxiliary,
@@ -179,6 +188,7 @@ impl<'s> Node<'s> {
                 storage.directory,
             ),
             links: probes::Links::new(storage.links, storage.probes),
+            punches: storage.punches,
             deadlines: storage.deadlines,
             locals: endpoints::Locals::default(),
             auxiliary: auxiliary::Auxiliary::default(),
@@ -340,6 +350,13 @@ impl Machine for Node<'_> {
         let transmit = self.egress(now, out, max_segments);
         self.process(now);
         transmit
+    }
+
+    fn handle_too_large(&mut self, now: Instant, transmit: &Transmit) {
+        let now = self.see(now);
+        let size = transmit.segment.map_or(transmit.len, |segment| usize::from(segment.get()));
+        self.transport.too_large(now, u16::try_from(size).unwrap_or(u16::MAX));
+        self.process(now);
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {

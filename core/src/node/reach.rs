@@ -3,7 +3,7 @@
 
 use super::auxiliary::Use;
 use super::egress::RECORD;
-use super::link::Link;
+use super::link::{Link, PathState};
 use super::probes::Control;
 use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
@@ -11,7 +11,7 @@ use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
 use crate::limits::{DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, SUSPECT_INIT};
 use crate::machine::Path;
-use crate::path::{ChannelId, PathId, PeerIndex, Route};
+use crate::path::{ChannelId, PATHS, PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
 use crate::session::handshake::RESP_MIN;
 use crate::session::payload::Caps;
@@ -25,8 +25,8 @@ use heapless::Vec;
 
 pub(super) type Routes = Vec<Route, FIRST_FLIGHT>;
 
-/// While a peer with open streams is only relayed, its endpoints are challenged again after this
-/// time, doubling up to [`RETRY_MAX`]: never stuck on the relay, never a flood.
+/// While a peer with open streams is only relayed, it is punched towards again after this time,
+/// doubling up to [`RETRY_MAX`]: never stuck on the relay, never a flood.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -47,7 +47,7 @@ impl<'s> Node<'s> {
 
     /// Sets the peer's deadline from its link's state.
     pub(super) fn schedule(&mut self, peer: PeerIndex) {
-        let at = self.links.next_at(peer);
+        let at = self.links.next_at(peer).into_iter().chain(self.punch_at(peer)).min();
         self.deadlines.set(peer.index(), at);
     }
 
@@ -155,6 +155,7 @@ impl<'s> Node<'s> {
         };
         if let Some(dead) = link.expire(now) {
             self.transport.remove_path(now, peer, dead);
+            self.release_sockets(peer);
             self.path_removed(now, peer);
         }
         if self.link_mut(peer).is_some_and(|l| l.init_due.take_if(|at| *at <= now).is_some())
@@ -162,6 +163,7 @@ impl<'s> Node<'s> {
         {
             self.suspect_init(now, peer);
         }
+        self.punch_timeout(now, peer);
         self.keep_alive(now, peer);
         self.schedule(peer);
     }
@@ -207,7 +209,8 @@ impl<'s> Node<'s> {
         }
         if seek {
             self.seek_routes(now, peer);
-            self.challenge_all(now, peer);
+            self.challenge_near(now, peer);
+            self.seek_direct(now, peer);
         }
     }
 
@@ -300,7 +303,8 @@ impl<'s> Node<'s> {
             // A RESP from where no INIT went: forwarded, or the peer answers by another door.
             self.challenge(now, peer, up.route, Some(RESP_MIN));
         }
-        self.challenge_all(now, peer);
+        self.challenge_near(now, peer);
+        self.seek_direct(now, peer);
         self.upkeep(now, peer);
     }
 
@@ -312,6 +316,11 @@ impl<'s> Node<'s> {
         let paths = link.unprove();
         (link.init_at, link.init_due) = (None, None);
         self.links.clear_probes(peer);
+        self.end_punch(now, peer);
+        if let Some(link) = self.link_mut(peer) {
+            link.ladder.restart();
+        }
+        self.release_sockets(peer);
         for path in paths {
             self.transport.remove_path(now, peer, path);
         }
@@ -336,6 +345,7 @@ impl<'s> Node<'s> {
                 self.choose(now, peer);
                 self.schedule(peer);
             }
+            TransportEvent::PathWide(peer, _) => self.choose(now, peer),
             TransportEvent::ControlLost(peer, RECORD) => {
                 if let Some(link) = self.link_mut(peer) {
                     link.record_due = Some(now);
@@ -344,6 +354,23 @@ impl<'s> Node<'s> {
             }
             // The confirming ping repeats itself; everything else is the owner's.
             _ => {}
+        }
+    }
+
+    /// An address of ours is no more, and with it perhaps every direct path: data goes over the
+    /// relay at once, the beacon sees where we are now, and new paths are sought without delay.
+    /// A path that was not concerned proves itself by its next acknowledgement.
+    pub(super) fn address_gone(&mut self, now: Instant) {
+        for index in 0..self.links.len() {
+            let peer = PeerIndex(index as u32);
+            let Some(link) = self.link_mut(peer) else { continue };
+            link.ladder.episode_at = None;
+            let direct = |(_, p): &(PathId, PathState)| matches!(p.route, Route::Direct(_));
+            let paths: Vec<PathId, PATHS> = link.paths().filter(direct).map(|(id, _)| id).collect();
+            for path in paths {
+                self.path_event(now, TransportEvent::PathSuspect(peer, path));
+            }
+            self.seek_direct(now, peer);
         }
     }
 
@@ -415,6 +442,8 @@ impl<'s> Node<'s> {
         let Some(link) = self.link_mut(peer) else { return };
         let paths = link.clear();
         self.links.clear_probes(peer);
+        self.end_punch(now, peer);
+        self.release_sockets(peer);
         for path in paths {
             self.transport.remove_path(now, peer, path);
         }
@@ -500,7 +529,8 @@ impl<'s> Node<'s> {
         if self.tunnel.is_attempting(peer) {
             self.tunnel.repeat(peer);
         }
-        self.challenge_all(now, peer);
+        self.challenge_near(now, peer);
+        self.seek_direct(now, peer);
     }
 
     /// Adds the peers that were loaded; without an address of our own they had to wait for it.
@@ -534,6 +564,7 @@ impl<'s> Node<'s> {
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
+        self.end_punch(now, peer);
         self.close_sockets_of(Use::Punch(peer));
         // A peer that came and went within one mutation was never here.
         if let Some(link) = self.links.take(peer) {

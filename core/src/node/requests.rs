@@ -88,11 +88,15 @@ impl<'s> Node<'s> {
     }
 
     fn network_changed(&mut self, now: Instant, locals: &[SocketAddr]) {
+        let is_gone = self.locals.as_slice().iter().any(|old| !locals.contains(old));
         if self.locals.set(locals) {
             self.discover.network_changed(now);
             // Told with the candidates.
             self.discover.take_news();
             self.tell_candidates(now, self.config.endpoint);
+            if is_gone {
+                self.address_gone(now);
+            }
         }
     }
 

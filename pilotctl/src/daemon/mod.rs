@@ -14,6 +14,7 @@ pub(crate) mod offer;
 mod routes;
 mod start;
 mod state;
+mod why;
 
 pub(crate) use start::{Signals, check_settings, forbid_dumps, look_up, run};
 
