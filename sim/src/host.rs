@@ -193,7 +193,8 @@ impl Outlet<Node<'static>, Sockets> for Told {
     ) {
         match event {
             Event::OpenSocket(socket) => {
-                if io.open(socket).is_err() {
+                let opened = io.open(socket);
+                if opened.is_err() {
                     // As in an adapter; a fenced node does not want to know.
                     let _ = node.command(now, Command::SocketFailed { socket });
                 }
