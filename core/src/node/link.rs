@@ -144,6 +144,8 @@ pub(super) struct Ladder {
     pub(super) peer_nat: Option<Nat>,
     /// The earliest next episode that we begin.
     pub(super) episode_at: Option<Instant>,
+    /// The earliest next episode of the peer's that we join.
+    pub(super) join_at: Option<Instant>,
     /// The earliest next spray, and the wait after it.
     pub(super) spray: Option<(Instant, Duration)>,
     /// How the last rounds ended.
@@ -153,7 +155,7 @@ pub(super) struct Ladder {
 impl Ladder {
     /// Another process of the peer counts its attempts anew.
     pub(super) fn restart(&mut self) {
-        (self.attempt, self.episode_at) = (0, None);
+        (self.attempt, self.episode_at, self.join_at) = (0, None, None);
     }
 }
 
