@@ -186,7 +186,9 @@ impl Outlet<Node<'static>, Sockets> for Told {
         match event {
             Event::OpenSocket(socket) => {
                 // As in an adapter: a socket that cannot be had is missed, not waited for.
-                let _ = io.open(socket);
+                if io.open(socket).is_ok() && socket == SocketId(0) {
+                    self.errands.push(event);
+                }
             }
             Event::CloseSocket(socket) => io.close(socket),
             Event::DialRegistry | Event::CloseRegistry | Event::RegistryBytes | Event::Store => {

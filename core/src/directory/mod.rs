@@ -473,6 +473,14 @@ impl<'s> Directory<'s> {
         self.settle();
     }
 
+    /// A fresh handshake with the beacon at once: what went out before did so by a socket that
+    /// is gone.
+    pub fn renew_beacon(&mut self, now: Instant) {
+        self.core.tick(now);
+        self.core.beacon.try_again(now);
+        self.update();
+    }
+
     /// Whether a peer's data goes over the relay now: then a beacon that has forgotten the
     /// channel is noticed within seconds.
     pub fn set_relaying(&mut self, now: Instant, relaying: bool) {
@@ -613,6 +621,7 @@ impl<'s> Directory<'s> {
             || core.edges.any()
             || core.requests.has_edge()
             || core.beacon.has_event()
+            || core.beacon.is_silent()
             || core.trust.has_event()
     }
 
@@ -628,6 +637,9 @@ impl<'s> Directory<'s> {
             && let Some(address) = core.own.keys.address
         {
             return Some(E::Registered(address));
+        }
+        if core.beacon.take_silent() {
+            return Some(E::BeaconSilent);
         }
         // Channels before trust: a removed peer's number is free once its events were taken.
         if let Some(event) = core.beacon.poll_event() {

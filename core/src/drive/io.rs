@@ -59,7 +59,8 @@ pub trait Datagrams {
     /// Most segments of a train that can be sent at present; 1 without segmentation offload.
     fn max_segments(&self) -> NonZeroUsize;
 
-    /// Opens an auxiliary socket on any port. Its id is free.
+    /// Opens an auxiliary socket on any port. Its id is free; or it is 0, and the main socket
+    /// is replaced by one of the same addresses on any port. After an error all is as before.
     fn open(&mut self, socket: SocketId) -> Result<(), IoError>;
 
     /// Closes an auxiliary socket; an unknown id is ignored.

@@ -71,7 +71,10 @@ pub enum Event {
     CloseRegistry,
     /// The registry connection has bytes to send: `poll_bytes`.
     RegistryBytes,
-    /// Open an auxiliary UDP socket on any port and bind it to this id.
+    /// Open an auxiliary UDP socket on any port and bind it to this id. With the id of the
+    /// main socket, 0: bind another one on any port of the same addresses and close the one
+    /// before, which seems to be dead; [`super::Command::NetworkChanged`] follows, as the host
+    /// candidates have another port. What cannot be bound is missed, not waited for.
     OpenSocket(SocketId),
     /// Close an auxiliary socket.
     CloseSocket(SocketId),
@@ -139,6 +142,11 @@ impl From<stream::StreamEnd> for StreamEnd {
 
 impl Node<'_> {
     pub(super) fn next_event(&mut self) -> Option<Event> {
+        if core::mem::take(&mut self.rotate) {
+            // Behind the event: what asks the beacon leaves by the new socket.
+            self.directory.renew_beacon(self.now);
+            return Some(Event::OpenSocket(SocketId(0)));
+        }
         while let Some(event) = self.directory.poll_event() {
             if let Some(event) = told(event) {
                 return Some(event);

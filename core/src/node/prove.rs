@@ -2,6 +2,7 @@
 
 use super::{Node, PathKind, PathPolicy};
 use crate::limits::{DATAGRAM_MAX, RELAY_HEADER};
+use crate::machine::SocketId;
 use crate::path::{PathId, PeerIndex, Route};
 use crate::time::{Duration, Instant};
 
@@ -67,6 +68,9 @@ impl Node<'_> {
         newest: bool,
         came: usize,
     ) {
+        if matches!(route, Route::Direct(path) if path.socket == SocketId(0)) {
+            self.heard_at = Some(now);
+        }
         let Some(link) = self.link_of(peer) else { return };
         let known = link.path_of(route).is_some();
         if known || self.links.credit(peer, route, came) || !newest {

@@ -8,7 +8,9 @@ use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
-use crate::limits::{DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, SUSPECT_INIT};
+use crate::limits::{
+    DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, ROTATE_AFTER, SUSPECT_INIT,
+};
 use crate::machine::Path;
 use crate::path::{ChannelId, PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
@@ -465,6 +467,7 @@ impl<'s> Node<'s> {
                 self.add_known_peers(now);
             }
             DirectoryEvent::Fenced => self.say_goodbye_to_all(CloseCode::Fenced),
+            DirectoryEvent::BeaconSilent => self.beacon_silent(now),
             DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
                 self.channel_gone(now, peer, channel);
@@ -486,6 +489,15 @@ impl<'s> Node<'s> {
             },
             _ => {}
         }
+    }
+
+    /// The beacon is gone, or our socket is dead (`nat.md` 2). If no peer was heard by it
+    /// either, another one is tried, on another port, unless the owner has chosen the port:
+    /// then others were told of it, or a router forwards it.
+    fn beacon_silent(&mut self, now: Instant) {
+        let is_kept = self.config.keep_port || self.config.endpoint.is_some();
+        let works = self.heard_at.is_some_and(|at| now.since(at) < ROTATE_AFTER);
+        self.rotate |= !is_kept && !works;
     }
 
     /// A new way to the peer: a running attempt takes it, a session proves it.

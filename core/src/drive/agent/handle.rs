@@ -57,6 +57,8 @@ pub struct Info {
     pub observed: Option<SocketAddr>,
     /// What the UDP sockets are bound to.
     pub local: Vec<SocketAddr>,
+    /// The addresses at which this host may be reached, best first.
+    pub candidates: Vec<SocketAddr>,
 }
 
 /// A stream that has a handle.
@@ -165,6 +167,7 @@ impl<R: Runtime> Handle<R> {
             link: access.machine.link(),
             observed: access.machine.observed(),
             local,
+            candidates: access.machine.host_candidates().to_vec(),
         })
     }
 

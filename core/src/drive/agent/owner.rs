@@ -9,6 +9,7 @@ use crate::drive::shared::Owner;
 use crate::drive::waiters::Waken;
 use crate::drive::{Datagrams, Hub, Outlet};
 use crate::limits::Limits;
+use crate::machine::SocketId;
 use crate::node::{Event, Link, Node};
 use crate::time::Instant;
 use alloc::vec::Vec;
@@ -87,7 +88,10 @@ impl<W: Waken> AgentOwner<W> {
             // Without the socket, what is sent by it is dropped and counted, and the path
             // that would have used it is not found: the machine goes on with others.
             Event::OpenSocket(id) => {
-                let _ = io.open(id);
+                let is_main = id == SocketId(0);
+                if io.open(id).is_ok() && is_main {
+                    self.demand(|chores| chores.list = true);
+                }
             }
             Event::CloseSocket(id) => io.close(id),
             _ => {}
