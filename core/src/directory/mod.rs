@@ -481,6 +481,14 @@ impl<'s> Directory<'s> {
         self.update();
     }
 
+    /// The beacon is silent, but our socket is not dead: [`DirectoryEvent::BeaconSilent`] again
+    /// after 5 s, if it is still silent then.
+    pub fn excuse_beacon(&mut self, now: Instant) {
+        self.core.tick(now);
+        self.core.beacon.excuse(now);
+        self.settle();
+    }
+
     /// Whether a peer's data goes over the relay now: then a beacon that has forgotten the
     /// channel is noticed within seconds.
     pub fn set_relaying(&mut self, now: Instant, relaying: bool) {

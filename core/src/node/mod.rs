@@ -76,7 +76,8 @@ pub struct Config {
     pub takeover: bool,
     /// The main socket's port was given by the owner, and is kept although the socket seems
     /// dead; so it is with an `endpoint`. Otherwise [`Event::OpenSocket`] asks for another one
-    /// when neither the beacon, although asked, nor any peer has been heard by it for 20 s.
+    /// when neither the beacon, although asked, nor any peer on a proven path has been heard by
+    /// it for 20 s.
     pub keep_port: bool,
 }
 
@@ -102,7 +103,7 @@ pub struct Node<'s> {
     untold_paths: bool,
     /// Shutting down: the beacon hears of it after the peers, whose goodbyes it may relay.
     leaving: bool,
-    /// When a peer was last heard by the main socket.
+    /// When a peer was last heard by the main socket on a proven path.
     heard_at: Option<Instant>,
     /// The main socket is to be replaced.
     rotate: bool,

@@ -68,11 +68,12 @@ impl Node<'_> {
         newest: bool,
         came: usize,
     ) {
-        if matches!(route, Route::Direct(path) if path.socket == SocketId(0)) {
-            self.heard_at = Some(now);
-        }
         let Some(link) = self.link_of(peer) else { return };
         let known = link.path_of(route).is_some();
+        if known && matches!(route, Route::Direct(path) if path.socket == SocketId(0)) {
+            // What comes by another route says nothing of whether we are heard by the peer.
+            self.heard_at = Some(now);
+        }
         if known || self.links.credit(peer, route, came) || !newest {
             return;
         }

@@ -497,7 +497,11 @@ impl<'s> Node<'s> {
     fn beacon_silent(&mut self, now: Instant) {
         let is_kept = self.config.keep_port || self.config.endpoint.is_some();
         let works = self.heard_at.is_some_and(|at| now.since(at) < ROTATE_AFTER);
-        self.rotate |= !is_kept && !works;
+        if works {
+            self.directory.excuse_beacon(now);
+        } else {
+            self.rotate |= !is_kept;
+        }
     }
 
     /// A new way to the peer: a running attempt takes it, a session proves it.

@@ -365,6 +365,12 @@ impl<'s> Beacon<'s> {
         self.channels.has_edge()
     }
 
+    /// Its silence says nothing at present of our socket.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.silence.excuse(now);
+        self.look();
+    }
+
     /// Whether it has been silent for too long, and [`Beacon::take_silent`] was not asked.
     pub(super) fn is_silent(&self) -> bool {
         self.silent

@@ -10,9 +10,13 @@
 //! | heard | a request or INIT leaves | asked |
 //! | asked | a packet that authenticates as the beacon's | heard; the span is 20 s again |
 //! | asked | the span is over | asked; the owner is told, the span doubles up to 5 min |
+//! | asked | the owner knows that the socket works | asked; the span of before, the owner is told again after 5 s |
 
 use crate::limits::{ROTATE_AFTER, ROTATE_AFTER_MAX};
 use crate::time::{Duration, Instant};
+
+/// When the owner is asked again that had an excuse.
+const EXCUSED: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Silence {
@@ -51,6 +55,14 @@ impl Silence {
         }
         is_over
     }
+
+    /// The last [`Silence::take`] had no consequence.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        if self.over != Instant::NEVER {
+            self.span = (self.span / 2).max(ROTATE_AFTER);
+            self.over = now + EXCUSED;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +84,14 @@ mod tests {
         silence.end();
         assert_eq!(silence.over(), Instant::NEVER);
         silence.ask(s(2000));
-        assert_eq!(silence.over(), s(2020));
+        for n in [2020, 2025, 2030] {
+            assert!(silence.take(s(n)) && !silence.take(s(n + 4)));
+            silence.excuse(s(n));
+        }
+        assert!(silence.take(s(2035)));
+        assert_eq!(silence.over(), s(2075));
+        silence.end();
+        silence.excuse(s(2040));
+        assert_eq!(silence.over(), Instant::NEVER);
     }
 }
