@@ -3,7 +3,7 @@
 use pilot_core::node::{Config, PathKind};
 use pilot_core::time::Duration;
 use pilot_sim::nat::{Preset, StaleFlows};
-use pilot_sim::{HostId, Tape, World, node_config};
+use pilot_sim::{HostId, Progress, Tape, World, node_config};
 
 const S: Duration = Duration::from_secs(1);
 const NEVER: [u32; 0] = [];
@@ -86,5 +86,27 @@ fn a_renumbered_nat_that_keeps_old_flows_is_got_over_by_another_port_alone() {
         world.renumber(nat, StaleFlows::KeepOldSource);
         world.run(60 * S);
         assert_eq!(world.is_online(a), !keep_port, "seed {seed}");
+    }
+}
+
+/// Both ends at once, in the middle of a stream.
+#[test]
+fn a_stream_goes_on_when_both_ends_have_another_port() {
+    for seed in 1..=3 {
+        let mut world = World::new(Tape::from_seed(seed));
+        let (a, b) = (host(&mut world, |_| ()), host(&mut world, |_| ()));
+        world.register();
+        world.trust(a, b);
+        world.start_open_transfer(a, b, 10_000).expect("started");
+        world.run(20 * S);
+        assert_eq!(world.path(a, b), PathKind::Direct);
+        for host in [a, b] {
+            let nat = *world.boxes_of(host).last().expect("a NAT");
+            world.renumber(nat, StaleFlows::KeepOldSource);
+        }
+        let after = world.start_transfer(a, b, 10_000).expect("started");
+        world.run(60 * S);
+        let end = world.progress(after);
+        assert!(matches!(end, Progress::Done(_)), "seed {seed}: {end:?}");
     }
 }

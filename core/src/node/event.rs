@@ -143,8 +143,8 @@ impl From<stream::StreamEnd> for StreamEnd {
 impl Node<'_> {
     pub(super) fn next_event(&mut self) -> Option<Event> {
         if core::mem::take(&mut self.rotate) {
-            // Behind the event: what asks the beacon leaves by the new socket.
-            self.directory.renew_beacon(self.now);
+            // Behind the event: what is sent from now on leaves by the new socket.
+            self.main_socket_replaced(self.now);
             return Some(Event::OpenSocket(SocketId(0)));
         }
         while let Some(event) = self.directory.poll_event() {

@@ -11,8 +11,8 @@ use crate::directory::DirectoryEvent;
 use crate::limits::{
     DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, ROTATE_AFTER, SUSPECT_INIT,
 };
-use crate::machine::Path;
-use crate::path::{ChannelId, PathId, PeerIndex, Route};
+use crate::machine::{Path, SocketId};
+use crate::path::{ChannelId, PATHS, PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
 use crate::session::handshake::RESP_MIN;
 use crate::session::payload::Caps;
@@ -502,6 +502,25 @@ impl<'s> Node<'s> {
         } else {
             self.rotate |= !is_kept;
         }
+    }
+
+    /// What was proven of the paths by the main socket says nothing of the one in its place: the
+    /// beacon and all peers are asked anew, and what there is to say goes by the relay meanwhile.
+    pub(super) fn main_socket_replaced(&mut self, now: Instant) {
+        self.directory.renew_beacon(now);
+        for index in 0..self.links.len() {
+            let peer = PeerIndex(index as u32);
+            let Some(link) = self.link_of(peer) else { continue };
+            let by_main =
+                |route| matches!(route, Route::Direct(path) if path.socket == SocketId(0));
+            let paths: Vec<PathId, PATHS> =
+                link.paths().filter(|(_, path)| by_main(path.route)).map(|(id, _)| id).collect();
+            for path in paths {
+                self.path_event(now, TransportEvent::PathSuspect(peer, path));
+            }
+            self.challenge_all(now, peer);
+        }
+        self.process(now);
     }
 
     /// A new way to the peer: a running attempt takes it, a session proves it.
