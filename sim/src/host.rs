@@ -138,6 +138,11 @@ impl Datagrams for Sockets {
         if self.ports.len() >= SOCKETS_MAX {
             return Err(IoError::Full);
         }
+        if socket == SocketId(0) {
+            // The main socket anew. Systems draw ports at random: hardly one that an auxiliary
+            // socket has had a moment ago, of which a NAT still has a mapping.
+            self.next_port = self.next_port.saturating_add(SOCKETS_MAX as u16);
+        }
         self.next_port = self.free_port().ok_or(IoError::Full)?;
         self.ports.insert(socket, self.next_port);
         Ok(())
