@@ -140,7 +140,7 @@ mod socket;
 pub use driver::{Driver, Loop, TOKENS};
 pub use socket::Socket;
 
-use pilot_core::drive::{self, agent as shared, ready};
+use pilot_core::drive::{self, Budget, agent as shared, ready};
 
 /// The types of this runtime.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +150,8 @@ impl drive::Runtime for Mio {
     type Waker = ready::Waker;
     type Sockets = Sockets;
     type Host = Clock;
+    /// The user is given what came first before the sockets are asked whether there is more.
+    const BUDGET: Budget = Budget { receives_first: 1, ..Budget::DEFAULT };
 }
 
 /// An agent under mio; [`Loop::start`] and [`Driver::join`] make one. What concerns no handle

@@ -29,11 +29,6 @@ impl Eagerness {
         Eagerness { most: 0, tries: 0, told: 0, is_trying: false }
     }
 
-    /// Whether it ever tries.
-    pub const fn is_any(&self) -> bool {
-        self.most > 0
-    }
-
     /// Whether [`Eagerness::take_try`] would say so.
     pub const fn may_try(&self) -> bool {
         self.tries > 0

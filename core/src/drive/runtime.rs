@@ -23,9 +23,8 @@ pub trait Runtime: Sized + 'static {
     type Sockets: Sockets + Send + 'static;
     /// The operating system's clocks and errands.
     type Host: Host;
-    /// How much one turn does. The application is given what came first before the sockets are
-    /// asked whether there is more.
-    const BUDGET: Budget = Budget { receives_first: 1, ..Budget::DEFAULT };
+    /// How much one turn does.
+    const BUDGET: Budget = Budget::DEFAULT;
 }
 
 /// The UDP sockets of a machine on a real host.

@@ -70,9 +70,6 @@ pub struct Made {
     pub next: Next,
     /// It has received something.
     pub has_received: bool,
-    /// Somebody was woken by what came after a pause, and may answer it: who shares its thread
-    /// lets it do so before the sockets are asked for more.
-    pub awaits_answer: bool,
 }
 
 struct Inner<M, O, R: Runtime> {
@@ -256,8 +253,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
         woken: &mut Vec<R::Waker>,
         is_ready: impl FnOnce(&mut R::Sockets, bool) -> bool,
     ) -> Made {
-        let (mut made, has_sent) = self.lock().turn(&self.host, waker, woken, is_ready);
-        made.awaits_answer &= !woken.is_empty();
+        let (made, has_sent) = self.lock().turn(&self.host, waker, woken, is_ready);
         woken.drain(..).for_each(Waken::wake);
         if has_sent {
             neighbours::nudge(self.name());
@@ -302,9 +298,8 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Inner<M, O, R> {
     ) -> (Made, bool) {
         let sends = self.driver.stats().sends;
         let next = self.next(host, waker, woken, is_ready);
-        let driver = &self.driver;
-        let (has_received, awaits_answer) = (driver.has_received(), driver.has_begun());
-        (Made { next, has_received, awaits_answer }, driver.stats().sends != sends)
+        let has_received = self.driver.has_received();
+        (Made { next, has_received }, self.driver.stats().sends != sends)
     }
 
     fn next(

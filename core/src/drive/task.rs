@@ -182,11 +182,6 @@ where
             });
             eagerness.handle_turn(made.has_received);
             match made.next {
-                Next::Again if made.awaits_answer && eagerness.is_any() => {
-                    // After others, and without asking the event queue.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
                 Next::Again => {}
                 Next::End => return Poll::Ready(()),
                 Next::Wait { until } => match until {

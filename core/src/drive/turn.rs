@@ -102,9 +102,8 @@ pub struct Driver<'s> {
     parked: Option<Transmit>,
     /// Something was received since the last answer: see [`Driver::answer`].
     may_answer: bool,
-    /// See the methods of these names.
+    /// See the method of this name.
     has_received: bool,
-    has_begun: bool,
     /// More than one datagram was received in this turn, so that the clock is read again.
     took_time: bool,
     /// Receive batches in a row that used up their budget.
@@ -163,7 +162,6 @@ impl<'s> Driver<'s> {
             parked: None,
             may_answer: false,
             has_received: false,
-            has_begun: false,
             took_time: false,
             full_batches: 0,
             batch: budget.receives_first,
@@ -180,12 +178,6 @@ impl<'s> Driver<'s> {
     /// Whether the last turn received something.
     pub fn has_received(&self) -> bool {
         self.has_received
-    }
-
-    /// Whether the last turn received something after a pause, in a batch that was over before
-    /// the sockets said that nothing is left.
-    pub fn has_begun(&self) -> bool {
-        self.has_begun
     }
 
     /// Whether a packet waits for its socket.
@@ -209,7 +201,6 @@ impl<'s> Driver<'s> {
         let mut now = clock.now();
         let received = self.receive(now, machine, io, outlet);
         self.has_received = !received.is_idle();
-        self.has_begun = received == Step::Full && self.full_batches == 0;
         (self.full_batches, self.batch) = match received {
             Step::Full => (self.full_batches + 1, (self.batch * 2).min(self.budget.receives)),
             _ => (0, self.budget.receives_first),
