@@ -97,10 +97,13 @@ impl<S: Reactor> UdpSockets<S> {
         Ok(sockets)
     }
 
-    /// Puts a main socket on another port in the place of the present one.
+    /// Puts a main socket on another port in the place of the present one: on that which was
+    /// asked for, if it is not there, else on any.
     fn replace_main(&mut self) -> Result<(), IoError> {
         let listen = self.options.listen.map(|address| SocketAddr::new(address.ip(), 0));
-        let options = BindOptions { listen, port: 0, is_port_fixed: false, ..self.options.clone() };
+        let is_there = self.local_addresses().any(|local| local.port() == self.options.port);
+        let port = if is_there { 0 } else { self.options.port };
+        let options = BindOptions { listen, port, is_port_fixed: false, ..self.options.clone() };
         let sockets = Self::bind_main(&options).map_err(refused)?;
         let main = sockets.len();
         self.sockets.splice(..self.main, sockets);

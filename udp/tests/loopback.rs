@@ -287,6 +287,8 @@ fn the_main_socket_is_replaced_by_one_on_another_port() {
     let listen = |ip| BindOptions { listen: Some(SocketAddr::new(ip, 0)), ..Default::default() };
     let mut all: Vec<BindOptions> = families().into_iter().map(listen).collect();
     all.push(BindOptions::default());
+    let port = address(&UdpSockets::<UdpSocket>::bind(&BindOptions::default()).unwrap()).port();
+    all.push(BindOptions { port, ..Default::default() });
     for options in all {
         let mut a = UdpSockets::<UdpSocket>::bind(&options).unwrap();
         a.open(SocketId(5)).unwrap();
@@ -307,6 +309,10 @@ fn the_main_socket_is_replaced_by_one_on_another_port() {
         assert_eq!(path.remote.port(), after[0].port());
         peer.send(&to(path.remote, 2), b"yo").unwrap();
         assert_eq!(recv(&mut a, &mut buf).path.socket, SocketId(0));
+        if options.port != 0 {
+            a.open(SocketId(0)).unwrap();
+            assert_eq!(address(&a).port(), options.port, "the port that was asked for, again");
+        }
     }
 }
 

@@ -94,7 +94,8 @@ impl<R: Runtime> Builder<R> {
 
     /// The UDP port on all addresses; another one if it is taken, or seems dead because neither
     /// beacon nor peers have been heard by it for 20 s (a router that was renumbered may keep a
-    /// flow that leads nowhere), unless an endpoint was given. Default: any.
+    /// flow that leads nowhere), unless an endpoint was given or the beacon sees us at an address
+    /// of ours. Default: any.
     pub fn port(mut self, port: u16) -> Self {
         self.sockets.port = port;
         self
