@@ -9,9 +9,7 @@ use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
 use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
-use crate::limits::{
-    DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, ROTATE_AFTER, SUSPECT_INIT,
-};
+use crate::limits::{DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, SUSPECT_INIT};
 use crate::machine::Path;
 use crate::path::{ChannelId, PATHS, PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
@@ -524,22 +522,6 @@ impl<'s> Node<'s> {
                 | TrustEvent::Revoked(_) => {}
             },
             _ => {}
-        }
-    }
-
-    /// The beacon is gone, or our socket is dead (`nat.md` 2). If no peer was heard by it
-    /// either, another one is tried, on another port, unless the owner has chosen the port (then
-    /// others were told of it, or a router forwards it), or the beacon saw us where we are: then
-    /// nothing on the way keeps a flow that could be dead.
-    fn beacon_silent(&mut self, now: Instant) {
-        let observed = self.directory.observed();
-        let is_seen = observed.is_some_and(|observed| self.locals.as_slice().contains(&observed));
-        let is_kept = self.config.keep_port || self.config.endpoint.is_some() || is_seen;
-        let works = self.heard_at.is_some_and(|at| now.since(at) < ROTATE_AFTER);
-        if works {
-            self.directory.excuse_beacon(now);
-        } else {
-            self.rotate |= !is_kept;
         }
     }
 
