@@ -162,7 +162,8 @@ fn core_without_features_pulls_in_no_std_and_no_allocator() {
 
 /// `core`'s modules in the order of `docs/architecture.md` section 2: each may use only those
 /// above it and beside it; `node` and `rendezvous` compose, `drive` drives any machine. The
-/// table of ports and the streams in its accept queues are one layer.
+/// table of ports and the streams in its accept queues are one layer, and so are paths, which
+/// messages name, and messages, which discovery and the ladder speak.
 const LAYERS: &[&[&str]] = &[
     &["time"],
     &["rng"],
@@ -173,8 +174,7 @@ const LAYERS: &[&[&str]] = &[
     &["addr"],
     &["name"],
     &["machine"],
-    &["path"],
-    &["wire"],
+    &["path", "wire"],
     &["crypto"],
     &["session"],
     &["stream", "port"],

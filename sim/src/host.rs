@@ -138,13 +138,11 @@ impl Datagrams for Sockets {
         if self.ports.len() >= SOCKETS_MAX {
             return Err(IoError::Full);
         }
-        if socket == SocketId(0) {
-            // The main socket anew. Systems draw ports at random: hardly one that an auxiliary
-            // socket has had a moment ago, of which a NAT still has a mapping.
-            self.next_port = self.next_port.saturating_add(SOCKETS_MAX as u16);
-        }
-        self.next_port = self.free_port().ok_or(IoError::Full)?;
-        self.ports.insert(socket, self.next_port);
+        let port = self.free_port().ok_or(IoError::Full)?;
+        self.ports.insert(socket, port);
+        // As from an operating system, one just given back does not come again at once: a NAT
+        // still has a mapping for it.
+        self.next_port = port.checked_add(1).unwrap_or(49_152);
         Ok(())
     }
 
@@ -195,7 +193,8 @@ impl Outlet<Node<'static>, Sockets> for Told {
     ) {
         match event {
             Event::OpenSocket(socket) => {
-                if io.open(socket).is_err() {
+                let opened = io.open(socket);
+                if opened.is_err() {
                     // As in an adapter; a fenced node does not want to know.
                     let _ = node.command(now, Command::SocketFailed { socket });
                 } else if socket == SocketId(0) {

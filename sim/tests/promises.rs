@@ -3,7 +3,7 @@
 
 use pilot_core::node::PathKind;
 use pilot_core::time::Duration;
-use pilot_sim::nat::{BoxConfig, Preset, Refresh};
+use pilot_sim::nat::{Allocation, BoxConfig, Preset, Refresh};
 use pilot_sim::{HostId, LinkConfig, Place, Progress, Span, Tape, TransferId, World};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -59,6 +59,18 @@ fn longest_pause(world: &mut World, transfer: TransferId, within: Duration) -> D
         before = now;
     }
     longest
+}
+
+/// Sends a small message every 250 ms for a while; how long the slowest one took.
+fn slowest_message(world: &mut World, from: HostId, to: HostId, span: Duration) -> Duration {
+    let (mut slowest, until) = (Duration::ZERO, world.elapsed() + span);
+    while world.elapsed() < until {
+        let message = world.start_transfer(from, to, 500).expect("trust");
+        let done = |world: &mut World| matches!(world.progress(message), Progress::Done(_));
+        slowest = slowest.max(world.run_until(secs(20), done));
+        world.run(Duration::from_millis(250));
+    }
+    slowest
 }
 
 /// "An open stream continues within 2 s of an address change": whoever moves, and wherever to.
@@ -134,6 +146,31 @@ fn no_stream_ends_within_an_hour_behind_nats_that_forget() {
             let pause = longest_pause(&mut world, late, secs(30));
             assert!(pause <= secs(3), "{name}: {pause:?}");
         }
+    }
+}
+
+/// A carrier's NAT that ends every mapping after a minute, with another port afterwards: two
+/// deaths are noticed by what has to wait, from then on the next path is there before the old one ends.
+#[test]
+fn a_path_with_a_known_end_has_a_successor_in_time() {
+    let mut boxes = Preset::PortRestricted.boxes(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)));
+    let Some(BoxConfig::Nat(nat)) = boxes.first_mut() else { panic!("a NAT") };
+    (nat.absolute_life, nat.allocation) = (Some(Span::secs(60)), Allocation::Random);
+    for seed in 1..=seeds() {
+        let mut world = World::new(Tape::from_seed(seed));
+        world.set_again(format!("seed {seed}"));
+        let place = world.add_boxes(boxes.clone()).expect("a valid box");
+        let a = world.add_host(place, pilot_sim::node_config());
+        let b = world.add_agent(Preset::PortRestricted);
+        world.register();
+        world.trust(a, b);
+        let kept = world.start_open_transfer(a, b, 1).expect("trust");
+        let worst = slowest_message(&mut world, a, b, secs(200));
+        assert!(worst <= secs(3), "seed {seed}: {worst:?} while it is not known");
+        let worst = slowest_message(&mut world, a, b, secs(400));
+        println!("seed {seed}: slowest message {worst:?} once it is known");
+        assert!(worst <= Duration::from_millis(200), "seed {seed}: {worst:?}");
+        assert_eq!(arrived(&world, kept), 1);
     }
 }
 

@@ -4,7 +4,7 @@
 use pilot_core::addr::{Port, SocketAddress};
 use pilot_core::drive::{Budget, Clock, Datagrams, Driver, IoError, Outlet, Received, Turn};
 use pilot_core::machine::{Ecn, Machine as _, Path, SocketId, Transmit};
-use pilot_core::node::{Event, Node};
+use pilot_core::node::{Command, Event, Node};
 use pilot_core::time::{Duration, Instant};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -60,8 +60,14 @@ impl Outlet<Node<'static>, Udp> for Events {
     /// This agent binds no datagram port.
     fn handle_payload(&mut self, _: SocketAddress, _: Port, _: &[u8]) {}
 
-    fn handle_event(&mut self, _: Instant, _: &mut Node<'static>, _: &mut Udp, event: Event) {
-        self.0.push_back(event);
+    fn handle_event(&mut self, now: Instant, node: &mut Node<'static>, _: &mut Udp, event: Event) {
+        match event {
+            // There is one socket; whatever the node wants another one for, it does without.
+            Event::OpenSocket(socket) => {
+                let _ = node.command(now, Command::SocketFailed { socket });
+            }
+            event => self.0.push_back(event),
+        }
     }
 }
 

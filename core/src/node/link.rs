@@ -27,24 +27,49 @@ use crate::time::{Duration, Instant};
 use crate::wire::control::CloseCode;
 use heapless::Vec;
 
+/// Paths that die younger were lost to something else than a lifetime.
+const LIFE_MIN: Duration = Duration::from_secs(20);
+
+/// A path by which nothing came for so long may be forgotten by its NATs, of which the quickest
+/// take 30 s and whose keepalives come each 15 s (`nat.md` 3).
+const STALE: Duration = Duration::from_secs(20);
+
 /// A proven path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PathState {
     pub(super) route: Route,
+    /// When it was proven first.
+    pub(super) born: Instant,
+    /// When an authenticated frame last came by it.
+    pub(super) heard: Instant,
     pub(super) suspect_since: Option<Instant>,
+    /// Suspect only because the peer uses another one, and asked.
+    pub(super) is_asked: bool,
 }
 
 impl PathState {
     /// Paths of a lower class are preferred, however slow. `wide`: it has carried a datagram of
-    /// 1,232 bytes; a direct one that has not does not take the data from the relay.
-    fn class(&self, wide: bool) -> u8 {
+    /// 1,232 bytes; a direct one that has not does not take the data from the relay. `old`: it
+    /// was proven so long ago that its NATs are about to end it, as they ended those before.
+    /// `stale`: nothing has come by it for so long that its NATs may have forgotten it.
+    fn class(&self, wide: bool, old: bool, stale: bool) -> u8 {
         match (self.suspect_since.is_some(), matches!(self.route, Route::Relay(_))) {
-            (false, false) if wide => 0,
-            (false, true) => 1,
-            (false, false) => 2,
-            (true, true) => 3,
-            (true, false) => 4,
+            (false, false) if wide && !stale => u8::from(old),
+            (false, true) => 2,
+            (false, false) => 3,
+            (true, true) => 4,
+            (true, false) => 5,
         }
+    }
+
+    /// Whether an answer now means that it was opened anew.
+    pub(super) fn is_revived(&self) -> bool {
+        self.suspect_since.is_some() && !self.is_asked
+    }
+
+    /// Whether it has to answer before it carries data again.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        matches!(self.route, Route::Direct(_)) && now >= self.heard + STALE
     }
 }
 
@@ -75,12 +100,37 @@ pub(super) struct Link {
     pub(super) init_due: Option<Instant>,
     /// Upkeep while streams are open.
     pub(super) upkeep: Upkeep,
+    /// How long direct paths to this peer live.
+    pub(super) life: Life,
     /// The ladder towards this peer.
     pub(super) ladder: Ladder,
     /// The kind of path that the owner was told of.
     pub(super) told: PathKind,
     /// `told` has changed since the owner was told.
     pub(super) untold: bool,
+}
+
+/// How long direct paths live, where something ends them after a fixed time however busy they
+/// are: carrier-grade NATs with an absolute lifetime do (`nat.md` 2). Two in a row that died at
+/// about the same age are believed.
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    last: Option<Duration>,
+    learned: Option<Duration>,
+}
+
+impl Life {
+    /// A path died at this age.
+    fn died(&mut self, age: Duration) {
+        let alike = |last: &Duration| age.abs_diff(*last) <= age.max(*last) / 4;
+        self.learned = self.last.filter(alike).map(|last| last.min(age));
+        self.last = Some(age).filter(|age| *age >= LIFE_MIN);
+    }
+
+    /// The age at which the next path is to be there.
+    pub(super) fn renew_after(&self) -> Option<Duration> {
+        self.learned.filter(|age| *age >= LIFE_MIN).map(|age| age * 4 / 5)
+    }
 }
 
 /// What is remembered of punching towards a peer beyond one episode.
@@ -94,6 +144,8 @@ pub(super) struct Ladder {
     pub(super) peer_nat: Option<Nat>,
     /// The earliest next episode that we begin.
     pub(super) episode_at: Option<Instant>,
+    /// The earliest next episode of the peer's that we join.
+    pub(super) join_at: Option<Instant>,
     /// The earliest next spray, and the wait after it.
     pub(super) spray: Option<(Instant, Duration)>,
     /// How the last rounds ended.
@@ -103,7 +155,7 @@ pub(super) struct Ladder {
 impl Ladder {
     /// Another process of the peer counts its attempts anew.
     pub(super) fn restart(&mut self) {
-        (self.attempt, self.episode_at) = (0, None);
+        (self.attempt, self.episode_at, self.join_at) = (0, None, None);
     }
 }
 
@@ -114,6 +166,8 @@ pub(super) struct Upkeep {
     pub(super) keep_at: Option<Instant>,
     /// The next empty frame on the relay channel.
     pub(super) relay_keep_at: Option<Instant>,
+    /// When the next path is to be opened before this one ends.
+    pub(super) renew_at: Option<Instant>,
     /// The next search for a direct path, and the wait after it.
     pub(super) upgrade: Option<(Instant, Duration)>,
 }
@@ -160,19 +214,25 @@ impl Link {
 
     /// Adds a proven route. If all places are taken, the one that has been suspect for longest,
     /// or else the first that carries no data, goes; it is named in the second place.
-    pub(super) fn prove(&mut self, route: Route) -> (PathId, Option<PathId>) {
+    pub(super) fn prove(&mut self, now: Instant, route: Route) -> (PathId, Option<PathId>) {
         if let Some(known) = self.path_of(route) {
             // The local address may have become known since.
             if let Some(path) = &mut self.paths[usize::from(known.0)] {
-                path.route = route;
-                path.suspect_since = None;
+                (path.route, path.heard) = (route, now);
+                let is_revived = path.is_revived();
+                if let Some(since) = path.suspect_since.take().filter(|_| is_revived) {
+                    // What our NAT made of it had ended; it is another mapping now.
+                    self.life.died(since.since(path.born));
+                    path.born = now;
+                }
             }
             return (known, None);
         }
         if matches!(route, Route::Direct(_)) {
             self.last_good = Some(route);
         }
-        let new = Some(PathState { route, suspect_since: None });
+        let new =
+            Some(PathState { route, born: now, heard: now, suspect_since: None, is_asked: false });
         if let Some(free) = self.paths.iter().position(Option::is_none) {
             self.paths[free] = new;
             return (PathId(free as u8), None);
@@ -191,9 +251,17 @@ impl Link {
     /// The worst path, if that just proven as `path` is of a better class: it gives way when
     /// there is no place for one more.
     pub(super) fn gives_way_to(&self, path: PathId) -> Option<PathId> {
-        let class = self.paths[usize::from(path.0)]?.class(true);
-        let worst = self.paths().max_by_key(|(_, p)| p.class(true))?;
-        (worst.1.class(true) > class).then_some(worst.0)
+        let class = |p: &PathState| p.class(true, false, false);
+        let ours = class(self.paths[usize::from(path.0)].as_ref()?);
+        let worst = self.paths().max_by_key(|(_, p)| class(p))?;
+        (class(&worst.1) > ours).then_some(worst.0)
+    }
+
+    /// An authenticated frame came by a proven path.
+    pub(super) fn heard(&mut self, now: Instant, path: PathId) {
+        if let Some(state) = &mut self.paths[usize::from(path.0)] {
+            state.heard = now;
+        }
     }
 
     pub(super) fn remove(&mut self, path: PathId) {
@@ -229,7 +297,14 @@ impl Link {
 
     pub(super) fn set_suspect(&mut self, path: PathId, since: Option<Instant>) {
         if let Some(state) = &mut self.paths[usize::from(path.0)] {
-            state.suspect_since = since;
+            (state.suspect_since, state.is_asked) = (since, false);
+        }
+    }
+
+    /// The path in use is asked, and does not count until it answers.
+    pub(super) fn ask(&mut self, now: Instant, path: PathId) {
+        if let Some(state) = &mut self.paths[usize::from(path.0)] {
+            (state.suspect_since, state.is_asked) = (Some(now), true);
         }
     }
 
@@ -237,14 +312,19 @@ impl Link {
     /// carried a datagram of 1,232 bytes. Gives the choice if it has changed.
     pub(super) fn choose(
         &mut self,
+        now: Instant,
         rtt: impl Fn(PathId) -> Option<Duration>,
         wide: impl Fn(PathId) -> bool,
     ) -> Option<PathId> {
+        let renew = self.life.renew_after();
+        let is_old = |p: &PathState| renew.is_some_and(|age| now >= p.born + age);
         let rank = |(id, p): &(PathId, PathState)| {
             // A direct path keeps its place unless another is a quarter faster (hysteresis).
             let rtt = rtt(*id).unwrap_or(Duration::from_secs(1));
             let rtt = if self.active == Some(*id) { rtt * 3 / 4 } else { rtt };
-            (p.class(wide(*id)), rtt)
+            // One that is in use is asked by what it carries.
+            let stale = self.active != Some(*id) && p.is_stale(now);
+            (p.class(wide(*id), is_old(p), stale), rtt)
         };
         let best = self.paths().min_by_key(rank).map(|(id, _)| id)?;
         if self.active == Some(best) {
@@ -260,9 +340,28 @@ impl Link {
             matches!(p.route, Route::Direct(_))
                 && p.suspect_since.is_some_and(|since| now >= since + PATH_REMOVE)
         };
-        let (path, _) = self.paths().find(dead)?;
+        let (path, state) = self.paths().find(dead)?;
+        if let Some(since) = state.suspect_since {
+            self.life.died(since.since(state.born));
+        }
         self.remove(path);
         Some(path)
+    }
+
+    /// When the path in use has to have a successor.
+    pub(super) fn renew_at(&self) -> Option<Instant> {
+        let active = self.paths[usize::from(self.active?.0)]?;
+        let direct = matches!(active.route, Route::Direct(_));
+        self.life.renew_after().filter(|_| direct).map(|age| active.born + age)
+    }
+
+    /// A direct path that carries nothing and whose time is over.
+    pub(super) fn outlived(&self, now: Instant) -> Option<PathId> {
+        let age = self.life.renew_after()? * 5 / 4;
+        let over = |(id, p): &(PathId, PathState)| {
+            matches!(p.route, Route::Direct(_)) && self.active != Some(*id) && now >= p.born + age
+        };
+        self.paths().find(over).map(|(id, _)| id)
     }
 
     /// The next moment at which there is something to do, probes not counted.
@@ -271,7 +370,8 @@ impl Link {
         let dead = self.paths().filter(|(_, p)| matches!(p.route, Route::Direct(_)));
         let dead = dead.filter_map(|(_, p)| p.suspect_since.map(|since| since + PATH_REMOVE));
         let upkeep = &self.upkeep;
-        let own = [upkeep.keep_at, upkeep.relay_keep_at, upkeep.upgrade.map(|u| u.0)];
+        let upgrade = upkeep.upgrade.map(|u| u.0);
+        let own = [upkeep.keep_at, upkeep.relay_keep_at, upgrade, upkeep.renew_at];
         let own = own.into_iter().flatten().chain(self.record_due).chain(self.init_due);
         dead.chain(goodbye).chain(own).min()
     }
@@ -302,17 +402,17 @@ mod tests {
     #[test]
     fn a_direct_path_is_preferred_until_it_is_suspect() {
         let mut link = Link::default();
-        let (relay, _) = link.prove(Route::Relay(ChannelId(7)));
-        assert_eq!(link.choose(|_| None, |_| false), Some(relay));
-        let (straight, _) = link.prove(direct(1));
-        assert_eq!(link.choose(|_| None, |_| false), None, "it may swallow long datagrams");
-        assert_eq!(link.choose(|_| None, |_| true), Some(straight));
-        assert_eq!(link.choose(|_| None, |_| true), None);
+        let (relay, _) = link.prove(ms(0), Route::Relay(ChannelId(7)));
+        assert_eq!(link.choose(ms(0), |_| None, |_| false), Some(relay));
+        let (straight, _) = link.prove(ms(0), direct(1));
+        assert_eq!(link.choose(ms(0), |_| None, |_| false), None, "it may swallow long datagrams");
+        assert_eq!(link.choose(ms(0), |_| None, |_| true), Some(straight));
+        assert_eq!(link.choose(ms(0), |_| None, |_| true), None);
         link.set_suspect(straight, Some(ms(0)));
-        assert_eq!(link.choose(|_| None, |_| true), Some(relay));
+        assert_eq!(link.choose(ms(0), |_| None, |_| true), Some(relay));
         link.set_suspect(relay, Some(ms(0)));
         link.set_suspect(straight, None);
-        assert_eq!(link.choose(|_| None, |_| false), Some(straight), "it answers, at least");
+        assert_eq!(link.choose(ms(0), |_| None, |_| false), Some(straight), "it answers, at least");
         link.set_suspect(straight, Some(ms(0)));
         assert_eq!(link.expire(ms(14_999)), None);
         assert_eq!(link.next_at(), Some(ms(15_000)));
@@ -323,15 +423,15 @@ mod tests {
     #[test]
     fn only_a_worse_path_gives_way() {
         let mut link = Link::default();
-        let (relay, _) = link.prove(Route::Relay(ChannelId(7)));
+        let (relay, _) = link.prove(ms(0), Route::Relay(ChannelId(7)));
         assert_eq!(link.gives_way_to(relay), None);
-        let (straight, _) = link.prove(direct(1));
+        let (straight, _) = link.prove(ms(0), direct(1));
         assert_eq!(link.gives_way_to(straight), Some(relay));
         assert_eq!(link.gives_way_to(relay), None);
         link.set_suspect(straight, Some(ms(0)));
         assert_eq!(link.gives_way_to(relay), Some(straight));
         link.remove(relay);
-        let (other, _) = link.prove(direct(2));
+        let (other, _) = link.prove(ms(0), direct(2));
         assert_eq!(link.gives_way_to(other), Some(straight));
         link.set_suspect(straight, None);
         assert_eq!(link.gives_way_to(other), None, "equals stay");
@@ -341,12 +441,13 @@ mod tests {
     fn a_full_table_drops_what_carries_nothing() {
         let mut link = Link::default();
         for port in 1..=PATHS as u16 {
-            link.prove(direct(port));
+            link.prove(ms(0), direct(port));
         }
-        let active = link.choose(|id| Some(Duration::from_millis(10 - u64::from(id.0))), |_| true);
+        let active =
+            link.choose(ms(0), |id| Some(Duration::from_millis(10 - u64::from(id.0))), |_| true);
         let active = active.unwrap();
         link.set_suspect(PathId(1), Some(ms(5)));
-        let (new, gone) = link.prove(direct(99));
+        let (new, gone) = link.prove(ms(0), direct(99));
         assert_eq!((new, gone), (PathId(1), Some(PathId(1))));
         assert_ne!(active, PathId(1));
     }

@@ -339,7 +339,7 @@ mod tests {
             assert!(links.answer(A, direct(1), Control::Response([2; 8])));
             assert_eq!(sent(&mut links), 3 * 37);
             // Until it is proven.
-            links.get_mut(A).unwrap().prove(direct(1));
+            links.get_mut(A).unwrap().prove(ms(0), direct(1));
             assert!(links.answer(A, direct(1), Control::Response([2; 8])));
             assert_eq!(sent(&mut links), 37);
         });

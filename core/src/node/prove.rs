@@ -1,10 +1,11 @@
 //! Proving paths: which routes are challenged and how often, and which proven path carries data.
 
+use super::link::PathState;
 use super::{Node, PathKind, PathPolicy};
 use crate::limits::{DATAGRAM_MAX, RELAY_HEADER};
 use crate::machine::SocketId;
 use crate::path::mtu::SizeRange;
-use crate::path::{PathId, PeerIndex, Route};
+use crate::path::{PATHS, PathId, PeerIndex, Route};
 use crate::time::{Duration, Instant};
 
 /// At most one challenge a second of a route that nobody announced (`wire.md` 5.5).
@@ -64,13 +65,16 @@ impl Node<'_> {
         newest: bool,
         came: usize,
     ) {
-        let Some(link) = self.link_of(peer) else { return };
-        let known = link.path_of(route).is_some();
-        if known && matches!(route, Route::Direct(path) if path.socket == SocketId(0)) {
+        let Some(link) = self.link_mut(peer) else { return };
+        let known = link.path_of(route);
+        if let Some(path) = known {
+            link.heard(now, path);
+        }
+        if known.is_some() && matches!(route, Route::Direct(path) if path.socket == SocketId(0)) {
             // What comes by another route says nothing of whether we are heard by the peer.
             self.heard_at = Some(now);
         }
-        if known || self.links.credit(peer, route, came) || !newest {
+        if known.is_some() || self.links.credit(peer, route, came) || !newest {
             return;
         }
         if let Route::Direct(path) = route
@@ -84,6 +88,19 @@ impl Node<'_> {
         if link.roam_at.is_none_or(|at| at <= now) {
             link.roam_at = Some(now + ROAM_DISTANCE);
             self.challenge(now, peer, route, Some(came));
+        }
+    }
+
+    /// The path in use is suspect: others by which nothing came lately are asked, so that data
+    /// need not stay on the relay for long.
+    pub(super) fn ask_stale(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(link) = self.link_of(peer) else { return };
+        let stale = |(_, p): &(PathId, PathState)| p.suspect_since.is_none() && p.is_stale(now);
+        let routes: heapless::Vec<Route, PATHS> =
+            link.paths().filter(stale).map(|(_, p)| p.route).collect();
+        for route in routes {
+            let data = self.rng.bytes();
+            self.links.challenge(now, peer, route, data, None);
         }
     }
 
@@ -103,7 +120,7 @@ impl Node<'_> {
             return;
         }
         link.recheck_at = Some(now + RECHECK_DISTANCE);
-        link.set_suspect(active, Some(now));
+        link.ask(now, active);
         let data = self.rng.bytes();
         self.links.challenge(now, peer, ours, data, None);
         self.choose(now, peer);
@@ -115,12 +132,14 @@ impl Node<'_> {
     pub(super) fn prove(&mut self, now: Instant, peer: PeerIndex, route: Route) {
         let Some(link) = self.link_mut(peer) else { return };
         let known = link.path_of(route).is_some();
-        let (path, replaced) = link.prove(route);
+        let is_revived =
+            link.paths().any(|(_, p)| p.is_revived() && super::link::same(&p.route, &route));
+        let (path, replaced) = link.prove(now, route);
         if let Some(old) = replaced {
             self.transport.remove_path(now, peer, old);
             self.release_sockets(peer);
         }
-        if !known && matches!(route, Route::Direct(_)) {
+        if (!known || is_revived) && matches!(route, Route::Direct(_)) {
             self.punched_through(now, peer);
         }
         if !known || replaced.is_some() {
@@ -168,7 +187,7 @@ impl Node<'_> {
         let Some(link) = self.links.get_mut(peer) else { return };
         let transport = &self.transport;
         let wide = |path| transport.is_wide(peer, path);
-        let Some(path) = link.choose(|path| transport.srtt(peer, path), wide) else { return };
+        let Some(path) = link.choose(now, |path| transport.srtt(peer, path), wide) else { return };
         self.transport.set_active_path(now, peer, path);
         self.tell_path(now, peer);
     }

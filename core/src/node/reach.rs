@@ -3,7 +3,7 @@
 
 use super::auxiliary::Use;
 use super::egress::RECORD;
-use super::link::{Link, PathState};
+use super::link::{Life, Link, PathState};
 use super::probes::Control;
 use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
@@ -11,6 +11,7 @@ use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
 use crate::limits::{DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, SUSPECT_INIT};
 use crate::machine::Path;
+use crate::path::punch::EPISODE_EVERY;
 use crate::path::{ChannelId, PATHS, PathId, PeerIndex, Route};
 use crate::session::TunnelConfig;
 use crate::session::handshake::RESP_MIN;
@@ -179,6 +180,7 @@ impl<'s> Node<'s> {
             link.upkeep.keep_at = None;
             link.upkeep.relay_keep_at = None;
             link.upkeep.upgrade = None;
+            link.upkeep.renew_at = None;
             return;
         }
         let (mut keep, mut keep_relay, mut seek) = (None, None, false);
@@ -204,6 +206,7 @@ impl<'s> Node<'s> {
             }
             seek = due;
         }
+        self.renew(now, peer);
         for route in keep.into_iter().chain(keep_relay) {
             self.links.answer(peer, route, Control::Keepalive);
         }
@@ -211,6 +214,29 @@ impl<'s> Node<'s> {
             self.seek_routes(now, peer);
             self.challenge_near(now, peer);
             self.seek_direct(now, peer);
+        }
+    }
+
+    /// Make before break: where paths end at a known age, the next one is opened before that, from
+    /// a fresh socket, since the old one's mapping cannot be had anew; and what has outlived its
+    /// time and carries nothing is forgotten.
+    fn renew(&mut self, now: Instant, peer: PeerIndex) {
+        if let Some(path) = self.link_of(peer).and_then(|link| link.outlived(now)) {
+            if let Some(link) = self.link_mut(peer) {
+                link.remove(path);
+            }
+            self.transport.remove_path(now, peer, path);
+            self.release_sockets(peer);
+        }
+        let at = self.link_of(peer).and_then(Link::renew_at);
+        let is_due = at.is_some_and(|at| at <= now);
+        if is_due {
+            self.seek_successor(now, peer);
+            // Data moves to it as soon as it is there.
+            self.choose(now, peer);
+        }
+        if let Some(link) = self.link_mut(peer) {
+            link.upkeep.renew_at = if is_due { Some(now + EPISODE_EVERY) } else { at };
         }
     }
 
@@ -333,6 +359,7 @@ impl<'s> Node<'s> {
                     link.set_suspect(path, Some(now));
                 }
                 self.directory.keepalive_now(now);
+                self.ask_stale(now, peer);
                 self.choose(now, peer);
                 self.transport.mark_suspect(now, peer, path);
                 self.suspect_init(now, peer);
@@ -365,6 +392,8 @@ impl<'s> Node<'s> {
             let peer = PeerIndex(index as u32);
             let Some(link) = self.link_mut(peer) else { continue };
             link.ladder.episode_at = None;
+            // How long paths lived here says nothing of the next network.
+            link.life = Life::default();
             let direct = |(_, p): &(PathId, PathState)| matches!(p.route, Route::Direct(_));
             let paths: Vec<PathId, PATHS> = link.paths().filter(direct).map(|(id, _)| id).collect();
             for path in paths {

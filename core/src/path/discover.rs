@@ -36,6 +36,9 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 /// After a run that told nothing, doubling up to [`INTERVAL`]; and the least distance of runs
 /// that a new endpoint causes.
 const RETRY: Duration = Duration::from_secs(60);
+/// How long a run takes at most, whatever it waits for: a socket that an adapter neither opens nor
+/// refuses, say. With every question asked twice it takes 50 s.
+const RUN_MAX: Duration = Duration::from_secs(60);
 /// How long the beacon may be silent before we ask whether UDP passes at all.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -211,7 +214,7 @@ impl Discover {
             Some(run) => match run.need() {
                 Need::Ask(_) => run.pace(),
                 Need::Socket | Need::Nothing => Instant::START,
-                Need::Wait => Instant::NEVER,
+                Need::Wait => self.began.map_or(Instant::START, |began| began + RUN_MAX),
             },
         };
         (at != Instant::NEVER).then_some(at)
@@ -232,7 +235,9 @@ impl Discover {
                 self.run = Some(Run::new(now, self.server));
                 continue;
             };
+            let is_late = self.began.is_none_or(|began| began + RUN_MAX <= now);
             match run.need() {
+                _ if is_late => self.finish(now, rng),
                 Need::Socket => return Some(Wish::Open),
                 Need::Ask(test) if run.pace() <= now => {
                     return run.ask(now, test).map(Wish::Ask);

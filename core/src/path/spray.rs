@@ -47,7 +47,7 @@ impl Ports {
     /// All ports from 1,024 on, by two random numbers. A linear congruence visits each once:
     /// a step without a common factor with 64,512 = 2¹⁰ · 3² · 7.
     pub fn new(random: (u32, u32)) -> Self {
-        let mut step = random.1 % PORTS | 1;
+        let mut step = (random.1 % PORTS) | 1;
         while step.is_multiple_of(3) || step.is_multiple_of(7) {
             step = (step + 2) % PORTS;
         }

@@ -430,6 +430,10 @@ impl PathState {
         }
         if self.flight == 0 {
             self.tail_probe = TailProbe::Idle;
+            if !timeout && !self.suspect {
+                // What was sent later is answered, and nothing else is left to be.
+                self.unanswered = None;
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use pilot_core::directory::{self, ChannelSlot, LINK_BYTES, REQUEST_BYTES_MIN, Re
 use pilot_core::limits::{BLOCK, Limits};
 use pilot_core::node::{LinkSlot, Probes, Storage};
 use pilot_core::path::PATHS;
+use pilot_core::path::punch::Punch;
 use pilot_core::port::OpenPort;
 use pilot_core::session::TunnelStorage;
 use pilot_core::session::index::{IndexCell, IndexTable};
@@ -138,6 +139,7 @@ pub struct TransportTables {
 pub struct LinkTables {
     links: [LinkSlot; PEERS],
     probes: [Slot<Probes>; PEERS],
+    punches: [Slot<Punch>; PEERS],
     deadlines: [Cell; PEERS],
 }
 
@@ -188,6 +190,7 @@ impl Tables {
             links: LinkTables {
                 links: [const { LinkSlot::empty() }; _],
                 probes: [const { Slot::empty() }; _],
+                punches: [const { Slot::empty() }; _],
                 deadlines: [const { Cell::empty() }; _],
             },
         }
@@ -251,6 +254,7 @@ pub fn storage(
         transport,
         links: lend(&mut l.links),
         probes: Slab::new(lend(&mut l.probes)),
+        punches: Slab::new(lend(&mut l.punches)),
         deadlines: Deadlines::new(lend(&mut l.deadlines)),
     };
     (storage, lend(&mut b.send), lend(&mut b.receive))

@@ -93,7 +93,8 @@ impl<W: Waken> AgentOwner<W> {
             Event::LinkChanged(Link::Offline) => self.demand(|chores| chores.resolve = true),
             // Without the socket the machine goes on with others, or with the one of before.
             Event::OpenSocket(socket) => {
-                if io.open(socket).is_err() {
+                let opened = io.open(socket);
+                if opened.is_err() {
                     // Refused by a fenced node alone, which sends nothing any more.
                     let _ = node.command(now, Command::SocketFailed { socket });
                 } else if socket == SocketId(0) {

@@ -326,6 +326,35 @@ fn runs_follow_hours_networks_and_endpoints() {
 }
 
 #[test]
+fn a_socket_that_never_comes_is_not_waited_for_forever() {
+    let mut toy = Toy::new(Mapping::EndpointIndependent, Filtering::AddressDependent, preserving);
+    let mut bench = Bench::new();
+    bench.server(Some(OTHERS), addr(OUTSIDE, 4000));
+    for _ in 0..2 {
+        while let Some(wish) = bench.discover.poll(at(bench.now), &mut bench.rng) {
+            match wish {
+                Wish::Open => bench.discover.set_socket(Some(SocketId(1))),
+                Wish::Ask(ask) if ask.socket == SocketId(0) => {
+                    let answer = toy.answer(&ask);
+                    bench.discover.handle_answer(ask.purpose, answer.as_ref(), &[LOCAL]);
+                }
+                Wish::Ask(_) | Wish::Close => {}
+            }
+            bench.now += 200;
+        }
+        assert_eq!(bench.discover.found().nat.mapping, Mapping::EndpointIndependent);
+        assert_eq!(bench.discover.found().nat.filtering, Filtering::Unknown);
+        let next = bench.discover.next_at().unwrap();
+        assert!(next <= at(130_000), "{next:?}");
+        bench.now = (next.as_nanos() - 1_000_000_000) / 1_000_000 + 1;
+    }
+    assert_eq!(bench.discover.measured_at(), None);
+    // The run has ended, and the sockets work from now on.
+    bench.run(70_000, |ask| toy.answer(ask));
+    assert_eq!(bench.classical(), Classical::RestrictedCone);
+}
+
+#[test]
 fn without_sockets_the_mapping_is_told() {
     let mut toy = Toy::new(Mapping::AddressDependent, Filtering::AddressDependent, scattered);
     let (mut discover, mut rng) = (Discover::default(), Rng::new([3; 32]));

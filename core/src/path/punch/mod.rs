@@ -234,6 +234,17 @@ impl Punch {
         punch
     }
 
+    /// Begins an episode that is to open another path beside one that works, with what follows
+    /// the plain punch: that would find the same path again. `None` where nothing but a spray is
+    /// left, which a path that works does not justify.
+    pub fn renew(now: Instant, rng: Rng, setting: Setting, last: u16, theirs: Nat) -> Option<Self> {
+        let technique = technique(setting.nat, theirs, 1).filter(|t| *t != Technique::Spray)?;
+        let attempt = (last / ROUNDS).wrapping_add(1).wrapping_mul(ROUNDS).wrapping_add(1);
+        let mut punch = Punch::new(now, rng, setting);
+        punch.begin(now, attempt, technique);
+        Some(punch)
+    }
+
     /// Joins the attempt of an F9 that came.
     pub fn join(now: Instant, rng: Rng, setting: Setting, theirs: Offer) -> Self {
         let mut punch = Punch::new(now, rng, setting);

@@ -237,7 +237,7 @@ proptest! {
         let mut now = at(0);
         let mut sent = 0;
         for (wait, attempt, nat, what) in steps {
-            now = now + Duration::from_millis(wait);
+            now += Duration::from_millis(wait);
             // Most of them close to the one under way.
             let attempt = match attempt % 3 {
                 0 => attempt,

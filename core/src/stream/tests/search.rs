@@ -1,6 +1,7 @@
 //! The search for the path MTU, in the traffic between two transports.
 
 use super::world::*;
+use crate::addr::Port;
 use crate::path::PathId;
 use crate::path::mtu::SizeRange;
 use crate::stream::TransportEvent;
@@ -103,4 +104,24 @@ fn short_frames_pass_where_long_ones_do_not() {
         sink.finished
     });
     assert!(world.now.since(begin) < ms(100));
+}
+
+/// Frames that a probe overtakes are taken for lost, and datagrams are not sent again: then there is
+/// nothing whose silence could be suspicious.
+#[test]
+fn lost_datagrams_are_no_reason_for_suspicion() {
+    let mut world = World::new(5, Link::clean(ms(10)));
+    world.pass(Duration::from_secs(1));
+    let mut sent = 0;
+    world.filter = Some(Box::new(move |_, frame| {
+        sent += u32::from(frame.plain[0] >> 4 == 1);
+        frame.plain[0] >> 4 != 1 || sent == 10
+    }));
+    for _ in 0..10 {
+        let (to, from, now) = (Port(9), Port(50_000), world.now);
+        world.ends[0].t.send_datagram(now, PEER, to, from, NETWORK, &[1; 20]).unwrap();
+    }
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.ends[0].t.path_info(PEER, MAIN).unwrap().lost, 9);
+    assert_eq!(world.ends[0].events, [TransportEvent::PathWide(PEER, MAIN)]);
 }
