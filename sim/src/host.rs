@@ -197,6 +197,8 @@ impl Outlet<Node<'static>, Sockets> for Told {
                 if opened.is_err() {
                     // As in an adapter; a fenced node does not want to know.
                     let _ = node.command(now, Command::SocketFailed { socket });
+                } else if socket == SocketId(0) {
+                    self.errands.push(event);
                 }
             }
             Event::CloseSocket(socket) => io.close(socket),

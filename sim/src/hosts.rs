@@ -243,6 +243,11 @@ impl World {
         self.hosts[host.0].address
     }
 
+    /// The port of a host's main socket.
+    pub fn main_port(&self, host: HostId) -> u16 {
+        self.socket(host).port()
+    }
+
     /// The beacon's four sockets (RFC 5780): first address and port; other port; other address;
     /// both others.
     pub fn beacon(&self) -> [SocketAddr; 4] {

@@ -13,7 +13,7 @@ use crate::tape::Tape;
 use crate::trace::{Lost, Note, PathChange, Trace};
 use pilot_core::drive::Turn;
 use pilot_core::machine::Machine;
-use pilot_core::node::Event;
+use pilot_core::node::{Command, Event};
 use pilot_core::rendezvous::ConnId;
 use pilot_core::time::{Duration, Instant, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -385,6 +385,11 @@ impl World {
                 Event::CloseRegistry => {
                     self.close_by_host(id);
                     self.hosts[id.0].node.handle_registry_close(now);
+                }
+                // The main socket is another one.
+                Event::OpenSocket(_) => {
+                    let local = self.socket(id);
+                    let _ = self.command(id, Command::NetworkChanged { locals: &[local] });
                 }
                 // Both are looked after in any case.
                 _ => {}

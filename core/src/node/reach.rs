@@ -530,6 +530,7 @@ impl<'s> Node<'s> {
                 self.discover.end();
                 self.say_goodbye_to_all(CloseCode::Fenced);
             }
+            DirectoryEvent::BeaconSilent => self.beacon_silent(now),
             DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
                 self.channel_gone(now, peer, channel);

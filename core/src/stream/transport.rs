@@ -426,10 +426,11 @@ impl<'s> Transport<'s> {
         if !self.ready.is_empty() {
             return Some(Timeout { at: self.now, reason: Reason::Output });
         }
-        let peer = self.peer_timers.first().map(|(at, _)| (at, Reason::Recovery));
-        let stream = self.stream_timers.first().map(|(at, _)| (at, Reason::Stream));
-        let (at, reason) = [peer, stream].into_iter().flatten().min_by_key(|(at, _)| *at)?;
-        Some(Timeout { at, reason })
+        let first = |timers: &Deadlines<'_>| timers.first().map_or(Instant::NEVER, |(at, _)| at);
+        let (peer, stream) = (first(&self.peer_timers), first(&self.stream_timers));
+        let reason = if peer <= stream { Reason::Recovery } else { Reason::Stream };
+        let at = peer.min(stream);
+        (at != Instant::NEVER).then_some(Timeout { at, reason })
     }
 
     /// Lets time pass. Early or twice does nothing; late is safe.
