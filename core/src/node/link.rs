@@ -18,6 +18,7 @@
 use super::PathKind;
 use crate::limits::PATH_REMOVE;
 use crate::path::{ChannelId, PATHS, PathId, Route};
+use crate::planted::{self, Defect};
 use crate::slab::Key;
 use crate::time::{Duration, Instant};
 use crate::wire::control::CloseCode;
@@ -193,7 +194,9 @@ impl Link {
     }
 
     pub(super) fn set_suspect(&mut self, path: PathId, since: Option<Instant>) {
-        if let Some(state) = &mut self.paths[usize::from(path.0)] {
+        if let Some(state) = &mut self.paths[usize::from(path.0)]
+            && !planted::has(Defect::StalePathKept)
+        {
             state.suspect_since = since;
         }
     }

@@ -49,6 +49,7 @@ use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};
 use crate::directory::{self, Directory};
 use crate::limits::Limits;
 use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
+use crate::planted::{self, Defect};
 use crate::rng::Rng;
 use crate::session::payload::Caps;
 use crate::session::{Tunnel, TunnelConfig};
@@ -274,7 +275,9 @@ impl<'s> Node<'s> {
         let parts = [
             self.directory.poll_timeout(),
             self.tunnel.poll_timeout(),
-            self.transport.poll_timeout(),
+            self.transport
+                .poll_timeout()
+                .filter(|timeout| timeout.at > self.now || !planted::has(Defect::OutputUnreported)),
         ];
         parts.into_iter().chain([output, paths]).flatten().min_by_key(|timeout| timeout.at)
     }
