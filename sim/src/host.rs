@@ -166,6 +166,8 @@ pub(crate) struct Told {
     /// Since the process started, with the time.
     pub(crate) events: VecDeque<(Instant, Event)>,
     pub(crate) datagrams: VecDeque<Arrived>,
+    /// How many of the newest were not looked at yet.
+    pub(crate) unseen: usize,
 }
 
 impl Outlet<Node<'static>, Sockets> for Told {
@@ -174,6 +176,7 @@ impl Outlet<Node<'static>, Sockets> for Told {
             self.datagrams.pop_front();
         }
         self.datagrams.push_back(Arrived { from, to, payload: payload.to_vec() });
+        self.unseen = (self.unseen + 1).min(TOLD_MAX);
     }
 
     fn handle_event(
@@ -276,6 +279,8 @@ pub(crate) struct Host {
     pub(crate) wake: Instant,
     /// What its wall clock shows more than the world's, in milliseconds.
     pub(crate) skew_ms: i64,
+    /// Its agent says what is not so, under a right key.
+    pub(crate) lies: bool,
 }
 
 impl Host {

@@ -102,6 +102,12 @@ impl Transport<'_> {
         }
         match self.streams[key].state {
             State::SynSent => self.handle_unsynchronized(now, key, header, payload),
+            // Both ends have reset it: neither has to be told, and refusing the other's reset
+            // would have both repeat theirs for ever.
+            State::Closed if header.flags.has(Flags::RST) => {
+                self.end_stream(now, key, StreamEnd::Aborted);
+                PacketOutcome { immediate: true, ..PacketOutcome::ACCEPTED }
+            }
             // We have reset it, and the reset is on its way.
             State::Closed => PacketOutcome::refused(DropReason::OutOfWindow),
             _ => self.handle_established(now, key, header, payload),
