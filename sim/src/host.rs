@@ -279,6 +279,8 @@ pub(crate) struct Host {
     pub(crate) wake: Instant,
     /// What its wall clock shows more than the world's, in milliseconds.
     pub(crate) skew_ms: i64,
+    /// Its disk was lost, and the registry does not know of it yet.
+    pub(crate) retakes: bool,
     /// Its agent says what is not so, under a right key.
     pub(crate) lies: bool,
 }

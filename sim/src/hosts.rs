@@ -157,6 +157,7 @@ impl World {
             missed_close: false,
             wake: self.now,
             skew_ms: 0,
+            retakes: false,
             lies,
         });
         self.begin(id);
@@ -283,6 +284,7 @@ impl World {
         self.abandon_transfers(host);
         let entry = &mut self.hosts[host.0];
         entry.power = Power::Down;
+        entry.retakes &= entry.node.address().is_none();
         entry.io.clear();
         entry.wake = Instant::NEVER;
     }
@@ -292,12 +294,13 @@ impl World {
         if self.hosts[host.0].power == Power::Down {
             self.fault(format!("host {} loses its disk", host.0));
             self.hosts[host.0].disk.clear();
+            self.hosts[host.0].retakes = true;
             self.checks.forget_trust(host);
         }
     }
 
-    /// The process starts again with what is on its disk. Without anything there it takes its
-    /// identity over, as its owner would have it do after a loss (`wire.md` 10).
+    /// The process starts again with what is on its disk. After a loss of that it takes its
+    /// identity over until the registry knows it again, as its owner would have it (`wire.md` 10).
     pub fn restart(&mut self, host: HostId) {
         if self.hosts[host.0].power != Power::Down {
             return;
@@ -306,7 +309,7 @@ impl World {
         let entry = &self.hosts[host.0];
         let (starts, identity, skew) = (entry.starts + 1, entry.identity, entry.skew_ms);
         let (mut config, disk, lies) = (entry.config.clone(), entry.disk.clone(), entry.lies);
-        config.takeover |= disk.is_empty();
+        config.takeover |= entry.retakes;
         let node = self.make_node(host, starts, &config, identity, &disk, skew, lies);
         let entry = &mut self.hosts[host.0];
         entry.node = node;

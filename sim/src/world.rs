@@ -77,6 +77,14 @@ pub struct Failure {
     pub again: String,
 }
 
+impl Failure {
+    /// What failures of one kind have in common: the text up to the first number or list.
+    pub fn kind(&self) -> &str {
+        let end = self.what.find(|c: char| c.is_ascii_digit() || c == '[' || c == '{');
+        self.what[..end.unwrap_or(self.what.len())].trim_end()
+    }
+}
+
 /// What a world has counted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {

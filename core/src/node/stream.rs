@@ -48,7 +48,7 @@ impl<'s> Node<'s> {
 
     /// The end of a stream, too, is worth a session: without one it would keep its place until
     /// something else brings one up. A peer that does not answer is given up in the end.
-    fn reach_to_end(&mut self, now: Instant, peer: Option<PeerIndex>) {
+    pub(super) fn reach_to_end(&mut self, now: Instant, peer: Option<PeerIndex>) {
         if let Some(peer) = peer.filter(|peer| self.transport.wants_session(*peer)) {
             self.reach_unless_reachable(now, peer);
         }

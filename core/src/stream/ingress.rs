@@ -320,6 +320,10 @@ impl Transport<'_> {
         } else if let Some(open) = self.ports.get_mut(local) {
             open.queue.push_back(&mut self.streams, ACCEPT, key.index() as u32);
             self.ports.announce(local);
+        } else {
+            // Nobody listens any more: it would wait for its accept for ever.
+            self.step(now, key, Step::SynAcknowledged);
+            return self.abort(now, key, ResetCode::Closed);
         }
         self.step(now, key, Step::SynAcknowledged);
         if self.streams[key].snd.fin != Control::None {

@@ -85,9 +85,9 @@ pub(super) fn run(
     let summaries = summaries.into_inner().unwrap_or_else(|poison| poison.into_inner());
     failures.sort_by_key(|(seed, ..)| *seed);
     if let Some(folder) = tapes {
-        for (seed, _, tape) in &failures {
+        for (seed, failure, tape) in &failures {
             let path = folder.join(format!("{seed}.tape"));
-            std::fs::write(&path, shrunk(*seed, tape)).map_err(Trouble::file(&path))?;
+            std::fs::write(&path, shrunk(*seed, failure, tape)).map_err(Trouble::file(&path))?;
             eprintln!("again, smaller: pilot-sim replay {}", path.display());
         }
     }
@@ -103,13 +103,14 @@ pub(super) fn run(
 /// Worlds that are run to make the tape of one failure smaller.
 const SHRINK_RUNS: usize = 500;
 
-/// A smaller tape, at which something goes wrong as well.
-fn shrunk(seed: u64, tape: &[u8]) -> Vec<u8> {
+/// A smaller tape, at which the same kind of thing goes wrong.
+fn shrunk(seed: u64, failure: &Failure, tape: &[u8]) -> Vec<u8> {
     AGAIN.set(format!("pilot-sim explore --first {seed} --seeds 1, while its tape was shrunk"));
     let bar = progress(SHRINK_RUNS as u64, "worlds to shrink a tape");
     let small = shrink(tape, SHRINK_RUNS, |tape| {
         bar.inc(1);
-        explore(Tape::from_bytes(tape.to_vec()), String::new(), false).0.is_err()
+        let result = explore(Tape::from_bytes(tape.to_vec()), String::new(), false).0;
+        result.is_err_and(|other| other.kind() == failure.kind())
     });
     bar.finish_and_clear();
     small

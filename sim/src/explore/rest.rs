@@ -4,7 +4,7 @@ use super::Explorer;
 use crate::oracle::Expected;
 use crate::world::{Failure, World};
 use crate::{HostId, PathChange, Progress, TransferId};
-use pilot_core::node::{Command, PathKind};
+use pilot_core::node::{Command, PathKind, StreamInfo};
 use pilot_core::time::Duration;
 
 /// Until all are online after the healing. The longest back-off towards the rendezvous is 45 s,
@@ -18,6 +18,8 @@ const STREAM: Duration = Duration::from_secs(180);
 const BYTES: u64 = 20_000;
 /// Until a pair that can talk directly does: it looks for a better path once a minute at least.
 const DIRECT: Duration = Duration::from_secs(150);
+/// Until what was given up is over at both ends, and paths are what they will be.
+const SETTLED: Duration = Duration::from_secs(15);
 /// Nobody says anything for so long: more than NATs remember, less than a session lasts.
 const IDLE: Duration = Duration::from_secs(70);
 /// Until what is said then arrives: well before anything is given up as lost.
@@ -82,6 +84,8 @@ impl Explorer {
         if self.world.try_run_until(DIRECT, |w| are(w))?.is_none() {
             return Err(self.missed(format!("of {direct:?} not all go directly")));
         }
+        // What was given up before may still make a path suspect for a moment.
+        self.world.try_run(SETTLED)?;
         let before = self.world.path_changes().len();
         self.world.try_run(IDLE)?;
         open.iter().for_each(|id| self.world.extend_transfer(*id, FEW));
@@ -123,9 +127,14 @@ impl Explorer {
         }
         self.give_up();
         let agents = self.agents.clone();
-        let none = |w: &mut World| agents.iter().all(|agent| w.streams(*agent).next().is_none());
-        if self.world.try_run_until(GONE, none)?.is_none() {
-            let left: Vec<_> = agents.iter().flat_map(|agent| self.world.streams(*agent)).collect();
+        // A liar that never acknowledges a reset keeps the place of what it opened.
+        let liar = self.liar.and_then(|liar| self.world.address(liar));
+        let left = |w: &World| -> Vec<StreamInfo> {
+            let streams = agents.iter().flat_map(|agent| w.streams(*agent));
+            streams.filter(|stream| Some(stream.peer.address) != liar).collect()
+        };
+        if self.world.try_run_until(GONE, |w| left(w).is_empty())?.is_none() {
+            let left = left(&self.world);
             return Err(self.missed(format!("streams that are over have places: {left:?}")));
         }
         for agent in agents.iter().copied().chain(self.liar) {
