@@ -104,6 +104,27 @@ pub const NAT_KEEPALIVE: Duration = s(15);
 /// An empty frame on the relay channel of a peer with open streams, so that it stays bound.
 pub const RELAY_KEEPALIVE: Duration = s(120);
 
+/// Auxiliary UDP sockets of a node: 256 of a spray (`nat.md` 5) and 16 for discovery and fresh
+/// attempts. One more is refused, and whoever wanted it does without.
+pub const AUXILIARY_MAX: usize = 256 + 16;
+
+/// Peers that a node with boxed storage punches towards at once, at 2 KiB each; others wait for
+/// their next turn and are relayed meanwhile.
+pub const PUNCHES: usize = 64;
+
+// ---- the search for the path MTU (RFC 8899, wire.md 11) ----
+
+/// How often a size is lost before it is taken not to pass (RFC 8899 5.1.2, MAX_PROBES).
+pub const MTU_PROBES: u8 = 3;
+/// When a search that is complete is made anew (RFC 8899 5.1.1, PMTU_RAISE_TIMER).
+pub const MTU_RAISE: Duration = s(600);
+/// When a path on which the base failed is tried again, doubling up to [`MTU_RAISE`].
+pub const MTU_BASE_RETRY: Duration = s(10);
+/// Rounds of losses above the base, while the base passes, that mean a black hole.
+pub const MTU_BLACK_HOLE: u8 = 3;
+/// A search is complete when what passes and what fails are no further apart than this, or a 64th.
+pub const MTU_GRAIN: u16 = 16;
+
 // ---- directory (wire.md 4.9, 6, 7, 9) ----
 
 /// Longest back-off of attempts towards registry and beacon; each ± 50 %.
@@ -256,7 +277,9 @@ pub struct Limits {
     /// Token buckets of 8 bytes for sources that have shown a cookie; those that share one
     /// share its rate.
     pub sources: usize,
-    /// UDP payload bytes of our datagrams. A peer's own limit may lower it.
+    /// Most UDP payload bytes of our datagrams. A peer's own limit may lower it; what a path
+    /// carries is searched from [`DATAGRAM_DEFAULT`] up to it. Not more than that if the sockets
+    /// may send in fragments ([`crate::drive::Datagrams::may_fragment`]).
     pub datagram: u16,
 }
 
@@ -278,7 +301,7 @@ impl Limits {
             handshakes_per_second: 1000,
             handshakes_per_source: 20,
             sources: 4096,
-            datagram: DATAGRAM_DEFAULT,
+            datagram: DATAGRAM_MAX,
         }
     }
 

@@ -162,6 +162,13 @@ pub trait Machine {
         max_segments: NonZeroUsize,
     ) -> Option<Transmit>;
 
+    /// The host refused to send what [`Machine::poll_transmit`] gave last: its datagrams are
+    /// larger than the interface carries. It counts as lost; a machine that searches for the size
+    /// of its paths takes a smaller one.
+    fn handle_too_large(&mut self, now: Instant, transmit: &Transmit) {
+        let _ = (now, transmit);
+    }
+
     /// The next deadline, or `None` if only input can change anything.
     fn poll_timeout(&self) -> Option<Timeout>;
 

@@ -77,6 +77,7 @@ impl Role for Daemon {
         push(&mut flags, "--endpoint", &settings.endpoint);
         push(&mut flags, "--listen", &settings.listen);
         push(&mut flags, "--path", &settings.path);
+        push(&mut flags, "--no-spray", &settings.no_spray);
         flags
     }
 }

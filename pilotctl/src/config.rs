@@ -37,6 +37,8 @@ pub(crate) struct DaemonSettings {
     pub(crate) listen: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<PathChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) no_spray: Option<bool>,
     #[serde(default, skip_serializing_if = "DaemonLimits::is_default")]
     pub(crate) limits: DaemonLimits,
 }
@@ -55,6 +57,7 @@ impl Settings for DaemonSettings {
             endpoint: self.endpoint.or(other.endpoint),
             listen: self.listen.or(other.listen),
             path: self.path.or(other.path),
+            no_spray: self.no_spray.or(other.no_spray),
             limits: self.limits.or(other.limits),
         }
     }
@@ -136,6 +139,7 @@ mod tests {
             endpoint: None,
             listen: Some("[::]:0".parse().unwrap()),
             path: Some(PathChoice::Relay),
+            no_spray: Some(true),
             limits: toml::from_str("peers = 2000").unwrap(),
         }
     }

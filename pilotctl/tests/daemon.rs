@@ -271,3 +271,44 @@ fn in_the_foreground_a_daemon_says_when_it_is_ready_and_ends_on_sigterm() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["data"]["ready"], true);
 }
+
+/// All of 127/8 is local on Linux alone.
+#[cfg(target_os = "linux")]
+#[test]
+fn info_tells_what_the_nat_does_if_the_beacon_has_two_addresses() {
+    let server = |more: &[&str]| {
+        let home = Home::new();
+        let at = "127.0.0.1:0";
+        let start = ["rendezvous", "start", "--registry-addr", at, "--beacon-addr", at];
+        let started = home.data(&[&start, more].concat());
+        let text = |name: &str| started[name].as_str().unwrap().to_owned();
+        let (registry, beacon) = (text("registry"), text("beacon"));
+        (home, registry, beacon)
+    };
+    let measured = |registry: &str, beacon: &str| {
+        let (home, _) = Home::agent(registry, beacon);
+        wait_for("measured", || home.data(&["info"])["nat"]["measured_s"].is_u64());
+        let info = home.data(&["info"]);
+        assert_eq!(info["observed"], info["sockets"][0], "nothing translates on loopback");
+        assert_eq!(info["nat"]["translated"], false);
+        (info["nat"].clone(), home.ok(&["info"]))
+    };
+
+    let (_server, registry, beacon) = server(&["--beacon-alt-addr", "127.0.0.2:0"]);
+    let (nat, text) = measured(&registry, &beacon);
+    assert_eq!(nat["classical"], "public");
+    assert_eq!(nat["mapping"], "endpoint-independent");
+    assert_eq!(nat["filtering"], "endpoint-independent");
+    assert_eq!(nat["allocation"], "preserving");
+    let line = text.lines().find(|line| line.starts_with("NAT ")).unwrap();
+    assert!(line.ends_with(" public"), "{text}");
+
+    let (_server, registry, beacon) = server(&[]);
+    let (nat, text) = measured(&registry, &beacon);
+    assert_eq!(nat["classical"], "unknown");
+    assert_eq!(nat["mapping"], "unknown");
+    assert_eq!(nat["filtering"], "unknown");
+    assert_eq!(nat["allocation"], "preserving");
+    let line = text.lines().find(|line| line.starts_with("NAT ")).unwrap();
+    assert!(line.ends_with(" unknown"), "{text}");
+}

@@ -5,8 +5,9 @@ use crate::link::Link;
 use crate::net::Place;
 use pilot_core::addr::{Port, SocketAddress};
 use pilot_core::drive::{Budget, Datagrams, Driver, IoError, Outlet, Received};
+use pilot_core::limits::AUXILIARY_MAX;
 use pilot_core::machine::{Ecn, Path, SocketId, Transmit};
-use pilot_core::node::{Config, Event, Node};
+use pilot_core::node::{Command, Config, Event, Node};
 use pilot_core::rendezvous::{ConnId, Event as ServerEvent, Rendezvous};
 use pilot_core::time::Instant;
 use std::collections::{BTreeMap, VecDeque};
@@ -18,7 +19,7 @@ const RECEIVE_BYTES_MAX: usize = 4 << 20;
 /// Events and datagrams that are kept for whoever asks; of more, the oldest go.
 const TOLD_MAX: usize = 4096;
 /// Auxiliary sockets at once (`docs/architecture.md` 3).
-const SOCKETS_MAX: usize = 257;
+const SOCKETS_MAX: usize = 1 + AUXILIARY_MAX;
 
 /// A host's sockets, at the world's end of them.
 #[derive(Debug)]
@@ -129,6 +130,10 @@ impl Datagrams for Sockets {
         self.segments
     }
 
+    fn may_fragment(&self) -> bool {
+        false
+    }
+
     fn open(&mut self, socket: SocketId) -> Result<(), IoError> {
         if self.ports.len() >= SOCKETS_MAX {
             return Err(IoError::Full);
@@ -182,14 +187,16 @@ impl Outlet<Node<'static>, Sockets> for Told {
     fn handle_event(
         &mut self,
         now: Instant,
-        _node: &mut Node<'static>,
+        node: &mut Node<'static>,
         io: &mut Sockets,
         event: Event,
     ) {
         match event {
             Event::OpenSocket(socket) => {
-                // As in an adapter: a socket that cannot be had is missed, not waited for.
-                let _ = io.open(socket);
+                if io.open(socket).is_err() {
+                    // As in an adapter; a fenced node does not want to know.
+                    let _ = node.command(now, Command::SocketFailed { socket });
+                }
             }
             Event::CloseSocket(socket) => io.close(socket),
             Event::DialRegistry | Event::CloseRegistry | Event::RegistryBytes | Event::Store => {

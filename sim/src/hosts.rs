@@ -227,6 +227,14 @@ impl World {
         }
     }
 
+    /// The core carries no IP packet longer than `mtu` between these two, in both directions, and
+    /// says nothing of those that it drops. Only for hosts at [`Place::Core`].
+    pub fn set_path_mtu(&mut self, a: HostId, b: HostId, mtu: u16) {
+        let (a, b) = (self.local_address(a), self.local_address(b));
+        self.narrow.insert((a, b), mtu);
+        self.narrow.insert((b, a), mtu);
+    }
+
     /// Cuts a host's site off, or mends it.
     pub fn set_cut(&mut self, host: HostId, is_cut: bool) {
         self.fault(format!("host {} cut: {is_cut}", host.0));

@@ -4,6 +4,8 @@ use crate::nat::Preset;
 use crate::world::{Failure, World};
 use crate::{HostId, Progress, Tape};
 use pilot_core::node::PathKind;
+use pilot_core::path::punch::Outcome;
+use pilot_core::path::strategy;
 use pilot_core::time::Duration;
 use serde::Serialize;
 
@@ -25,6 +27,10 @@ pub struct PairReport {
     pub seed: u64,
     /// How packets travelled in the end: direct or relayed, the same in both directions, or mixed.
     pub path: &'static str,
+    /// What made the path, of the end that connects; none for one that needed nothing.
+    pub technique: Option<Technique>,
+    /// Path challenges that both ends sent in all rounds.
+    pub probes: u32,
     /// From the connect to the first byte at the other end.
     pub first_byte_ms: Option<f64>,
     /// From the connect until both ends sent directly.
@@ -33,6 +39,43 @@ pub struct PairReport {
     pub done_ms: Option<f64>,
     /// Datagrams of both agents from the connect to the end of the watch.
     pub datagrams: u64,
+}
+
+/// A technique, as reports name it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Technique {
+    /// Plain punching.
+    Punch,
+    /// From fresh sockets.
+    Fresh,
+    /// Port prediction.
+    Predict,
+    /// Birthday spray.
+    Spray,
+}
+
+impl From<strategy::Technique> for Technique {
+    fn from(technique: strategy::Technique) -> Self {
+        match technique {
+            strategy::Technique::Plain => Technique::Punch,
+            strategy::Technique::Fresh => Technique::Fresh,
+            strategy::Technique::Predict => Technique::Predict,
+            strategy::Technique::Spray => Technique::Spray,
+        }
+    }
+}
+
+impl Technique {
+    /// One word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Technique::Punch => "punch",
+            Technique::Fresh => "fresh",
+            Technique::Predict => "predict",
+            Technique::Spray => "spray",
+        }
+    }
 }
 
 fn ms(span: Duration) -> f64 {
@@ -53,6 +96,8 @@ pub fn run_pair(from: Preset, to: Preset, seed: u64) -> Result<PairReport, Failu
         to,
         seed,
         path: "none",
+        technique: None,
+        probes: 0,
         first_byte_ms: None,
         direct_ms: None,
         done_ms: None,
@@ -83,6 +128,13 @@ pub fn run_pair(from: Preset, to: Preset, seed: u64) -> Result<PairReport, Failu
             changes.find(|c| c.host == host).map(|c| c.at.since(begin))
         };
         report.direct_ms = since(a).max(since(b)).map(ms);
+    }
+    for (from, to) in [(a, b), (b, a)] {
+        let Some(why) = world.why(from, to) else { continue };
+        report.probes += why.tried.iter().map(|tried| u32::from(tried.probes)).sum::<u32>();
+        let through = why.tried.iter().rev().find(|tried| tried.outcome == Outcome::Direct);
+        let technique = through.map(|tried| Technique::from(tried.technique));
+        report.technique = report.technique.or(technique.filter(|_| report.path == "direct"));
     }
     report.datagrams = world.stats().sent - sent;
     Ok(report)

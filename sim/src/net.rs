@@ -10,7 +10,7 @@
 //! gets there: two first punches really cross each other.
 
 use crate::host::{Access, Host, Power};
-use crate::link::Passage;
+use crate::link::{HEADERS, Passage};
 use crate::nat::{Middlebox, Packet, Verdict};
 use crate::trace::{Lost, Note};
 use crate::world::{Item, World};
@@ -125,6 +125,11 @@ impl World {
     /// A packet that has crossed somebody's access and is routed.
     pub(crate) fn route(&mut self, packet: Packet, bytes: Vec<u8>) {
         self.trace.capture(self.now, packet, &bytes);
+        let between = (packet.source.ip(), packet.destination.ip());
+        if self.narrow.get(&between).is_some_and(|mtu| bytes.len() + HEADERS > usize::from(*mtu)) {
+            self.lose(packet, Lost::Link);
+            return;
+        }
         let mut routed = Some(packet);
         for _ in 0..self.core_hops {
             routed = routed.and_then(Packet::hop);

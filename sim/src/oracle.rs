@@ -28,7 +28,8 @@ pub struct Techniques {
 }
 
 impl Techniques {
-    /// What agents do at present.
+    /// What every pair is held to. Agents do prime, predict and spray; whether that succeeds
+    /// after all that a random world has done to a NAT is not promised.
     pub const PRESENT: Techniques =
         Techniques { punching: true, priming: false, prediction: false };
 }

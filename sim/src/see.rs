@@ -6,7 +6,7 @@ use crate::tape::Tape;
 use crate::trace::{PathChange, Trace};
 use crate::world::{Stats, World};
 use pilot_core::addr::Address;
-use pilot_core::node::{Event, Link, PathKind, StreamInfo};
+use pilot_core::node::{Event, Link, NatInfo, PathKind, PathReport, StreamInfo};
 use pilot_core::rendezvous::RendezvousStats;
 use pilot_core::stats::Drops;
 use pilot_core::time::Instant;
@@ -42,6 +42,13 @@ impl World {
         &self.paths
     }
 
+    /// UDP payload bytes that `from` uses on its path to `to`, a relay's header not counted;
+    /// `None` if it has none.
+    pub fn path_size(&self, from: HostId, to: HostId) -> Option<u16> {
+        let info = self.hosts[from.0].node.path_info(self.address(to)?)?;
+        Some(info.datagram)
+    }
+
     /// Hosts, in the order in which they were added.
     pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
         (0..self.hosts.len()).map(HostId)
@@ -73,11 +80,21 @@ impl World {
             && host.node.link() == Link::Online
     }
 
+    /// What an agent has found out about the NATs in front of it.
+    pub fn nat(&self, host: HostId) -> NatInfo {
+        self.hosts[host.0].node.nat()
+    }
+
     /// How packets from one agent to another travel.
     pub fn path(&self, from: HostId, to: HostId) -> PathKind {
         let to = self.address(to);
         let mut peers = self.hosts[from.0].node.peers();
         peers.find(|peer| Some(peer.address) == to).map_or(PathKind::None, |peer| peer.path)
+    }
+
+    /// Why packets from one agent to another travel as they do; `None` without trust.
+    pub fn why(&self, from: HostId, to: HostId) -> Option<PathReport> {
+        self.hosts[from.0].node.why(self.address(to)?)
     }
 
     /// Drop counters of an agent.

@@ -67,6 +67,8 @@ pub(crate) struct Server {
     disk: BTreeMap<(u8, Vec<u8>), Change>,
     pub(crate) access: Access,
     pub(crate) is_up: bool,
+    /// Whether the beacon has addresses for behaviour discovery.
+    has_alternates: bool,
     starts: u8,
     pub(crate) wake: Instant,
 }
@@ -104,13 +106,14 @@ impl Server {
     pub(crate) fn new(now: Instant, unix: UnixTime) -> Self {
         let link = Link::new(LinkConfig { delay: Span::millis(5), ..LinkConfig::default() });
         Server {
-            machine: machine(1, now, unix),
+            machine: machine(1, true, now, unix),
             driver: Host::fresh_driver(),
             io: sockets(),
             told: ServerTold::default(),
             disk: BTreeMap::new(),
             access: Access { up: link.clone(), down: link },
             is_up: true,
+            has_alternates: true,
             starts: 1,
             wake: now,
         }
@@ -143,11 +146,11 @@ fn sockets() -> Sockets {
     sockets
 }
 
-fn machine(starts: u8, now: Instant, unix: UnixTime) -> Rendezvous {
+fn machine(starts: u8, has_alternates: bool, now: Instant, unix: UnixTime) -> Rendezvous {
     let mut config = RendezvousConfig { limits: limits(), ..RendezvousConfig::default() };
     config.beacon.push(beacon()).expect("one address fits");
     let [main, port, ip, both] = [0, 1, 2, 3].map(|n| (SocketId(n), corner(n)));
-    config.alternate = Some(Alternate { main, port, ip, both });
+    config.alternate = has_alternates.then_some(Alternate { main, port, ip, both });
     let identity = Identity::from_secret([200; 32]);
     let tunnel = TunnelSecret::from_secret([201; 32]);
     let mut seed = [202; 32];
@@ -156,6 +159,16 @@ fn machine(starts: u8, now: Instant, unix: UnixTime) -> Rendezvous {
 }
 
 impl World {
+    /// The beacon has one address alone, from its next start on, and cannot tell agents how their
+    /// NATs behave. In a world without agents this is such a start.
+    pub fn remove_alternates(&mut self) {
+        self.server.has_alternates = false;
+        if self.hosts.is_empty() {
+            let unix = crate::world::unix_at(self.now);
+            self.server.machine = machine(self.server.starts, false, self.now, unix);
+        }
+    }
+
     /// The rendezvous dies; what it has stored stays.
     pub fn crash_server(&mut self) {
         self.fault("the server crashes".to_string());
@@ -173,7 +186,7 @@ impl World {
         let server = &mut self.server;
         server.starts += 1;
         let unix = crate::world::unix_at(self.now);
-        server.machine = machine(server.starts, self.now, unix);
+        server.machine = machine(server.starts, server.has_alternates, self.now, unix);
         for change in server.disk.values() {
             server.machine.apply(change).expect("what was stored loads");
         }

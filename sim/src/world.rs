@@ -17,7 +17,7 @@ use pilot_core::node::Event;
 use pilot_core::rendezvous::ConnId;
 use pilot_core::time::{Duration, Instant, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// When a world begins.
 const START: Duration = Duration::from_secs(1000);
@@ -90,6 +90,8 @@ impl Failure {
 pub struct Stats {
     /// Datagrams that hosts have sent.
     pub sent: u64,
+    /// Bytes of UDP payload in them.
+    pub sent_bytes: u64,
     /// Bytes of streams that have arrived.
     pub streamed: u64,
     /// Datagrams that have ended on their way, by reason.
@@ -116,6 +118,9 @@ pub struct World {
     /// Hosts that something has happened to.
     pub(crate) due: BTreeSet<HostId>,
     pub(crate) core_hops: u8,
+    /// Longest IP packets between two addresses of the core, where they are shorter than its
+    /// links carry.
+    pub(crate) narrow: BTreeMap<(IpAddr, IpAddr), u16>,
     pub(crate) trace: Trace,
     pub(crate) checks: Checks,
     pub(crate) stats: Stats,
@@ -157,6 +162,7 @@ impl World {
             serial: 0,
             due: BTreeSet::new(),
             core_hops: 1,
+            narrow: BTreeMap::new(),
             trace: Trace::new(now),
             checks: Checks::default(),
             stats: Stats::default(),
@@ -361,6 +367,7 @@ impl World {
                 self.fail(what);
             }
             self.stats.sent += 1;
+            self.stats.sent_bytes += out.bytes.len() as u64;
             let ttl = out.hop_limit.map(|limit| limit.get());
             let note = Note::Sent { host: id.0, to: out.to, len: out.bytes.len(), ttl };
             self.note(note, &out.bytes);

@@ -42,7 +42,7 @@ const PAIR: &str = r#"
     nat = "sym-random"
     [[agent]]
     name = "b"
-    boxes = [{ nat = { mapping = "endpoint-independent", filtering = "address-and-port-dependent", allocation = "random", life = 60 } }]
+    boxes = [{ nat = { mapping = "address-and-port-dependent", filtering = "address-and-port-dependent", allocation = "random", life = 60 } }]
     link = { delay = 0.02, loss = 5 }
     [[step]]
     do = "register"

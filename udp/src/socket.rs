@@ -86,6 +86,10 @@ impl<S: Reactor> Bound<S> {
         self.state.max_gso_segments()
     }
 
+    pub(crate) fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
     pub(crate) fn recv(&mut self, buf: &mut [u8]) -> Result<Received, IoError> {
         let mut meta = [RecvMeta::default()];
         let sock = self.reactor.sock_ref();

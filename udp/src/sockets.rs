@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::task::Context;
 
 /// Most auxiliary sockets: a spray over 256 ports (`nat.md`).
-pub const AUXILIARY_MAX: usize = 256;
+pub use pilot_core::limits::AUXILIARY_MAX;
 
 /// A socket as a runtime registers it with its event queue.
 pub trait Reactor: Sized {
@@ -208,6 +208,10 @@ impl<S: Reactor> Datagrams for UdpSockets<S> {
     fn max_segments(&self) -> NonZeroUsize {
         let least = self.sockets[..self.main].iter().map(Bound::max_segments).min();
         least.and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.sockets[..self.main].iter().any(Bound::may_fragment)
     }
 
     fn open(&mut self, socket: SocketId) -> Result<(), IoError> {

@@ -3,6 +3,7 @@
 use super::drive::{Loop, Monotonic, Udp};
 use pilot_core::crypto::{Identity, RUST_CRYPTO};
 use pilot_core::drive::{Clock as _, Turn};
+use pilot_core::limits::{DATAGRAM_DEFAULT, Limits};
 use pilot_core::node::{Command, Config, Event, Node, Reply};
 use pilot_core::time::{Duration, UnixTime};
 use std::error::Error;
@@ -31,7 +32,10 @@ impl Agent {
         getrandom::fill(&mut seed)?;
         let (now, unix) = (clock.now(), UnixTime::from_millis(unix.as_millis() as u64));
         let identity = Identity::from_secret(secret);
-        let mut node = Node::boxed(Config::default(), identity, &RUST_CRYPTO, seed, now, unix);
+        // A `std::net` socket sends long datagrams in fragments.
+        let limits = Limits { datagram: DATAGRAM_DEFAULT, ..Limits::desktop() };
+        let config = Config { limits, ..Config::default() };
+        let mut node = Node::boxed(config, identity, &RUST_CRYPTO, seed, now, unix);
         // An agent that was here before would `load` what it has stored, now.
         node.start(now);
         node.command(now, Command::NetworkChanged { locals: &[udp.local_addr()?] })?;

@@ -387,6 +387,7 @@ impl<'s> Directory<'s> {
     pub fn set_beacon(&mut self, now: Instant, address: SocketAddr) {
         self.core.tick(now);
         self.core.beacon_address = Some(address);
+        self.core.beacon.note_news();
         self.core.connect_beacon();
         self.update();
     }
@@ -402,6 +403,16 @@ impl<'s> Directory<'s> {
     /// Where the beacon is, as far as we know.
     pub fn beacon_address(&self) -> Option<SocketAddr> {
         self.core.beacon.address()
+    }
+
+    /// Where the beacon should be, also before there is a key for it: its STUN needs none.
+    pub fn stun_server(&self) -> Option<SocketAddr> {
+        self.core.beacon_address
+    }
+
+    /// Whether there is a session with the beacon.
+    pub fn is_beacon_up(&self) -> bool {
+        self.core.beacon.is_up()
     }
 
     /// Whether a datagram from `remote` is to be handed to [`Directory::handle_datagram`].
@@ -628,6 +639,9 @@ impl<'s> Directory<'s> {
             && let Some(address) = core.own.keys.address
         {
             return Some(E::Registered(address));
+        }
+        if core.beacon.take_news() {
+            return Some(E::BeaconChanged);
         }
         // Channels before trust: a removed peer's number is free once its events were taken.
         if let Some(event) = core.beacon.poll_event() {

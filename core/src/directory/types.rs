@@ -86,6 +86,8 @@ pub enum DirectoryEvent {
     LinkChanged(LinkState),
     /// Our clock and the registry's differ by more than an hour (seconds, theirs less ours).
     ClockSkew(i64),
+    /// What the beacon tells about us has changed, or whether it answers. For the node alone.
+    BeaconChanged,
     /// This identity runs elsewhere: nothing is sent any more.
     Fenced,
     /// A request was answered or failed: [`Directory::answer`](super::Directory::answer).

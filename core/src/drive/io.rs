@@ -59,6 +59,14 @@ pub trait Datagrams {
     /// Most segments of a train that can be sent at present; 1 without segmentation offload.
     fn max_segments(&self) -> NonZeroUsize;
 
+    /// Whether a datagram that is longer than an interface or a path carries may be sent in
+    /// fragments, instead of being refused ([`IoError::TooLarge`]) or lost. If so, the search for
+    /// longer datagrams would find sizes that cost many packets each, so
+    /// [`crate::limits::Limits::datagram`] must stay at [`crate::limits::DATAGRAM_DEFAULT`].
+    fn may_fragment(&self) -> bool {
+        true
+    }
+
     /// Opens an auxiliary socket on any port. Its id is free.
     fn open(&mut self, socket: SocketId) -> Result<(), IoError>;
 

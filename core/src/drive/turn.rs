@@ -348,7 +348,10 @@ impl<'s> Driver<'s> {
                     self.parked = Some(transmit);
                     return Step::Blocked(done);
                 }
-                Err(IoError::TooLarge) => &mut stats.too_large,
+                Err(IoError::TooLarge) => {
+                    machine.handle_too_large(now, &transmit);
+                    &mut stats.too_large
+                }
                 Err(IoError::Unreachable) => &mut stats.unreachable,
                 Err(_) => &mut stats.send_errors,
             };

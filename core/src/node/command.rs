@@ -2,6 +2,7 @@
 
 use crate::addr::{Address, NetworkId, Port, SocketAddress};
 use crate::directory::{RequestId, Target};
+use crate::machine::SocketId;
 use crate::name::{Hostname, Justification, Tags};
 use crate::stream::StreamId;
 use crate::time::UnixTime;
@@ -45,6 +46,11 @@ pub enum Command<'a> {
     SetBeacon {
         /// Where the beacon is.
         address: SocketAddr,
+    },
+    /// The socket of an [`super::Event::OpenSocket`] cannot be had. Its id is free again.
+    SocketFailed {
+        /// Which.
+        socket: SocketId,
     },
     /// The wall clock was stepped, or the machine was suspended and has resumed: every session
     /// does a fresh handshake before it sends again (`wire.md` 8).

@@ -1,6 +1,6 @@
 //! What leaves: packets are built here, from state, straight into the caller's buffer.
 //!
-//! Order: the rest of a first flight, the beacon session, handshakes, control frames, then
+//! Order: the rest of a first flight, the beacon session, handshakes, STUN, control frames, then
 //! trains of data. All but the last are bounded by timers and budgets, so data cannot starve.
 
 use super::Node;
@@ -71,9 +71,11 @@ impl<'s> Node<'s> {
         out: &mut [u8],
         max_segments: NonZeroUsize,
     ) -> Option<Transmit> {
+        self.transport.forget_last_sent();
         self.next_of_flight(out)
             .or_else(|| self.directory.poll_transmit(now, out))
             .or_else(|| self.handshake_output(now, out))
+            .or_else(|| self.stun_output(now, out))
             .or_else(|| self.control_output(now, out))
             .or_else(|| self.farewell(now, out))
             .or_else(|| self.train(now, out, max_segments))
@@ -165,6 +167,9 @@ impl<'s> Node<'s> {
                 return Some(sent);
             }
             let Some((route, frame)) = self.links.poll_control(now, peer) else {
+                if let Some(sent) = self.punch_output(now, peer, out) {
+                    return Some(sent);
+                }
                 // Not output but upkeep was due.
                 self.peer_timeout(now, peer);
                 continue;
@@ -209,17 +214,30 @@ impl<'s> Node<'s> {
             heapless::Vec::new();
         let fits = plain.push(control::RECORD).is_ok() && plain.extend_from_slice(&record).is_ok();
         debug_assert!(fits, "a kind and a record");
+        self.watched(now, peer, (path, route), &plain, RECORD, out)
+    }
+
+    /// One control frame whose acknowledgement the transport waits for, under this tag.
+    pub(super) fn watched(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        (path, route): (PathId, Route),
+        plain: &[u8],
+        tag: u8,
+        out: &mut [u8],
+    ) -> Option<Transmit> {
         let at = prefix(route);
         let frame = &mut out[at..at + FRAME_HEADER + plain.len() + TAG];
-        frame[FRAME_HEADER..FRAME_HEADER + plain.len()].copy_from_slice(&plain);
+        frame[FRAME_HEADER..FRAME_HEADER + plain.len()].copy_from_slice(plain);
         let sealed = self.tunnel.seal(now, peer, frame, plain.len())?;
         let (index, counter, len) = (sealed.index, sealed.counter, sealed.len);
-        self.transport.control_sent(now, peer, path, index, counter, len, RECORD, false);
+        self.transport.control_sent(now, peer, path, index, counter, len, tag, false);
         self.addressed(route, out, len)
     }
 
     /// One control frame that elicits no acknowledgement.
-    fn sealed(
+    pub(super) fn sealed(
         &mut self,
         now: Instant,
         peer: PeerIndex,
@@ -276,7 +294,8 @@ impl<'s> Node<'s> {
         let at = prefix(route);
         let mut train = TrainState::new(max_segments.get());
         let (mut len, mut segment, mut data) = (0, 0, false);
-        let limit = out.len().min(TRAIN_BYTES_MAX);
+        // One datagram may be longer than the longest train.
+        let (mut limit, most) = (out.len(), out.len().min(TRAIN_BYTES_MAX));
         // The next frame is at most as long as the first one.
         while len + segment.max(at + FRAME_HEADER + TAG + 1) <= limit {
             let room = &mut out[len..limit];
@@ -304,6 +323,7 @@ impl<'s> Node<'s> {
             }
             len += wire;
             segment = segment.max(wire);
+            limit = most;
         }
         if len == 0 {
             return None;

@@ -47,6 +47,11 @@ impl Locals {
     }
 }
 
+/// Whether an address is of our own links, so that no NAT is on the way to it.
+pub(super) fn is_near(ip: IpAddr) -> bool {
+    ip.is_loopback() || is_private(ip)
+}
+
 /// Addresses that mean another host on another link.
 fn is_private(ip: IpAddr) -> bool {
     match ip {

@@ -71,7 +71,8 @@ pub enum Event {
     CloseRegistry,
     /// The registry connection has bytes to send: `poll_bytes`.
     RegistryBytes,
-    /// Open an auxiliary UDP socket on any port and bind it to this id.
+    /// Open an auxiliary UDP socket on any port and bind it to this id; if that fails, report
+    /// with [`super::Command::SocketFailed`].
     OpenSocket(SocketId),
     /// Close an auxiliary socket.
     CloseSocket(SocketId),
@@ -143,6 +144,12 @@ impl Node<'_> {
             if let Some(event) = told(event) {
                 return Some(event);
             }
+        }
+        if let Some(event) = self.auxiliary.poll_event() {
+            if let Event::OpenSocket(socket) = event {
+                self.socket_opened(socket);
+            }
+            return Some(event);
         }
         if self.untold_paths {
             for index in 0..self.links.len() {

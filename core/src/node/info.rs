@@ -5,6 +5,7 @@ use crate::addr::{Address, NetworkId, Port, SocketAddress};
 use crate::crypto::{Fingerprint, IdentityKey, Rights};
 use crate::machine::Path;
 use crate::name::{Hostname, Justification, Tags};
+use crate::path::nat::{Classical, Nat};
 use crate::path::{PeerIndex, Route};
 use crate::stats::Drops;
 use crate::stream;
@@ -34,6 +35,21 @@ pub struct PeerInfo {
     pub is_frozen: bool,
     /// Streams that are not over.
     pub streams: usize,
+}
+
+/// What is known of the NATs in front of us, as `info` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct NatInfo {
+    /// Mapping, filtering and allocation.
+    pub nat: Nat,
+    /// The name for it.
+    pub classical: Classical,
+    /// Whether our address is translated; unknown before the beacon has answered.
+    pub is_translated: Option<bool>,
+    /// Our endpoint, as the beacon sees it.
+    pub observed: Option<SocketAddr>,
+    /// How long ago it was measured completely; `None` if it was not.
+    pub age: Option<Duration>,
 }
 
 /// A trust request that waits for our decision.
@@ -120,6 +136,19 @@ impl Node<'_> {
     /// The endpoint that the beacon observes of us.
     pub fn observed(&self) -> Option<SocketAddr> {
         self.directory.observed()
+    }
+
+    /// What the NATs in front of us do, as far as the beacon could tell (RFC 5780).
+    pub fn nat(&self) -> NatInfo {
+        let found = self.discover.found();
+        let classical = Classical::new(found.nat, found.is_translated);
+        NatInfo {
+            nat: found.nat,
+            classical: if found.is_blocked { Classical::Blocked } else { classical },
+            is_translated: found.is_translated,
+            observed: self.observed().or(found.endpoint),
+            age: self.discover.measured_at().map(|at| self.now.since(at)),
+        }
     }
 
     /// Whether this identity runs elsewhere.

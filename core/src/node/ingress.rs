@@ -25,7 +25,7 @@ const BATCH_PEERS: usize = 32;
 pub(super) type Batch = heapless::Vec<PeerIndex, BATCH_PEERS>;
 
 /// What became of an inner packet.
-enum Inner<'b> {
+pub(super) enum Inner<'b> {
     /// It was understood; whether it is acknowledged, and whether at once.
     Taken { eliciting: bool, immediate: bool },
     /// It was for the application, and is acknowledged.
@@ -48,6 +48,13 @@ impl<'s> Node<'s> {
             Ok(kind) => kind,
             Err(reason) => return self.dropped(reason),
         };
+        if kind == Kind::Stun {
+            // From the beacon, too: the client knows whom it has asked.
+            return match self.stun.handle(path, datagram) {
+                Ok(()) => Ingress::Handled,
+                Err(reason) => self.dropped(reason),
+            };
+        }
         // The beacon's own handshake, messages and relay frames; by source address, which the
         // relay's MAC and the session's tag then prove.
         if kind == Kind::Relay || self.directory.is_beacon(path.remote) {
@@ -61,10 +68,6 @@ impl<'s> Node<'s> {
                     self.tunnelled(now, Route::Relay(channel), Some(peer), packet)
                 }
             };
-        }
-        if kind == Kind::Stun {
-            // The beacon session tells our endpoint; nobody else's answer was asked for.
-            return self.dropped(DropReason::Unasked);
         }
         if self.config.path_policy == super::PathPolicy::Relay {
             return self.dropped(DropReason::WrongSource);
@@ -104,10 +107,16 @@ impl<'s> Node<'s> {
         self.heard(now, peer, route, is_newest, came);
         match self.inner(now, peer, route, streams_ok, plaintext) {
             Inner::Taken { eliciting, immediate } => {
+                if eliciting && is_newest {
+                    self.peer_uses(now, peer, route);
+                }
                 self.acknowledge(now, peer, route, index, counter, eliciting, immediate);
                 Ingress::Handled
             }
             Inner::Datagram(from, to, payload) => {
+                if is_newest {
+                    self.peer_uses(now, peer, route);
+                }
                 self.acknowledge(now, peer, route, index, counter, true, false);
                 Ingress::Datagram { from, to, payload }
             }
@@ -148,7 +157,9 @@ impl<'s> Node<'s> {
                 let Ok(data) = <[u8; 8]>::try_from(body) else {
                     return Inner::Dropped(DropReason::Malformed);
                 };
-                if self.links.respond(peer, route, data) {
+                let is_ours = self.links.respond(peer, route, data)
+                    || self.is_punch_response(peer, route, data);
+                if is_ours {
                     self.prove(now, peer, route);
                     SILENT
                 } else {
@@ -169,6 +180,8 @@ impl<'s> Node<'s> {
                 self.directory.handle_record(now, peer, &record);
                 ELICITING
             }
+            control::CANDIDATES => self.punch_offer(now, peer, body),
+            control::PRIMED => self.punch_primed(now, peer, body),
             // Padding is a probe whose arrival is all that matters.
             control::PADDING => Inner::Taken { eliciting: true, immediate: true },
             _ => Inner::Dropped(DropReason::UnknownControl),

@@ -2,8 +2,9 @@
 //!
 //! A path is *proven* by a round trip on it: a handshake message answered on it, or our path
 //! challenge (F2) answered by its response (F3) from it (`wire.md` 5.5, 5.8). Receipt of a packet
-//! alone proves nothing. Data goes by the best proven path: a direct one that is not suspect and
-//! has the lowest round-trip time, else the relay channel, else whatever is left.
+//! alone proves nothing. Data goes by the best proven path: a direct one that is not suspect, has
+//! carried a datagram of 1,232 bytes and has the lowest round-trip time, else the relay channel,
+//! else whatever is left.
 //!
 //! | state | on | becomes |
 //! |---|---|---|
@@ -11,12 +12,15 @@
 //! | challenged | F3 from it | proven |
 //! | challenged | 3 s | forgotten |
 //! | proven | transport reports it suspect | suspect: data moves to another path |
+//! | in use, direct | the peer's latest data came by another proven path | suspect, and challenged |
 //! | suspect | any acknowledgement on it | proven |
 //! | suspect, direct | 15 s | removed |
 //! | any | session with another process of the peer | forgotten |
 
 use super::PathKind;
 use crate::limits::PATH_REMOVE;
+use crate::path::nat::Nat;
+use crate::path::punch::Tried;
 use crate::path::{ChannelId, PATHS, PathId, Route};
 use crate::planted::{self, Defect};
 use crate::slab::Key;
@@ -32,12 +36,15 @@ pub(super) struct PathState {
 }
 
 impl PathState {
-    /// Paths of a lower class are preferred, however slow.
-    fn class(&self) -> u8 {
+    /// Paths of a lower class are preferred, however slow. `wide`: it has carried a datagram of
+    /// 1,232 bytes; a direct one that has not does not take the data from the relay.
+    fn class(&self, wide: bool) -> u8 {
         match (self.suspect_since.is_some(), matches!(self.route, Route::Relay(_))) {
-            (false, false) => 0,
-            (_, true) => 1,
-            (true, false) => 2,
+            (false, false) if wide => 0,
+            (false, true) => 1,
+            (false, false) => 2,
+            (true, true) => 3,
+            (true, false) => 4,
         }
     }
 }
@@ -61,16 +68,44 @@ pub(super) struct Link {
     pub(super) goodbye: Option<CloseCode>,
     /// The earliest next challenge of a route that nobody announced.
     pub(super) roam_at: Option<Instant>,
+    /// The earliest next time that the path in use is asked because the peer uses another.
+    pub(super) recheck_at: Option<Instant>,
     /// The earliest next INIT that a suspect path causes.
     pub(super) init_at: Option<Instant>,
     /// An INIT that waits for `init_at`.
     pub(super) init_due: Option<Instant>,
     /// Upkeep while streams are open.
     pub(super) upkeep: Upkeep,
+    /// The ladder towards this peer.
+    pub(super) ladder: Ladder,
     /// The kind of path that the owner was told of.
     pub(super) told: PathKind,
     /// `told` has changed since the owner was told.
     pub(super) untold: bool,
+}
+
+/// What is remembered of punching towards a peer beyond one episode.
+#[derive(Debug, Default)]
+pub(super) struct Ladder {
+    /// The place of the episode in the pool of all peers, while one is under way.
+    pub(super) punch: Option<Key>,
+    /// The highest attempt.
+    pub(super) attempt: u16,
+    /// What the peer said of its NAT, last time.
+    pub(super) peer_nat: Option<Nat>,
+    /// The earliest next episode that we begin.
+    pub(super) episode_at: Option<Instant>,
+    /// The earliest next spray, and the wait after it.
+    pub(super) spray: Option<(Instant, Duration)>,
+    /// How the last rounds ended.
+    pub(super) tried: Vec<Tried, 6>,
+}
+
+impl Ladder {
+    /// Another process of the peer counts its attempts anew.
+    pub(super) fn restart(&mut self) {
+        (self.attempt, self.episode_at) = (0, None);
+    }
 }
 
 /// Timers that run while a peer has open streams and a session.
@@ -157,9 +192,9 @@ impl Link {
     /// The worst path, if that just proven as `path` is of a better class: it gives way when
     /// there is no place for one more.
     pub(super) fn gives_way_to(&self, path: PathId) -> Option<PathId> {
-        let class = self.paths[usize::from(path.0)]?.class();
-        let worst = self.paths().max_by_key(|(_, p)| p.class())?;
-        (worst.1.class() > class).then_some(worst.0)
+        let class = self.paths[usize::from(path.0)]?.class(true);
+        let worst = self.paths().max_by_key(|(_, p)| p.class(true))?;
+        (worst.1.class(true) > class).then_some(worst.0)
     }
 
     pub(super) fn remove(&mut self, path: PathId) {
@@ -201,14 +236,18 @@ impl Link {
         }
     }
 
-    /// Chooses the path for data; `rtt` tells a path's round-trip time. Gives the choice if it
-    /// has changed.
-    pub(super) fn choose(&mut self, rtt: impl Fn(PathId) -> Option<Duration>) -> Option<PathId> {
+    /// Chooses the path for data; `rtt` tells a path's round-trip time, `wide` whether it has
+    /// carried a datagram of 1,232 bytes. Gives the choice if it has changed.
+    pub(super) fn choose(
+        &mut self,
+        rtt: impl Fn(PathId) -> Option<Duration>,
+        wide: impl Fn(PathId) -> bool,
+    ) -> Option<PathId> {
         let rank = |(id, p): &(PathId, PathState)| {
             // A direct path keeps its place unless another is a quarter faster (hysteresis).
             let rtt = rtt(*id).unwrap_or(Duration::from_secs(1));
             let rtt = if self.active == Some(*id) { rtt * 3 / 4 } else { rtt };
-            (p.class(), rtt)
+            (p.class(wide(*id)), rtt)
         };
         let best = self.paths().min_by_key(rank).map(|(id, _)| id)?;
         if self.active == Some(best) {
@@ -267,12 +306,17 @@ mod tests {
     fn a_direct_path_is_preferred_until_it_is_suspect() {
         let mut link = Link::default();
         let (relay, _) = link.prove(Route::Relay(ChannelId(7)));
-        assert_eq!(link.choose(|_| None), Some(relay));
+        assert_eq!(link.choose(|_| None, |_| false), Some(relay));
         let (straight, _) = link.prove(direct(1));
-        assert_eq!(link.choose(|_| None), Some(straight));
-        assert_eq!(link.choose(|_| None), None);
+        assert_eq!(link.choose(|_| None, |_| false), None, "it may swallow long datagrams");
+        assert_eq!(link.choose(|_| None, |_| true), Some(straight));
+        assert_eq!(link.choose(|_| None, |_| true), None);
         link.set_suspect(straight, Some(ms(0)));
-        assert_eq!(link.choose(|_| None), Some(relay));
+        assert_eq!(link.choose(|_| None, |_| true), Some(relay));
+        link.set_suspect(relay, Some(ms(0)));
+        link.set_suspect(straight, None);
+        assert_eq!(link.choose(|_| None, |_| false), Some(straight), "it answers, at least");
+        link.set_suspect(straight, Some(ms(0)));
         assert_eq!(link.expire(ms(14_999)), None);
         assert_eq!(link.next_at(), Some(ms(15_000)));
         assert_eq!(link.expire(ms(15_000)), Some(straight));
@@ -302,7 +346,8 @@ mod tests {
         for port in 1..=PATHS as u16 {
             link.prove(direct(port));
         }
-        let active = link.choose(|id| Some(Duration::from_millis(10 - u64::from(id.0)))).unwrap();
+        let active = link.choose(|id| Some(Duration::from_millis(10 - u64::from(id.0))), |_| true);
+        let active = active.unwrap();
         link.set_suspect(PathId(1), Some(ms(5)));
         let (new, gone) = link.prove(direct(99));
         assert_eq!((new, gone), (PathId(1), Some(PathId(1))));

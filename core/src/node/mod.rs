@@ -11,14 +11,16 @@
 //! | directory: trusted | adds the peer to tunnel and transport, within the same mutation |
 //! | tunnel: session with a new process of the peer | its streams end, its paths are proven anew |
 //! | owner: connect | a stream at once; without a session, INIT by every known route, and registry and beacon are asked for more |
-//! | directory: channel up, endpoints known | a running INIT goes there too; with a session: path challenge |
-//! | tunnel: session up by a route | proves that path, challenges the others |
+//! | directory: channel up, endpoints known | a running INIT goes there too; with a session that is only relayed: a punch begins |
+//! | tunnel: session up by a route | proves that path, challenges the peer on our own links; if it is the relay, a punch begins |
 //! | challenge answered | proves that path; data moves to the best one |
 //! | transport: path suspect | data moves, an INIT goes out by all routes |
 //! | peer: goodbye (F7) | its streams end; revoked: trust ends |
 //! | directory: no longer trusted | the peer is removed everywhere, its keys are zeroed |
 
+mod auxiliary;
 mod command;
+mod discovery;
 mod egress;
 mod endpoints;
 mod event;
@@ -27,10 +29,12 @@ mod ingress;
 mod link;
 mod probes;
 mod prove;
+mod punch;
 mod reach;
 mod requests;
 mod storage;
 mod stream;
+mod why;
 
 pub use crate::directory::{
     AgentInfo, Answer, LinkState as Link, Page, RequestError, RequestId, Target,
@@ -39,20 +43,25 @@ pub use crate::journal::{LoadError, StoreChange};
 pub use crate::stream::StreamId;
 pub use command::{Command, CommandError, PathPolicy, Reply};
 pub use event::{Event, PathKind, StreamEnd};
-pub use info::{PeerInfo, StreamInfo, TrustRequestInfo};
+pub use info::{NatInfo, PeerInfo, StreamInfo, TrustRequestInfo};
 pub use probes::Probes;
 pub use storage::{LinkSlot, Storage};
 pub use stream::{Stream, StreamError};
+pub use why::{PathReport, PathState, TriedRound};
 
 use crate::addr::Address;
 use crate::crypto::{AeadProvider, Identity, IdentityKey, TunnelSecret};
 use crate::directory::{self, Directory};
 use crate::limits::Limits;
 use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
+use crate::path::discover::Discover;
+use crate::path::punch::Punch;
+use crate::path::stun_client::StunClient;
 use crate::planted::{self, Defect};
 use crate::rng::Rng;
 use crate::session::payload::Caps;
 use crate::session::{Tunnel, TunnelConfig};
+use crate::slab::Slab;
 use crate::stats::Drops;
 use crate::stream::Transport;
 use crate::time::{Instant, UnixTime, WallClock};
@@ -73,6 +82,9 @@ pub struct Config {
     pub endpoint: Option<SocketAddr>,
     /// Which paths may be used.
     pub path_policy: PathPolicy,
+    /// Never look for a peer's port by a birthday spray, which may look like a port scan to
+    /// whoever watches the network (`nat.md` 5).
+    pub forbid_spray: bool,
     /// Take the identity over from another home (`wire.md` 10).
     pub takeover: bool,
 }
@@ -84,8 +96,12 @@ pub struct Node<'s> {
     tunnel: Tunnel<'s>,
     transport: Transport<'s>,
     links: probes::Links<'s>,
+    punches: Slab<'s, Punch>,
     deadlines: Deadlines<'s>,
     locals: endpoints::Locals,
+    auxiliary: auxiliary::Auxiliary,
+    stun: StunClient<auxiliary::Purpose>,
+    discover: Discover,
     flight: egress::Flight,
     rng: Rng,
     drops: Drops,
@@ -173,8 +189,12 @@ impl<'s> Node<'s> {
                 storage.directory,
             ),
             links: probes::Links::new(storage.links, storage.probes),
+            punches: storage.punches,
             deadlines: storage.deadlines,
             locals: endpoints::Locals::default(),
+            auxiliary: auxiliary::Auxiliary::default(),
+            stun: StunClient::default(),
+            discover: Discover::default(),
             flight: egress::Flight::default(),
             rng,
             drops: Drops::new(),
@@ -272,6 +292,9 @@ impl<'s> Node<'s> {
         let output = (!self.flight.is_empty() || self.untold_paths || self.leaving)
             .then_some(Timeout { at: self.now, reason: Reason::Output });
         let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
+        let stun = self.stun.next_at(|socket| self.auxiliary.is_open(socket));
+        let stun = stun.into_iter().chain(self.discover.next_at()).min();
+        let stun = stun.map(|at| Timeout { at, reason: Reason::Path });
         let parts = [
             self.directory.poll_timeout(),
             self.tunnel.poll_timeout(),
@@ -279,7 +302,7 @@ impl<'s> Node<'s> {
                 .poll_timeout()
                 .filter(|timeout| timeout.at > self.now || !planted::has(Defect::OutputUnreported)),
         ];
-        parts.into_iter().chain([output, paths]).flatten().min_by_key(|timeout| timeout.at)
+        parts.into_iter().chain([output, paths, stun]).flatten().min_by_key(|timeout| timeout.at)
     }
 
     /// An older `now` counts as the latest one seen (contract rule 1).
@@ -316,6 +339,7 @@ impl Machine for Node<'_> {
         self.directory.handle_timeout(now);
         self.tunnel.handle_timeout(now);
         self.transport.handle_timeout(now);
+        self.stun.handle_timeout(now);
         self.process(now);
     }
 
@@ -331,8 +355,15 @@ impl Machine for Node<'_> {
         transmit
     }
 
+    fn handle_too_large(&mut self, now: Instant, transmit: &Transmit) {
+        let now = self.see(now);
+        let size = transmit.segment.map_or(transmit.len, |segment| usize::from(segment.get()));
+        self.transport.too_large(now, u16::try_from(size).unwrap_or(u16::MAX));
+        self.process(now);
+    }
+
     fn poll_timeout(&self) -> Option<Timeout> {
-        if self.transport.has_event() {
+        if self.transport.has_event() || self.auxiliary.has_event() {
             return Some(Timeout { at: self.now, reason: Reason::Output });
         }
         self.next_timeout()

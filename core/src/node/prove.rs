@@ -2,18 +2,26 @@
 
 use super::{Node, PathKind, PathPolicy};
 use crate::limits::{DATAGRAM_MAX, RELAY_HEADER};
+use crate::path::mtu::SizeRange;
 use crate::path::{PathId, PeerIndex, Route};
 use crate::time::{Duration, Instant};
 
 /// At most one challenge a second of a route that nobody announced (`wire.md` 5.5).
 const ROAM_DISTANCE: Duration = Duration::from_secs(1);
 
+/// At most this often a direct path is asked because the peer uses another one: once both have
+/// answered, the ends agree.
+const RECHECK_DISTANCE: Duration = Duration::from_secs(2);
+
 impl Node<'_> {
     /// Whether registry or beacon told us of the route: it is where the peer is, and not where a
     /// forged source says.
     fn is_announced(&self, peer: PeerIndex, route: Route) -> bool {
-        matches!(route, Route::Relay(_))
-            || self.candidates(peer).iter().any(|known| super::link::same(known, &route))
+        let punched = match route {
+            Route::Relay(_) => true,
+            Route::Direct(path) => self.is_punched(peer, path.remote.ip()),
+        };
+        punched || self.candidates(peer).iter().any(|known| super::link::same(known, &route))
     }
 
     /// The peer challenged a route: if it was announced, find out at once whether we reach the
@@ -46,18 +54,6 @@ impl Node<'_> {
         }
     }
 
-    pub(super) fn challenge_all(&mut self, now: Instant, peer: PeerIndex) {
-        if !self.tunnel.has_session(peer) {
-            return;
-        }
-        for route in self.candidates(peer) {
-            self.challenge(now, peer, route, None);
-        }
-        if let Some(channel) = self.directory.channel(peer).map(|c| c.id) {
-            self.challenge(now, peer, Route::Relay(channel), None);
-        }
-    }
-
     /// An authenticated frame of `came` bytes arrived by `route`.
     pub(super) fn heard(
         &mut self,
@@ -72,12 +68,42 @@ impl Node<'_> {
         if known || self.links.credit(peer, route, came) || !newest {
             return;
         }
+        if let Route::Direct(path) = route
+            && self.is_punched(peer, path.remote.ip())
+        {
+            // The peer's punch (or its answer): our own way back is proven at once.
+            return self.challenge(now, peer, route, None);
+        }
         let Some(link) = self.link_mut(peer) else { return };
         // The peer seems to have moved: data stays where it is until the new route answers.
         if link.roam_at.is_none_or(|at| at <= now) {
             link.roam_at = Some(now + ROAM_DISTANCE);
             self.challenge(now, peer, route, Some(came));
         }
+    }
+
+    /// The peer's latest data came by `route`. If that is not the direct path that we use, the
+    /// peer may have moved, or found that ours does not work in its direction; and as long as we
+    /// only acknowledge, nothing else would tell us. Ours is asked, and does not count until it
+    /// has answered.
+    pub(super) fn peer_uses(&mut self, now: Instant, peer: PeerIndex, route: Route) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        let Some(active) = link.active() else { return };
+        let ours = link.route(active);
+        let Some(ours @ Route::Direct(_)) = ours else { return };
+        if super::link::same(&ours, &route)
+            || link.path_of(route).is_none()
+            || link.recheck_at.is_some_and(|at| at > now)
+        {
+            return;
+        }
+        link.recheck_at = Some(now + RECHECK_DISTANCE);
+        link.set_suspect(active, Some(now));
+        let data = self.rng.bytes();
+        self.links.challenge(now, peer, ours, data, None);
+        self.choose(now, peer);
+        self.transport.mark_suspect(now, peer, active);
+        self.schedule(peer);
     }
 
     /// A round trip on `route` succeeded.
@@ -87,6 +113,10 @@ impl Node<'_> {
         let (path, replaced) = link.prove(route);
         if let Some(old) = replaced {
             self.transport.remove_path(now, peer, old);
+            self.release_sockets(peer);
+        }
+        if !known && matches!(route, Route::Direct(_)) {
+            self.punched_through(now, peer);
         }
         if !known || replaced.is_some() {
             self.add_path(now, peer, path, route);
@@ -104,8 +134,8 @@ impl Node<'_> {
     /// Gives a path that was just proven its place in the transport. If there is none, a worse
     /// path gives way, or else this one is given up; the peer has one path in any case.
     fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, route: Route) {
-        let size = self.datagram(peer, route);
-        if self.transport.add_path(now, peer, path, size) {
+        let sizes = self.sizes(peer, route);
+        if self.transport.add_path(now, peer, path, sizes) {
             return;
         }
         let Some(link) = self.link_mut(peer) else { return };
@@ -113,18 +143,18 @@ impl Node<'_> {
         link.remove(given_up);
         if given_up != path {
             self.transport.remove_path(now, peer, given_up);
-            let added = self.transport.add_path(now, peer, path, size);
+            let added = self.transport.add_path(now, peer, path, sizes);
             debug_assert!(added, "a place was just given back");
         }
     }
 
-    /// UDP payload bytes of our packets on this route, relay header not counted.
-    fn datagram(&self, peer: PeerIndex, route: Route) -> u16 {
+    /// Up to which size our packets on this route are searched.
+    fn sizes(&self, peer: PeerIndex, route: Route) -> SizeRange {
         let theirs = self.link_of(peer).map_or(DATAGRAM_MAX, |l| l.max_datagram);
-        let size = self.config.limits.datagram.min(theirs);
+        let most = self.config.limits.datagram.min(theirs);
         match route {
-            Route::Direct(_) => size,
-            Route::Relay(_) => size - RELAY_HEADER as u16,
+            Route::Direct(_) => SizeRange::direct(most),
+            Route::Relay(_) => SizeRange::new(most, RELAY_HEADER as u16),
         }
     }
 
@@ -132,7 +162,8 @@ impl Node<'_> {
     pub(super) fn choose(&mut self, now: Instant, peer: PeerIndex) {
         let Some(link) = self.links.get_mut(peer) else { return };
         let transport = &self.transport;
-        let Some(path) = link.choose(|path| transport.srtt(peer, path)) else { return };
+        let wide = |path| transport.is_wide(peer, path);
+        let Some(path) = link.choose(|path| transport.srtt(peer, path), wide) else { return };
         self.transport.set_active_path(now, peer, path);
         self.tell_path(now, peer);
     }

@@ -1,8 +1,9 @@
 //! Reaching peers: sessions are started, paths kept alive and given up here; `prove.rs` proves
 //! them.
 
+use super::auxiliary::Use;
 use super::egress::RECORD;
-use super::link::Link;
+use super::link::{Link, PathState};
 use super::probes::Control;
 use super::{Node, PathKind, PathPolicy};
 use crate::addr::Address;
@@ -10,7 +11,7 @@ use crate::crypto::{IdentityKey, TunnelSecret};
 use crate::directory::DirectoryEvent;
 use crate::limits::{DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, SUSPECT_INIT};
 use crate::machine::Path;
-use crate::path::{ChannelId, PathId, PeerIndex, Route};
+use crate::path::{ChannelId, PATHS, PathId, PeerIndex, Route};
 use crate::planted::{self, Defect};
 use crate::session::TunnelConfig;
 use crate::session::handshake::RESP_MIN;
@@ -25,8 +26,8 @@ use heapless::Vec;
 
 pub(super) type Routes = Vec<Route, FIRST_FLIGHT>;
 
-/// While a peer with open streams is only relayed, its endpoints are challenged again after this
-/// time, doubling up to [`RETRY_MAX`]: never stuck on the relay, never a flood.
+/// While a peer with open streams is only relayed, it is punched towards again after this time,
+/// doubling up to [`RETRY_MAX`]: never stuck on the relay, never a flood.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -47,7 +48,7 @@ impl<'s> Node<'s> {
 
     /// Sets the peer's deadline from its link's state.
     pub(super) fn schedule(&mut self, peer: PeerIndex) {
-        let at = self.links.next_at(peer);
+        let at = self.links.next_at(peer).into_iter().chain(self.punch_at(peer)).min();
         self.deadlines.set(peer.index(), at);
     }
 
@@ -155,6 +156,7 @@ impl<'s> Node<'s> {
         };
         if let Some(dead) = link.expire(now) {
             self.transport.remove_path(now, peer, dead);
+            self.release_sockets(peer);
             self.path_removed(now, peer);
         }
         if self.link_mut(peer).is_some_and(|l| l.init_due.take_if(|at| *at <= now).is_some())
@@ -162,6 +164,7 @@ impl<'s> Node<'s> {
         {
             self.suspect_init(now, peer);
         }
+        self.punch_timeout(now, peer);
         self.keep_alive(now, peer);
         self.schedule(peer);
     }
@@ -208,7 +211,8 @@ impl<'s> Node<'s> {
         }
         if seek {
             self.seek_routes(now, peer);
-            self.challenge_all(now, peer);
+            self.challenge_near(now, peer);
+            self.seek_direct(now, peer);
         }
     }
 
@@ -227,6 +231,8 @@ impl<'s> Node<'s> {
                 self.path_event(now, event);
             } else if let Some(change) = self.directory.poll_change() {
                 self.directory_changed(now, &change);
+            } else if let Some(answer) = self.stun.poll_answer() {
+                self.stun_answer(now, &answer);
             } else {
                 return;
             }
@@ -299,7 +305,8 @@ impl<'s> Node<'s> {
             // A RESP from where no INIT went: forwarded, or the peer answers by another door.
             self.challenge(now, peer, up.route, Some(RESP_MIN));
         }
-        self.challenge_all(now, peer);
+        self.challenge_near(now, peer);
+        self.seek_direct(now, peer);
         self.upkeep(now, peer);
     }
 
@@ -311,6 +318,11 @@ impl<'s> Node<'s> {
         let paths = link.unprove();
         (link.init_at, link.init_due) = (None, None);
         self.links.clear_probes(peer);
+        self.end_punch(now, peer);
+        if let Some(link) = self.link_mut(peer) {
+            link.ladder.restart();
+        }
+        self.release_sockets(peer);
         for path in paths {
             self.transport.remove_path(now, peer, path);
         }
@@ -335,6 +347,7 @@ impl<'s> Node<'s> {
                 self.choose(now, peer);
                 self.schedule(peer);
             }
+            TransportEvent::PathWide(peer, _) => self.choose(now, peer),
             TransportEvent::ControlLost(peer, RECORD) => {
                 if let Some(link) = self.link_mut(peer) {
                     link.record_due = Some(now);
@@ -343,6 +356,23 @@ impl<'s> Node<'s> {
             }
             // The confirming ping repeats itself; everything else is the owner's.
             _ => {}
+        }
+    }
+
+    /// An address of ours is no more, and with it perhaps every direct path: data goes over the
+    /// relay at once, the beacon sees where we are now, and new paths are sought without delay.
+    /// A path that was not concerned proves itself by its next acknowledgement.
+    pub(super) fn address_gone(&mut self, now: Instant) {
+        for index in 0..self.links.len() {
+            let peer = PeerIndex(index as u32);
+            let Some(link) = self.link_mut(peer) else { continue };
+            link.ladder.episode_at = None;
+            let direct = |(_, p): &(PathId, PathState)| matches!(p.route, Route::Direct(_));
+            let paths: Vec<PathId, PATHS> = link.paths().filter(direct).map(|(id, _)| id).collect();
+            for path in paths {
+                self.path_event(now, TransportEvent::PathSuspect(peer, path));
+            }
+            self.seek_direct(now, peer);
         }
     }
 
@@ -414,6 +444,8 @@ impl<'s> Node<'s> {
         let Some(link) = self.link_mut(peer) else { return };
         let paths = link.clear();
         self.links.clear_probes(peer);
+        self.end_punch(now, peer);
+        self.release_sockets(peer);
         for path in paths {
             self.transport.remove_path(now, peer, path);
         }
@@ -468,7 +500,11 @@ impl<'s> Node<'s> {
                 self.identify();
                 self.add_known_peers(now);
             }
-            DirectoryEvent::Fenced => self.say_goodbye_to_all(CloseCode::Fenced),
+            DirectoryEvent::BeaconChanged => self.beacon_changed(now),
+            DirectoryEvent::Fenced => {
+                self.discover.end();
+                self.say_goodbye_to_all(CloseCode::Fenced);
+            }
             DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
                 self.channel_gone(now, peer, channel);
@@ -497,7 +533,8 @@ impl<'s> Node<'s> {
         if self.tunnel.is_attempting(peer) {
             self.tunnel.repeat(peer);
         }
-        self.challenge_all(now, peer);
+        self.challenge_near(now, peer);
+        self.seek_direct(now, peer);
     }
 
     /// Adds the peers that were loaded; without an address of our own they had to wait for it.
@@ -534,6 +571,8 @@ impl<'s> Node<'s> {
         }
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
+        self.end_punch(now, peer);
+        self.close_sockets_of(Use::Punch(peer));
         // A peer that came and went within one mutation was never here.
         if let Some(link) = self.links.take(peer) {
             self.count_relayed(now, link.told, PathKind::None);

@@ -22,6 +22,7 @@ impl<'s> Node<'s> {
         match command {
             Command::NetworkChanged { locals } => self.network_changed(now, locals),
             Command::SetBeacon { address } => self.directory.set_beacon(now, address),
+            Command::SocketFailed { socket } => self.socket_failed(now, socket),
             Command::ClockChanged { unix } => {
                 self.clock_changed(now, unix);
             }
@@ -86,14 +87,22 @@ impl<'s> Node<'s> {
             Command::Shutdown => {
                 self.say_goodbye_to_all(CloseCode::Shutdown);
                 self.leaving = true;
+                self.discover.end();
             }
         }
         Ok(Reply::Done)
     }
 
     fn network_changed(&mut self, now: Instant, locals: &[SocketAddr]) {
+        let is_gone = self.locals.as_slice().iter().any(|old| !locals.contains(old));
         if self.locals.set(locals) {
+            self.discover.network_changed(now);
+            // Told with the candidates.
+            self.discover.take_news();
             self.tell_candidates(now, self.config.endpoint);
+            if is_gone {
+                self.address_gone(now);
+            }
         }
     }
 
@@ -109,7 +118,7 @@ impl<'s> Node<'s> {
                 let _ = candidates.push(Endpoint { kind, address });
             }
         }
-        self.directory.set_candidates(now, candidates, 0);
+        self.directory.set_candidates(now, candidates, self.discover.found().nat.to_byte());
     }
 
     fn reseed(&mut self, entropy: &[u8; 32]) {

@@ -3,6 +3,7 @@
 use super::link::Link;
 use super::probes::Probes;
 use crate::directory;
+use crate::path::punch::Punch;
 use crate::session::TunnelStorage;
 use crate::slab::{Slab, Store};
 use crate::stream::TransportStorage;
@@ -37,6 +38,8 @@ pub struct Storage<'s> {
     /// Peers that have path challenges or answers under way at once: `n`, or fewer, and then
     /// one that finds no place waits.
     pub probes: Slab<'s, Probes>,
+    /// Peers that are punched towards at once; one more waits for its next turn.
+    pub punches: Slab<'s, Punch>,
     /// `n`.
     pub deadlines: Deadlines<'s>,
 }
@@ -58,6 +61,7 @@ impl Storage<'static> {
             links: Store::<LinkSlot>::growing(limits.peers),
             // A pool that others cannot exhaust; only what is used is touched.
             probes: Slab::<Probes>::boxed(limits.peers),
+            punches: Slab::<Punch>::boxed(limits.peers.min(crate::limits::PUNCHES)),
             deadlines: Deadlines::boxed(limits.peers),
         }
     }

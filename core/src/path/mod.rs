@@ -1,6 +1,12 @@
 //! Paths to a peer: what a route is, and how peers and paths are numbered.
 
+pub mod discover;
+pub mod mtu;
 pub mod nat;
+pub mod punch;
+pub mod spray;
+pub mod strategy;
+pub mod stun_client;
 
 use crate::machine::Path;
 use serde::{Deserialize, Serialize};

@@ -98,6 +98,70 @@ impl Nat {
     }
 }
 
+/// The name that such behaviour goes by (RFC 3489 5, and two that have no NAT). For people:
+/// it says less than [`Nat`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Classical {
+    /// One beacon address cannot tell, or it was not measured yet.
+    #[default]
+    Unknown,
+    /// No translation, and everybody gets through.
+    Public,
+    /// No translation, but a stateful filter. A 1:1 NAT behind a security group looks like a
+    /// port-restricted cone from inside.
+    Firewall,
+    /// EIM and EIF.
+    FullCone,
+    /// EIM and ADF.
+    RestrictedCone,
+    /// EIM and APDF.
+    PortRestrictedCone,
+    /// Dependent mapping, whatever the filter.
+    Symmetric,
+    /// No UDP packet is answered.
+    Blocked,
+}
+
+impl Classical {
+    /// The name of what was measured; `is_translated` is unknown before the first answer.
+    pub const fn new(nat: Nat, is_translated: Option<bool>) -> Self {
+        use Filtering as F;
+        match (is_translated, nat.mapping, nat.filtering) {
+            (Some(false), _, F::EndpointIndependent) => Classical::Public,
+            (Some(false), _, F::AddressDependent | F::AddressAndPortDependent) => {
+                Classical::Firewall
+            }
+            (_, Mapping::AddressDependent | Mapping::AddressAndPortDependent, _) => {
+                Classical::Symmetric
+            }
+            (_, Mapping::Unknown, _) | (_, _, F::Unknown) => Classical::Unknown,
+            (_, _, F::EndpointIndependent) => Classical::FullCone,
+            (_, _, F::AddressDependent) => Classical::RestrictedCone,
+            (_, _, F::AddressAndPortDependent) => Classical::PortRestrictedCone,
+        }
+    }
+
+    /// As people write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Classical::Unknown => "unknown",
+            Classical::Public => "public",
+            Classical::Firewall => "firewall",
+            Classical::FullCone => "full cone",
+            Classical::RestrictedCone => "restricted cone",
+            Classical::PortRestrictedCone => "port-restricted cone",
+            Classical::Symmetric => "symmetric",
+            Classical::Blocked => "blocked",
+        }
+    }
+}
+
+impl fmt::Display for Classical {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -135,6 +199,28 @@ impl fmt::Display for Allocation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_classical_names() {
+        use Filtering as F;
+        use Mapping as M;
+        let name = |translated, mapping, filtering| {
+            let nat = Nat { mapping, filtering, allocation: Allocation::Unknown };
+            Classical::new(nat, translated).as_str()
+        };
+        // `nat.md` 4.
+        let (eim, apdm) = (M::EndpointIndependent, M::AddressAndPortDependent);
+        assert_eq!(name(Some(true), eim, F::EndpointIndependent), "full cone");
+        assert_eq!(name(Some(true), eim, F::AddressDependent), "restricted cone");
+        assert_eq!(name(Some(true), eim, F::AddressAndPortDependent), "port-restricted cone");
+        assert_eq!(name(Some(true), apdm, F::AddressAndPortDependent), "symmetric");
+        assert_eq!(name(Some(true), M::AddressDependent, F::Unknown), "symmetric");
+        assert_eq!(name(Some(false), eim, F::AddressAndPortDependent), "firewall");
+        assert_eq!(name(Some(false), eim, F::EndpointIndependent), "public");
+        assert_eq!(name(Some(false), M::Unknown, F::Unknown), "unknown");
+        assert_eq!(name(Some(true), eim, F::Unknown), "unknown");
+        assert_eq!(name(None, M::Unknown, F::EndpointIndependent), "unknown");
+    }
 
     #[test]
     fn each_byte_is_read_back_as_what_it_says() {

@@ -101,8 +101,12 @@ impl Transport<'_> {
         }
         let alive = path.on_acknowledged(now, &self.frames, &taken, ack);
         let mut lost = path.detect_losses(now, &mut self.frames);
+        let widens = path.mtu.take_news();
         if alive {
             self.peer_event(peer, |record| record.alives |= 1 << at);
+        }
+        if widens {
+            self.peer_event(peer, |record| record.wides |= 1 << at);
         }
         // One stream's frames come in runs: what they change is worked out once a run.
         let mut run: Option<Key> = None;
@@ -144,7 +148,7 @@ impl Transport<'_> {
             Content::Control(tag) => {
                 self.peer_event(peer, |record| record.control_acknowledged |= 1 << tag);
             }
-            Content::Reset(_) | Content::Datagram | Content::Padding => {}
+            Content::Reset(_) | Content::Datagram | Content::Padding | Content::PathProbe => {}
         }
     }
 

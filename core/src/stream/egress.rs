@@ -20,7 +20,7 @@ use crate::time::Instant;
 use crate::wire::header::{Flags, Header, Protocol};
 
 /// First byte of a padding frame, which asks for nothing but an acknowledgement.
-const PADDING: u8 = 0xFA;
+pub(super) const PADDING: u8 = 0xFA;
 /// How many frames a tail probe looks back for something worth repeating.
 const PROBE_LOOKBACK: usize = 8;
 
@@ -73,7 +73,7 @@ impl Transport<'_> {
     /// The path for the peer's next train.
     pub fn next_path(&self, peer: PeerIndex) -> Option<PathId> {
         let active = self.peers.get(peer)?.active;
-        self.peers.probe_path(peer).or(active)
+        self.peers.probe_path(peer).or_else(|| self.search_path(peer)).or(active)
     }
 
     /// Writes the plaintext of one frame into `out`, which has room for all that the path's
@@ -95,11 +95,13 @@ impl Transport<'_> {
             return None;
         }
         self.peers.get(peer).filter(|record| record.session)?;
+        let probe = if train.count == 0 { self.write_search(now, peer, path, out) } else { None };
+        let is_probe = probe.is_some();
         let limit = usize::from(self.peers.path(peer, path)?.datagram) - FRAME_HEADER - TAG;
         let limit = limit.min(out.len());
         let cap = if train.count == 0 { limit } else { limit.min(train.len) };
-        let Some((len, content)) = self.next_frame(now, peer, path, limit, &mut out[..cap], train)
-        else {
+        let next = || self.next_frame(now, peer, path, limit, &mut out[..cap], train);
+        let Some((len, content)) = probe.or_else(next) else {
             train.over = true;
             if train.count == 0 {
                 self.unready(peer);
@@ -110,7 +112,8 @@ impl Transport<'_> {
             train.len = len;
         }
         train.count += 1;
-        train.over = len < train.len;
+        // A path probe goes alone: what is with it would share its fate.
+        train.over = len < train.len || is_probe;
         self.serial = self.serial.wrapping_add(1);
         self.unsent = Some(Unsent { peer, content, serial: self.serial });
         Some(Written { len, token: FrameToken(self.serial) })
@@ -146,6 +149,7 @@ impl Transport<'_> {
     ) {
         let now = self.see(now);
         let Some(unsent) = self.unsent.take_if(|unsent| unsent.serial == token.0) else { return };
+        self.last_sent = Some((peer, path));
         if let Some(content) = unsent.content {
             self.track(now, peer, path, index, counter, wire_len, content);
         }
@@ -214,6 +218,7 @@ impl Transport<'_> {
         let record = self.peers.get_mut(peer)?;
         let active = record.active == Some(path);
         if probing && !full {
+            let limit = self.peers.path(peer, path)?.stream_limit(limit);
             return self.write_probe(now, peer, path, active, limit, out);
         }
         if !active {
@@ -229,9 +234,10 @@ impl Transport<'_> {
             return self.write_acknowledgement(now, peer, out).map(|len| (len, None));
         }
         let state = self.peers.path_mut(peer, path)?;
+        let segments = state.stream_limit(limit);
         let may = if train.count == 0 { state.may_start(now) } else { state.may_send(now) };
         if !full && may.is_ok() {
-            let data = self.write_data(now, peer, limit, out, train);
+            let data = self.write_data(now, peer, limit, segments, out, train);
             if let Some((len, content)) = data {
                 return Some((len, Some(content)));
             }
@@ -247,6 +253,7 @@ impl Transport<'_> {
         now: Instant,
         peer: PeerIndex,
         limit: usize,
+        segments: usize,
         out: &mut [u8],
         train: &TrainState,
     ) -> Option<(usize, Content)> {
@@ -258,9 +265,9 @@ impl Transport<'_> {
         }
         if record.datagrams_first {
             self.write_datagram(peer, limit, out)
-                .or_else(|| self.write_stream(now, peer, limit, out, train.count == 0))
+                .or_else(|| self.write_stream(now, peer, segments, out, train.count == 0))
         } else {
-            self.write_stream(now, peer, limit, out, train.count == 0)
+            self.write_stream(now, peer, segments, out, train.count == 0)
                 .or_else(|| self.write_datagram(peer, limit, out))
         }
     }

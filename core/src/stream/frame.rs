@@ -58,6 +58,8 @@ pub(crate) enum Content {
     Control(u8),
     /// A frame without content, sent to be answered.
     Padding,
+    /// A frame as long as a datagram that the path may carry ([`crate::path::mtu`]).
+    PathProbe,
 }
 
 impl Content {
@@ -65,7 +67,7 @@ impl Content {
     pub(crate) const fn signals(self) -> bool {
         match self {
             Content::Stream { marks, .. } => !marks.has(Marks::PROBE),
-            Content::Padding => false,
+            Content::Padding | Content::PathProbe => false,
             _ => true,
         }
     }
@@ -82,7 +84,8 @@ pub(crate) struct Record {
     pub(crate) counter: u64,
     pub(crate) sent: Instant,
     pub(crate) content: Content,
-    /// Its content is queued again; it is kept only to recognise its acknowledgement.
+    /// Its content is queued again, or it is a path probe and has none: it is not in flight, and
+    /// kept only to recognise its acknowledgement.
     pub(crate) requeued: bool,
     /// Its loss is no sign of congestion.
     pub(crate) silent: bool,
@@ -103,7 +106,7 @@ impl Record {
             counter: 0,
             sent: now,
             content,
-            requeued: false,
+            requeued: matches!(content, Content::PathProbe),
             silent: !content.signals(),
             delivered: 0,
             delivered_at: now,

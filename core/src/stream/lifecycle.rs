@@ -3,13 +3,14 @@
 use super::StreamEnd;
 use super::entry::{ACCEPT, EVENT, OF_PEER, SEND, Stream, UNTOLD, event};
 use super::state::{State, Step};
-use super::transport::{DATAGRAM_FLOOR, NIL, Transport};
+use super::transport::{NIL, Transport};
 use crate::addr::Port;
 use crate::limits::{
     BLOCKS_GUARANTEED_RECEIVE, BLOCKS_GUARANTEED_SEND, OVERHEAD, SEGMENT_LIFETIME,
     ZERO_WINDOW_PROBE_MAX,
 };
 use crate::path::PeerIndex;
+use crate::path::mtu::FLOOR;
 use crate::planted::{self, Defect};
 use crate::slab::Key;
 use crate::time::{Duration, Instant};
@@ -207,7 +208,7 @@ impl Transport<'_> {
         let stream = &mut self.streams[key];
         let peer = stream.peer;
         let path = self.peers.active_path(peer);
-        let most = path.map_or(usize::from(DATAGRAM_FLOOR) - OVERHEAD, |path| path.segment());
+        let most = path.map_or(usize::from(FLOOR) - OVERHEAD, |path| path.segment());
         let Some(record) = self.peers.get(peer) else { return };
         let open = stream.state.is_synchronized();
         let sends = !stream.early && (stream.state != State::Closed || stream.resetting.is_some());

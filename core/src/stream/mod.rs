@@ -33,9 +33,10 @@
 //! | `send`, `receive` | the two halves of a stream, without time and network |
 //! | `buffer`, `datagram` | the block pool, rings, the datagram queue |
 //! | `frame`, `recovery`, `rtt`, `pace`, `congestion` | frames in flight on a path, when they are lost, how many there may be |
+//! | `search` | the probes of [`crate::path::mtu`] on a path, and what becomes of them |
 //! | `ack` | what has arrived, the FD frame |
 //! | `peer`, `entry` | the records of a peer and of a stream |
-//! | `transport`, `lifecycle`, `ingress`, `egress`, `acknowledge`, `application` | the machine: peers and time, streams coming and going, packets in, frames out, acknowledgements, the application's calls |
+//! | `transport`, `lifecycle`, `ingress`, `egress`, `acknowledge`, `application`, `events` | the machine: peers and time, streams coming and going, packets in, frames out, acknowledgements, the application's calls, events |
 //!
 //! Every peer with possible output is in one *ready* list; a call that may create output only
 //! puts the peer there, and [`Transport::poll_ready`] works out once what it has and when its
@@ -49,6 +50,7 @@ mod congestion;
 mod datagram;
 mod egress;
 mod entry;
+mod events;
 mod frame;
 mod ingress;
 mod lifecycle;
@@ -59,6 +61,7 @@ mod range;
 mod receive;
 mod recovery;
 mod rtt;
+mod search;
 mod send;
 mod state;
 mod transport;
@@ -260,6 +263,8 @@ pub enum TransportEvent {
     PathSuspect(PeerIndex, PathId),
     /// A suspect path has answered.
     PathAlive(PeerIndex, PathId),
+    /// Bulk may go by this path from now on ([`Transport::is_wide`]).
+    PathWide(PeerIndex, PathId),
     /// A control frame of the node has arrived ([`Transport::control_sent`]).
     ControlAcknowledged(PeerIndex, u8),
     /// A control frame of the node is lost.

@@ -6,6 +6,7 @@ use super::frame::ResetNotice;
 use super::list::{Link, Linked, List};
 use super::recovery::{PathState, TailProbe};
 use crate::addr::{Address, Port};
+use crate::path::mtu::Need;
 use crate::path::{PATHS, PathId, PeerIndex};
 use crate::slab::{Key, Slab, Store};
 use crate::time::{Duration, Instant};
@@ -49,6 +50,8 @@ pub(crate) struct Peer {
     pub(crate) last: Option<(Port, Port, Key)>,
     pub(crate) suspects: u8,
     pub(crate) alives: u8,
+    /// Paths that became wide.
+    pub(crate) wides: u8,
     pub(crate) control_acknowledged: u32,
     pub(crate) control_lost: u32,
     links: [Link; 3],
@@ -75,6 +78,7 @@ impl Peer {
             last: None,
             suspects: 0,
             alives: 0,
+            wides: 0,
             control_acknowledged: 0,
             control_lost: 0,
             links: [Link::NONE; 3],
@@ -92,9 +96,21 @@ impl Peer {
         !self.spaces.is_empty()
     }
 
+    /// What a path is there for.
+    pub(crate) fn need(&self, path: PathId) -> Need {
+        if self.streams.is_empty() && self.datagrams.is_empty() {
+            Need::None
+        } else if self.active == Some(path) {
+            Need::Data
+        } else {
+            Need::Standby
+        }
+    }
+
     pub(crate) fn has_events(&self) -> bool {
         self.suspects != 0
             || self.alives != 0
+            || self.wides != 0
             || self.control_acknowledged != 0
             || self.control_lost != 0
     }
@@ -267,6 +283,23 @@ impl<'s> PeerTable<'s> {
             self.path(peer, *path).is_some_and(|path| path.tail_probe == TailProbe::Due)
         };
         self.get(peer)?.path_ids().find(due)
+    }
+
+    /// When the next path probe may go.
+    pub(crate) fn search_at(&self, peer: PeerIndex) -> Option<Instant> {
+        let record = self.get(peer)?;
+        let at = |path| self.path(peer, path)?.search_at(record.need(path));
+        record.path_ids().filter_map(at).min()
+    }
+
+    /// A path on which a probe is due.
+    pub(crate) fn search_path(&self, now: Instant, peer: PeerIndex) -> Option<PathId> {
+        let record = self.get(peer)?;
+        let due = |path: &PathId| {
+            let state = self.path(peer, *path);
+            state.and_then(|state| state.search_at(record.need(*path))).is_some_and(|at| at <= now)
+        };
+        record.path_ids().find(due)
     }
 
     // ---- acknowledgements ----

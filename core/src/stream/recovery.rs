@@ -17,9 +17,10 @@
 
 use super::ack::Acknowledgement;
 use super::congestion::{AckSample, CongestionControl, Cubic, RateSample};
-use super::frame::{FrameList, FrameTable, Record};
+use super::frame::{Content, FrameList, FrameTable, Record};
 use super::pace::Pacer;
 use super::rtt::Rtt;
+use crate::path::mtu::{Search, SizeRange};
 use crate::time::{Duration, Instant};
 
 /// How many frames declared lost are remembered, to notice that they arrive after all.
@@ -50,8 +51,9 @@ pub(crate) struct Fired {
 /// One path of a peer. Opaque: a pool of these is part of [`super::TransportStorage`].
 #[derive(Debug)]
 pub struct PathState {
-    /// UDP payload bytes, the relay's header already taken off.
+    /// UDP payload bytes, the relay's header already taken off: what `mtu` has found.
     pub(crate) datagram: u16,
+    pub(crate) mtu: Search,
     pub(crate) frames: FrameList,
     /// Bytes in flight.
     pub(crate) flight: u64,
@@ -91,9 +93,12 @@ pub struct PathState {
 }
 
 impl PathState {
-    pub(crate) fn new(now: Instant, datagram: u16) -> Self {
+    pub(crate) fn new(now: Instant, sizes: SizeRange) -> Self {
+        let mtu = Search::new(sizes);
+        let datagram = mtu.datagram();
         PathState {
             datagram,
+            mtu,
             frames: FrameList::EMPTY,
             flight: 0,
             rtt: Rtt::new(),
@@ -123,11 +128,6 @@ impl PathState {
             rate: 0,
             lost_frames: 0,
         }
-    }
-
-    pub(crate) fn set_datagram(&mut self, datagram: u16) {
-        self.datagram = datagram;
-        self.congestion.set_datagram(u64::from(datagram));
     }
 
     /// The congestion window in bytes.
@@ -193,6 +193,11 @@ impl PathState {
         let bytes = u64::from(record.bytes);
         if self.frames.push(table, record).is_none() {
             return false;
+        }
+        if record.content == Content::PathProbe {
+            self.pacer.on_sent(now, bytes);
+            self.mtu.on_probe_sent(record.bytes as u16);
+            return true;
         }
         self.flight += bytes;
         self.last_sent = now;
@@ -275,18 +280,25 @@ impl PathState {
         ack: &Acknowledgement<'_>,
     ) -> bool {
         let (mut acked, mut at) = (0, taken.front());
-        let mut latest = None;
+        let (mut latest, mut longest) = (None, 0);
         while let Some(current) = at {
             let record = table.get(current);
             acked += u64::from(record.bytes);
+            longest = longest.max(record.bytes);
             if !record.requeued {
                 self.flight -= u64::from(record.bytes);
+            } else if record.content == Content::PathProbe {
+                self.mtu.on_probe_acknowledged(now, record.bytes as u16);
             }
             self.advance_newest(now, record);
             latest = Some(record);
             at = taken.next(table, current);
         }
         let Some(latest) = latest else { return false };
+        if longest > u32::from(self.mtu.base()) {
+            self.mtu.on_carried(latest.sent);
+        }
+        self.follow_search();
         let sampled = latest.counter == ack.largest;
         if sampled {
             self.rtt.sample(now.since(latest.sent), ack.delay);
@@ -374,6 +386,7 @@ impl PathState {
             }
         }
         self.account_lost(now, table, &lost, false);
+        self.search_lost(now, table, &lost, false);
         lost
     }
 
@@ -475,6 +488,7 @@ impl PathState {
                 self.tail_probe = TailProbe::Idle;
                 self.recovery = None;
                 self.account_lost(now, table, &fired.lost, true);
+                self.search_lost(now, table, &fired.lost, true);
             }
             _ => {}
         }
@@ -526,6 +540,8 @@ impl PathState {
             if record.index == index {
                 if !record.requeued {
                     self.flight -= u64::from(record.bytes);
+                } else if record.content == Content::PathProbe {
+                    self.mtu.on_probe_void();
                 }
                 self.frames.move_to(&mut taken, table, current);
             }

@@ -1,8 +1,9 @@
 //! The machine itself: its tables, its peers and their paths, streams coming and going, time.
 
+use super::StreamEnd;
 use super::ack::AckSpace;
 use super::buffer::Pool;
-use super::entry::{EVENT, Stream, event};
+use super::entry::Stream;
 use super::frame::{Content, FrameList, FrameSlot, FrameTable};
 use super::list::List;
 #[cfg(feature = "alloc")]
@@ -10,23 +11,21 @@ use super::peer::SPACES;
 use super::peer::{PEER_EVENT, Peer, PeerSlot, PeerTable, READY, STARVED};
 use super::recovery::PathState;
 use super::state::{State, Step};
-use super::{StreamEnd, TransportEvent};
 use crate::addr::Address;
 #[cfg(feature = "alloc")]
 use crate::limits::BLOCK;
 use crate::limits::Limits;
 use crate::machine::{Reason, Timeout};
+use crate::path::mtu::SizeRange;
 use crate::path::{PATHS, PathId, PeerIndex};
 use crate::port::{OpenPort, PortTable};
 use crate::rng::Rng;
 use crate::slab::{Key, Slab, Store};
-use crate::stats::{DropReason, Drops};
+use crate::stats::Drops;
 use crate::time::Instant;
 use crate::timer::Deadlines;
 
 pub(crate) const NIL: u32 = u32::MAX;
-/// Smallest datagram that a path may have: a segment carries at least this much less 62.
-pub(crate) const DATAGRAM_FLOOR: u16 = 256;
 
 /// All memory of a [`Transport`].
 #[derive(Debug)]
@@ -105,6 +104,8 @@ pub struct Transport<'s> {
     pub(crate) peer_events: List,
     pub(crate) stream_events: List,
     pub(crate) unsent: Option<Unsent>,
+    /// Whose frames left last, and by which path.
+    pub(crate) last_sent: Option<(PeerIndex, PathId)>,
     pub(crate) serial: u32,
     pub(crate) rng: Rng,
     pub(crate) hash_key: (u64, u64),
@@ -137,6 +138,7 @@ impl<'s> Transport<'s> {
             peer_events: List::EMPTY,
             stream_events: List::EMPTY,
             unsent: None,
+            last_sent: None,
             serial: 0,
             hash_key: (rng.u64(), rng.u64()),
             rng,
@@ -257,18 +259,24 @@ impl<'s> Transport<'s> {
         self.touch(peer);
     }
 
-    /// Adds a path whose datagrams carry `datagram` bytes of UDP payload for us, our 62 bytes
-    /// included, the relay's 12 already taken off. The first path becomes the active one.
+    /// Adds a path whose datagrams carry at least the base of `sizes`, our 62 bytes included, and
+    /// are searched up to the largest ([`crate::path::mtu`]). The first path becomes the active
+    /// one. Of a path that is known nothing changes.
     ///
     /// `false`, and nothing changes, if there is no such peer or no place: a peer's first path
     /// always has one, further ones share the rest of [`TransportStorage::paths`].
     #[must_use = "without a place, nothing can be sent on this path"]
-    pub fn add_path(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) -> bool {
+    pub fn add_path(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        path: PathId,
+        sizes: SizeRange,
+    ) -> bool {
         let now = self.see(now);
-        let datagram = datagram.max(DATAGRAM_FLOOR);
-        if let Some(known) = self.peers.path_mut(peer, path) {
-            known.set_datagram(datagram);
-        } else if !self.peers.add_path(peer, path, PathState::new(now, datagram)) {
+        if self.peers.path(peer, path).is_none()
+            && !self.peers.add_path(peer, path, PathState::new(now, sizes))
+        {
             return false;
         }
         if let Some(record) = self.peers.get_mut(peer) {
@@ -276,15 +284,6 @@ impl<'s> Transport<'s> {
         }
         self.touch(peer);
         true
-    }
-
-    /// The path search has found another size.
-    pub fn set_datagram(&mut self, now: Instant, peer: PeerIndex, path: PathId, datagram: u16) {
-        self.see(now);
-        if let Some(state) = self.peers.path_mut(peer, path) {
-            state.set_datagram(datagram.max(DATAGRAM_FLOOR));
-            self.touch(peer);
-        }
     }
 
     /// Forgets a path; what is in flight on it is sent again without a congestion signal.
@@ -297,6 +296,7 @@ impl<'s> Transport<'s> {
         }
         record.suspects &= !(1 << path.0);
         record.alives &= !(1 << path.0);
+        record.wides &= !(1 << path.0);
         self.requeue_list(now, peer, &mut state.frames);
         self.feed_starved();
         self.touch(peer);
@@ -382,7 +382,11 @@ impl<'s> Transport<'s> {
             }
             earliest(due);
             let waiting = !record.send.is_empty() || !record.datagrams.is_empty();
-            let urgent = !record.resets.is_empty() || self.peers.probe_path(peer).is_some();
+            let search = self.peers.search_at(peer);
+            let urgent = !record.resets.is_empty()
+                || search.is_some_and(|at| at <= now)
+                || self.peers.probe_path(peer).is_some();
+            earliest(search.filter(|at| *at > now));
             if full && (waiting || urgent) {
                 self.starved.push_back(&mut self.peers, STARVED, peer.0);
             } else if urgent {
@@ -411,7 +415,8 @@ impl<'s> Transport<'s> {
     pub(crate) fn unready(&mut self, peer: PeerIndex) {
         let timers = self.peers.paths(peer).filter_map(PathState::next_timeout);
         let later = self.peers.ack_due(peer).filter(|due| *due > self.now);
-        let timers = timers.chain(later).min();
+        let search = self.peers.search_at(peer).filter(|at| *at > self.now);
+        let timers = timers.chain(later).chain(search).min();
         self.ready.remove(&mut self.peers, READY, peer.0);
         self.peer_timers.set(peer.index(), timers);
     }
@@ -455,8 +460,12 @@ impl<'s> Transport<'s> {
                 return;
             }
             let mut fired = path.handle_timeout(now, &mut self.frames);
+            let widens = path.mtu.take_news();
             if fired.suspect {
                 self.peer_event(peer, |record| record.suspects |= 1 << at);
+            }
+            if widens {
+                self.peer_event(peer, |record| record.wides |= 1 << at);
             }
             self.requeue_list(now, peer, &mut fired.lost);
         }
@@ -502,7 +511,7 @@ impl<'s> Transport<'s> {
         }
     }
 
-    // ---- what was lost, and events ----
+    // ---- what was lost ----
 
     /// Queues again what these frames carried, and forgets the frames.
     pub(crate) fn requeue_list(&mut self, now: Instant, peer: PeerIndex, list: &mut FrameList) {
@@ -533,94 +542,8 @@ impl<'s> Transport<'s> {
             Content::Control(tag) => {
                 self.peer_event(peer, |record| record.control_lost |= 1 << tag);
             }
-            Content::Datagram | Content::Padding => {}
+            Content::Datagram | Content::Padding | Content::PathProbe => {}
         }
         self.touch(peer);
-    }
-
-    pub(crate) fn peer_event(&mut self, peer: PeerIndex, set: impl FnOnce(&mut Peer)) {
-        if let Some(record) = self.peers.get_mut(peer) {
-            set(record);
-            self.peer_events.push_back(&mut self.peers, PEER_EVENT, peer.0);
-        }
-    }
-
-    pub(crate) fn stream_event(&mut self, key: Key, bits: u8) {
-        let stream = &mut self.streams[key];
-        if !stream.released {
-            stream.events |= bits;
-            self.stream_events.push_back(&mut self.streams, EVENT, key.index() as u32);
-        }
-    }
-
-    /// The next event. Call until `None`.
-    pub fn poll_event(&mut self) -> Option<TransportEvent> {
-        self.poll_peer_event()
-            .or_else(|| self.poll_stream_event())
-            .or_else(|| self.ports.poll().map(TransportEvent::Acceptable))
-    }
-
-    /// Whether the application has something to be told.
-    pub fn has_event(&self) -> bool {
-        self.stream_events.front().is_some() || self.ports.has_news()
-    }
-
-    /// The next event about a peer's paths and control frames; these come first in
-    /// [`Transport::poll_event`].
-    pub fn poll_peer_event(&mut self) -> Option<TransportEvent> {
-        let slot = self.peer_events.front()?;
-        let peer = PeerIndex(slot);
-        let record = self.peers.get_mut(peer)?;
-        let first = |bits: u32| bits.trailing_zeros() as u8;
-        let event = if record.suspects != 0 {
-            let path = first(record.suspects.into());
-            record.suspects &= record.suspects - 1;
-            TransportEvent::PathSuspect(peer, PathId(path))
-        } else if record.alives != 0 {
-            let path = first(record.alives.into());
-            record.alives &= record.alives - 1;
-            TransportEvent::PathAlive(peer, PathId(path))
-        } else if record.control_acknowledged != 0 {
-            let tag = first(record.control_acknowledged);
-            record.control_acknowledged &= record.control_acknowledged - 1;
-            TransportEvent::ControlAcknowledged(peer, tag)
-        } else {
-            let tag = first(record.control_lost);
-            record.control_lost &= record.control_lost.wrapping_sub(1);
-            TransportEvent::ControlLost(peer, tag)
-        };
-        if !record.has_events() {
-            self.peer_events.remove(&mut self.peers, PEER_EVENT, slot);
-        }
-        Some(event)
-    }
-
-    fn poll_stream_event(&mut self) -> Option<TransportEvent> {
-        let slot = self.stream_events.front()?;
-        let key = self.streams.key_at(slot as usize)?;
-        let stream = &mut self.streams[key];
-        let id = super::StreamId(key);
-        let bit = stream.events & stream.events.wrapping_neg();
-        stream.events &= !bit;
-        let event = match bit {
-            event::OPENED => TransportEvent::Opened(id),
-            event::READABLE => TransportEvent::Readable(id),
-            event::WRITABLE => TransportEvent::Writable(id),
-            event::FINISHED => TransportEvent::Finished(id),
-            _ => TransportEvent::Closed(id, stream.end.unwrap_or(StreamEnd::Finished)),
-        };
-        if stream.events == 0 {
-            self.stream_events.remove(&mut self.streams, EVENT, slot);
-        }
-        Some(event)
-    }
-
-    /// Counters of what this machine itself dropped: datagrams whose queue was full.
-    pub fn drops(&self) -> &Drops {
-        &self.drops
-    }
-
-    pub(crate) fn count(&mut self, reason: DropReason) {
-        self.drops.count(reason);
     }
 }

@@ -8,6 +8,7 @@ pub mod frame;
 #[cfg(test)]
 mod frozen;
 pub mod header;
+pub mod punch;
 pub mod registry;
 pub mod stun;
 

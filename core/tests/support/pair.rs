@@ -7,7 +7,7 @@
 
 use pilot_core::addr::{Address, Port};
 use pilot_core::crypto::{Identity, RUST_CRYPTO, TunnelSecret};
-use pilot_core::limits::Limits;
+use pilot_core::limits::{DATAGRAM_DEFAULT, Limits};
 use pilot_core::machine::{Ecn, Ingress, Machine, Path, Transmit};
 use pilot_core::name::{Justification, parse_tags};
 use pilot_core::node::{Command, Config, Event, Node, Reply, Storage, StreamError, StreamId};
@@ -719,6 +719,8 @@ pub fn test_limits() -> Limits {
         streams: 64,
         buffer_bytes: 8 * 1024 * 1024,
         frames: 4096,
+        // These links carry anything; the search for larger sizes is tested in `sim`.
+        datagram: DATAGRAM_DEFAULT,
         ..Limits::desktop()
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Info {
     pub(crate) online: bool,
     pub(crate) sockets: Vec<SocketAddr>,
     pub(crate) observed: Option<SocketAddr>,
+    pub(crate) nat: NatBehaviour,
     pub(crate) registry: String,
     pub(crate) registry_fingerprint: Option<String>,
     pub(crate) beacon: String,
@@ -34,6 +35,21 @@ pub(crate) struct Info {
     pub(crate) uptime_s: u64,
     /// Packets dropped, by reason: all reasons there are, those that never occurred too.
     pub(crate) drops: BTreeMap<String, u64>,
+}
+
+/// What the NATs in front of this agent do (RFC 5780, RFC 4787), in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NatBehaviour {
+    /// `public`, `firewall`, `full cone`, `restricted cone`, `port-restricted cone`,
+    /// `symmetric`, `blocked` or `unknown`.
+    pub(crate) classical: String,
+    pub(crate) mapping: String,
+    pub(crate) filtering: String,
+    pub(crate) allocation: String,
+    /// Whether the address is translated; null until the beacon has answered.
+    pub(crate) translated: Option<bool>,
+    /// Seconds since all of it was measured; null if it was not.
+    pub(crate) measured_s: Option<u64>,
 }
 
 /// An agent as `resolve` and `discover` show it.
@@ -163,6 +179,68 @@ pub(crate) struct Peer {
     pub(crate) rtt_us: Option<u64>,
     /// Whether it has granted us access, too.
     pub(crate) mutual: bool,
+}
+
+/// `GET /v1/why?agent=ADDR`: how packets to a peer travel, and why not better.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Why {
+    pub(crate) address: String,
+    /// `direct`, `relayed` or `none`.
+    pub(crate) path: String,
+    /// `auto`, `direct` or `relay`: which paths this daemon may use.
+    pub(crate) policy: String,
+    pub(crate) has_session: bool,
+    /// Whether the beacon's relay leads to the peer now.
+    pub(crate) has_relay: bool,
+    /// The paths that answered; data takes the active one.
+    pub(crate) paths: Vec<WhyPath>,
+    /// Where the peer is said to be.
+    pub(crate) candidates: Vec<SocketAddr>,
+    pub(crate) nat: WhyNat,
+    /// As the peer says; unknown until it was asked for a direct path.
+    pub(crate) peer_nat: Option<WhyNat>,
+    /// The last attempts at a direct path, oldest first.
+    pub(crate) tried: Vec<WhyTried>,
+    /// The technique that is under way now.
+    pub(crate) running: Option<String>,
+    /// The hardest technique that these two NATs leave.
+    pub(crate) hardest: Option<String>,
+    pub(crate) next_try_ms: Option<u64>,
+    pub(crate) no_spray_ms: Option<u64>,
+    pub(crate) sprays_forbidden: bool,
+}
+
+/// A path that answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WhyPath {
+    /// `direct` or `relayed`.
+    pub(crate) path: String,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) active: bool,
+    /// It leaves by a socket that was opened for punching.
+    pub(crate) auxiliary: bool,
+    pub(crate) rtt_us: Option<u64>,
+    /// How long nothing has come although something was sent.
+    pub(crate) silent_ms: Option<u64>,
+}
+
+/// What a NAT does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WhyNat {
+    pub(crate) mapping: String,
+    pub(crate) filtering: String,
+    pub(crate) allocation: String,
+}
+
+/// An attempt at a direct path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WhyTried {
+    pub(crate) technique: String,
+    /// `direct`, `nothing-came-through`, `not-answered`, `declined` or `superseded`.
+    pub(crate) outcome: String,
+    pub(crate) ago_ms: u64,
+    /// Path challenges that were sent.
+    pub(crate) probes: u16,
 }
 
 /// `GET /v1/connections`.

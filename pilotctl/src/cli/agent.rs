@@ -338,6 +338,20 @@ pub(crate) struct Info {}
   pilotctl peers")]
 pub(crate) struct Peers {}
 
+/// Say which path packets to an agent take, what was tried, and why it is no better one.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  pilotctl why 1:0001.0000.0042
+  pilotctl why analysis-gcp --json | jq .data.tried")]
+pub(crate) struct Why {
+    /// Its address or hostname.
+    #[arg(value_name = "ADDR")]
+    pub(crate) agent: Agent,
+    #[command(flatten)]
+    pub(crate) at: InNetwork,
+}
+
 /// List open streams.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:

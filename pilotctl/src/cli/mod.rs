@@ -82,6 +82,7 @@ pub(crate) enum Command {
     Listen(agent::Listen),
     Info(agent::Info),
     Peers(agent::Peers),
+    Why(agent::Why),
     Connections(agent::Connections),
     Logs(run::Logs),
     Completions(run::Completions),

@@ -121,6 +121,10 @@ pub(crate) struct DaemonStart {
     /// Which paths to peers may be used.
     #[arg(long, value_name = "PATH", env = "PILOT_PATH")]
     pub(crate) path: Option<PathChoice>,
+    /// Never look for a peer's port by trying many: it may look like a port scan to whoever
+    /// watches the network. Some pairs of NATs are relayed then.
+    #[arg(long, value_name = "BOOL", env = "PILOT_NO_SPRAY", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) no_spray: Option<bool>,
     /// Take this identity over from another home that runs it.
     #[arg(long)]
     pub(crate) takeover: bool,
@@ -141,6 +145,7 @@ impl DaemonStart {
             endpoint: self.endpoint.clone(),
             listen: self.listen.clone(),
             path: self.path,
+            no_spray: self.no_spray,
             limits: DaemonLimits::default(),
         }
     }

@@ -6,6 +6,7 @@ mod pipe;
 mod process;
 mod show;
 mod trust;
+mod why;
 
 pub(crate) use pipe::{PORT_HEADER, STREAM_HEADER};
 pub(crate) use process::{rendezvous_text, started_text};
@@ -83,6 +84,7 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::Listen(args) => pipe::listen(cx, args).await,
         Command::Info(_) => show::info(cx).await,
         Command::Peers(_) => show::peers(cx).await,
+        Command::Why(args) => why::why(cx, args).await,
         Command::Connections(_) => show::connections(cx).await,
         Command::Logs(args) => process::logs(cx, args).await,
         Command::Completions(args) => process::completions(cx, args),

@@ -1,7 +1,7 @@
 //! What is: this agent, its peers, its streams.
 
 use super::Context;
-use crate::api::{Connections, Info, Peers};
+use crate::api::{Connections, Info, NatBehaviour, Peers};
 use crate::error::Failure;
 use crate::output::{cleaned, table, tag_list, time};
 use std::fmt::Write as _;
@@ -54,6 +54,10 @@ pub(super) async fn info(cx: &Context) -> Result<(), Failure> {
         facts.maybe("registry fingerprint", info.registry_fingerprint.as_ref());
         facts.line("beacon", &info.beacon);
         facts.maybe("seen from outside as", info.observed);
+        facts.line("NAT", &info.nat.classical);
+        facts.line("NAT mapping", mapping(&info.nat));
+        facts.line("NAT filtering", &info.nat.filtering);
+        facts.line("NAT ports", &info.nat.allocation);
         let sockets: Vec<String> = info.sockets.iter().map(ToString::to_string).collect();
         facts.line("UDP sockets", sockets.join(", "));
         facts.line("path", &info.path);
@@ -62,6 +66,10 @@ pub(super) async fn info(cx: &Context) -> Result<(), Failure> {
         facts.text()
     });
     Ok(())
+}
+
+fn mapping(nat: &NatBehaviour) -> &str {
+    if nat.translated == Some(false) { "none: the address is not translated" } else { &nat.mapping }
 }
 
 pub(super) fn online(is: bool) -> &'static str {

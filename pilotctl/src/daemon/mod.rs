@@ -14,6 +14,7 @@ pub(crate) mod offer;
 mod routes;
 mod start;
 mod state;
+mod why;
 
 pub(crate) use start::{Signals, check_settings, forbid_dumps, look_up, run};
 
@@ -98,6 +99,14 @@ impl Shared {
             online: info.link == Link::Online,
             sockets: info.local,
             observed: info.observed,
+            nat: api::NatBehaviour {
+                classical: info.nat.classical.to_string(),
+                mapping: info.nat.nat.mapping.to_string(),
+                filtering: info.nat.nat.filtering.to_string(),
+                allocation: info.nat.nat.allocation.to_string(),
+                translated: info.nat.is_translated,
+                measured_s: info.nat.age.map(|age| age.as_secs()),
+            },
             registry: self.registry(),
             registry_fingerprint: info.registry_key.map(|key| node::key_texts(&key).1),
             beacon: self.beacon(),

@@ -1,6 +1,6 @@
 //! The agent as the API sees it: its answers as API types, its errors as codes.
 
-use crate::api::{AgentEntry, Connection, Peer, Pending, PendingRequest};
+use crate::api::{AgentEntry, Connection, Peer, Pending, PendingRequest, Why};
 use crate::cli::values::Agent as Named;
 use crate::error::{Code, Failure};
 use pilot_core::addr::{Address, NetworkId, Port, SocketAddress};
@@ -242,6 +242,15 @@ impl Node {
             mutual: p.grants_us,
         };
         peers.iter().map(peer).collect()
+    }
+
+    /// How packets to a peer travel, and why not better.
+    pub(crate) fn why(&self, peer: Address) -> Result<Why, Failure> {
+        let report = self.agent.why(peer).ok_or_else(|| {
+            Failure::new(Code::NotFound, format!("{peer} is not trusted"))
+                .hint("`pilotctl trust list` shows who is")
+        })?;
+        Ok(super::why::told(&report))
     }
 
     // ---- streams ----

@@ -183,6 +183,7 @@ async fn build(
     if let Some(beacon) = beacon(&settings) {
         builder = builder.beacon(beacon.to_string());
     }
+    builder = builder.forbid_spray(settings.no_spray.unwrap_or(false));
     builder = builder.path_policy(match settings.path.unwrap_or_default() {
         PathChoice::Auto => PathPolicy::Auto,
         PathChoice::Direct => PathPolicy::Direct,

@@ -148,6 +148,8 @@ pub(super) struct Beacon<'s> {
     report: bool,
     observed: Option<SocketAddr>,
     alternates: heapless::Vec<SocketAddr, { control::ALTERNATES_MAX }>,
+    /// What it tells of us has changed, or whether it is up.
+    news: bool,
     next_id: u16,
     channels: Channels<'s>,
     /// F1 and F3, and where they go.
@@ -186,6 +188,7 @@ impl<'s> Beacon<'s> {
             report: false,
             observed: None,
             alternates: heapless::Vec::new(),
+            news: false,
             next_id: 0,
             channels: Channels::new(slots, cells),
             replies: heapless::Deque::new(),
@@ -209,6 +212,7 @@ impl<'s> Beacon<'s> {
 
     fn go_down(&mut self, now: Instant) {
         if core::mem::take(&mut self.up) {
+            self.news = true;
             self.down_since = now;
         }
     }
@@ -219,6 +223,15 @@ impl<'s> Beacon<'s> {
 
     pub(super) fn alternates(&self) -> &[SocketAddr] {
         &self.alternates
+    }
+
+    /// Whether there is something new to see here since this was last asked.
+    pub(super) fn take_news(&mut self) -> bool {
+        core::mem::take(&mut self.news)
+    }
+
+    pub(super) fn note_news(&mut self) {
+        self.news = true;
     }
 
     pub(super) fn due(&self) -> Instant {
@@ -487,13 +500,15 @@ impl<'s> Beacon<'s> {
             FromBeacon::HelloAck { observed, alternates, waiting } => {
                 answers(&mut self.hello, id)?;
                 (self.observed, self.alternates) = (Some(observed), alternates);
+                self.news = true;
                 (self.up, self.report) = (true, false);
                 self.schedule_keepalive(ctx);
                 Ok(if waiting { Heard::Waiting } else { Heard::Nothing })
             }
             FromBeacon::KeepaliveAck { observed, waiting } => {
                 answers(&mut self.keepalive, id)?;
-                (self.observed, self.report) = (Some(observed), false);
+                self.report = false;
+                self.news |= self.observed.replace(observed) != Some(observed);
                 self.schedule_keepalive(ctx);
                 Ok(if waiting { Heard::Waiting } else { Heard::Nothing })
             }

@@ -7,6 +7,7 @@ use super::owner::{AgentNode, AgentOwner};
 use super::store::{MemoryStore, Store};
 use crate::crypto::aead::{AeadProvider, RUST_CRYPTO};
 use crate::crypto::identity::Identity;
+use crate::drive::Datagrams as _;
 use crate::drive::household::{Errand, Facts, Household, Outcome};
 use crate::drive::runtime::{AsyncRuntime, Host as _, Runtime, Sockets as _};
 use crate::drive::shared::Shared;
@@ -14,7 +15,7 @@ use crate::drive::task::{Task, drive, keep};
 use crate::drive::{
     BEACON_PORT, BindOptions, Clock as _, HostPort, LocationError, RegistryLocation,
 };
-use crate::limits::Limits;
+use crate::limits::{DATAGRAM_DEFAULT, Limits};
 use crate::node::{Command, Config, PathPolicy};
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -119,6 +120,15 @@ impl<R: Runtime> Builder<R> {
     /// Where durable state is kept. Default: in memory.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Box::new(store);
+        self
+    }
+
+    /// Never look for a peer's port by a birthday spray (`nat.md` 5): of all techniques the one
+    /// that may look like a port scan to whoever watches the network. Pairs of which one end
+    /// has random ports are relayed then. Default: allowed.
+    #[must_use]
+    pub fn forbid_spray(mut self, forbid: bool) -> Self {
+        self.config.forbid_spray = forbid;
         self
     }
 
@@ -264,7 +274,10 @@ impl<R: Runtime> Prepared<R> {
         let seed = builder.seed.or_else(|| host.entropy()).ok_or(StartError::Entropy)?;
         let owner = AgentOwner::new(&builder.config.limits);
         let (now, reading) = (host.now(), host.reading());
-        let Builder { config, identity, aead, .. } = builder;
+        let Builder { mut config, identity, aead, .. } = builder;
+        if sockets.may_fragment() {
+            config.limits.datagram = config.limits.datagram.min(DATAGRAM_DEFAULT);
+        }
         let mut node = AgentNode::boxed(config, identity, aead, seed, now, reading.unix);
         for (key, value) in &facts {
             node.load(*key, value)?;

@@ -18,7 +18,8 @@ use crate::drive::shared::{Access, Shared};
 use crate::drive::waiters::Ticket;
 use crate::name::{Hostname, Justification, Tags};
 use crate::node::{
-    Command, CommandError, Link, PathKind, PeerInfo, Reply, Target, TrustRequestInfo,
+    Command, CommandError, Link, NatInfo, PathKind, PathReport, PeerInfo, Reply, Target,
+    TrustRequestInfo,
 };
 use crate::stats::Drops;
 use crate::time::Duration;
@@ -55,6 +56,8 @@ pub struct Info {
     pub link: Link,
     /// The endpoint that the beacon observes.
     pub observed: Option<SocketAddr>,
+    /// What the NATs in front of us do, as far as the beacon could tell (RFC 5780).
+    pub nat: NatInfo,
     /// What the UDP sockets are bound to.
     pub local: Vec<SocketAddr>,
 }
@@ -164,6 +167,7 @@ impl<R: Runtime> Handle<R> {
             is_first_contact: access.machine.is_first_contact(),
             link: access.machine.link(),
             observed: access.machine.observed(),
+            nat: access.machine.nat(),
             local,
         })
     }
@@ -172,6 +176,12 @@ impl<R: Runtime> Handle<R> {
     pub fn peers(&self) -> Vec<PeerInfo> {
         let has_path = |peer: &PeerInfo| peer.path != PathKind::None;
         self.peek(|access| access.machine.peers().filter(has_path).collect())
+    }
+
+    /// Why packets to a peer travel as they do: the paths there are, what was tried to get off
+    /// the relay, and what comes next; `None` for an agent that is not trusted.
+    pub fn why(&self, peer: Address) -> Option<PathReport> {
+        self.peek(|access| access.machine.why(peer))
     }
 
     /// What our grant lets this agent do here; `None` if it is not trusted.

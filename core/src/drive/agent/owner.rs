@@ -9,7 +9,7 @@ use crate::drive::shared::Owner;
 use crate::drive::waiters::Waken;
 use crate::drive::{Datagrams, Hub, Outlet};
 use crate::limits::Limits;
-use crate::node::{Event, Link, Node};
+use crate::node::{Command, Event, Link, Node};
 use crate::time::Instant;
 use alloc::vec::Vec;
 use core::mem;
@@ -69,7 +69,13 @@ impl<W: Waken> AgentOwner<W> {
         self.woken.extend(self.keeper.take());
     }
 
-    fn handle_io_event(&mut self, io: &mut impl Datagrams, event: Event) {
+    fn handle_io_event(
+        &mut self,
+        now: Instant,
+        node: &mut AgentNode,
+        io: &mut impl Datagrams,
+        event: Event,
+    ) {
         match event {
             Event::DialRegistry => self.demand(|chores| {
                 chores.dial = true;
@@ -84,10 +90,12 @@ impl<W: Waken> AgentOwner<W> {
             Event::RegistryBytes => self.demand(|_| ()),
             Event::Store => self.demand(|chores| chores.store = true),
             Event::LinkChanged(Link::Offline) => self.demand(|chores| chores.resolve = true),
-            // Without the socket, what is sent by it is dropped and counted, and the path
-            // that would have used it is not found: the machine goes on with others.
-            Event::OpenSocket(id) => {
-                let _ = io.open(id);
+            // Without the socket the machine goes on with others.
+            Event::OpenSocket(socket) => {
+                if io.open(socket).is_err() {
+                    // Refused by a fenced node alone, which sends nothing any more.
+                    let _ = node.command(now, Command::SocketFailed { socket });
+                }
             }
             Event::CloseSocket(id) => io.close(id),
             _ => {}
@@ -100,9 +108,9 @@ impl<W: Waken, D: Datagrams> Outlet<AgentNode, D> for AgentOwner<W> {
         self.hub.handle_payload(from, to, payload);
     }
 
-    fn handle_event(&mut self, _: Instant, _: &mut AgentNode, io: &mut D, event: Event) {
+    fn handle_event(&mut self, now: Instant, node: &mut AgentNode, io: &mut D, event: Event) {
         let Some(event) = self.hub.handle_event(event) else { return };
-        self.handle_io_event(io, event);
+        self.handle_io_event(now, node, io, event);
         if let Some(event) = AgentEvent::from_node(event) {
             self.events.push(event);
         }

@@ -28,6 +28,7 @@ enum Did {
     BatchEnd,
     Timeout,
     Event(u32),
+    TooLarge(usize),
     Payload(Vec<u8>),
 }
 
@@ -96,6 +97,10 @@ impl Machine for Fake {
             ecn: Ecn::Ect0,
             hop_limit: None,
         })
+    }
+
+    fn handle_too_large(&mut self, _: Instant, transmit: &Transmit) {
+        self.log.push(Did::TooLarge(transmit.len));
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {
@@ -323,6 +328,7 @@ fn other_errors_drop_the_packet_and_are_counted() {
     assert_eq!(w.turn(), IDLE);
     let s = w.driver.stats();
     assert_eq!((s.too_large, s.unreachable, s.send_errors, s.sends), (1, 1, 1, 1));
+    assert_eq!(w.machine.log, [Did::TooLarge(1)], "the machine is told how long it was");
     assert_eq!(w.io.sent[0].1, [3]);
 }
 

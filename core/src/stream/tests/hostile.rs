@@ -5,6 +5,7 @@
 use super::world::{NETWORK, PORT, address, ms, pattern};
 use crate::addr::{Address, NodeId, Port};
 use crate::limits::{BLOCK, Limits};
+use crate::path::mtu::SizeRange;
 use crate::path::{PathId, PeerIndex};
 use crate::rng::Rng;
 use crate::stats::DropReason;
@@ -87,10 +88,10 @@ impl Arena {
         assert!(victim.add_peer(now, FRIEND, address(0), of_friend));
         assert!(friend.add_peer(now, PeerIndex(0), of_friend, address(0)));
         for peer in [ENEMY, FRIEND] {
-            assert!(victim.add_path(now, peer, MAIN, 1232));
+            assert!(victim.add_path(now, peer, MAIN, SizeRange::direct(1232)));
             victim.session_up(now, peer);
         }
-        assert!(friend.add_path(now, PeerIndex(0), MAIN, 1232));
+        assert!(friend.add_path(now, PeerIndex(0), MAIN, SizeRange::direct(1232)));
         friend.session_up(now, PeerIndex(0));
         victim.listen(PORT).unwrap();
         victim.listen(FEED).unwrap();

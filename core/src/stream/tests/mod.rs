@@ -5,5 +5,6 @@ mod hostile;
 mod peers;
 mod pools;
 mod recovery;
+mod search;
 mod transfer;
 mod world;

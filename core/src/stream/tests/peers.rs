@@ -2,6 +2,7 @@
 
 use super::world::*;
 use crate::path::PathId;
+use crate::path::mtu::SizeRange;
 use crate::stream::{ResetCode, State, StreamEnd, TransportEvent, WriteError};
 use crate::time::Duration;
 use crate::wire::header::Header;
@@ -84,7 +85,7 @@ fn a_suspect_path_is_told_and_its_frames_go_another_way() {
     let mut world = World::listening(3, Link::clean(ms(20)));
     let now = world.now;
     for (from, end) in world.ends.iter_mut().enumerate() {
-        assert!(end.t.add_path(now, PEER, RELAY, 1220));
+        assert!(end.t.add_path(now, PEER, RELAY, SizeRange::direct(1220)));
         assert_eq!(end.t.active_path(PEER), Some(MAIN));
         world.links[from][1] = Link::clean(ms(40));
     }
@@ -155,7 +156,7 @@ fn switching_and_removing_paths_loses_nothing() {
     let mut world = World::listening(5, Link { rate: 12_500_000, ..Link::clean(ms(20)) });
     let now = world.now;
     for (from, end) in world.ends.iter_mut().enumerate() {
-        assert!(end.t.add_path(now, PEER, RELAY, 1220));
+        assert!(end.t.add_path(now, PEER, RELAY, SizeRange::direct(1220)));
         world.links[from][1] = Link::clean(ms(30));
     }
     let (a, b) = world.open(PORT);

@@ -3,6 +3,7 @@
 use super::world::*;
 use crate::addr::{Address, NetworkId, NodeId};
 use crate::limits::Limits;
+use crate::path::mtu::SizeRange;
 use crate::path::{PATHS, PathId, PeerIndex};
 use crate::rng::Rng;
 use crate::slab::{Slab, Slot, Store};
@@ -39,7 +40,7 @@ fn add(transport: &mut Transport<'_>, peer: PeerIndex) {
 }
 
 fn path(transport: &mut Transport<'_>, peer: PeerIndex, path: u8) -> bool {
-    let added = transport.add_path(NOW, peer, PathId(path), 1232);
+    let added = transport.add_path(NOW, peer, PathId(path), SizeRange::direct(1232));
     assert_eq!(transport.path_info(peer, PathId(path)).is_some(), added);
     added
 }
@@ -62,7 +63,10 @@ fn a_first_path_always_has_a_place() {
         assert!(path(&mut t, A, 0), "B's places are free again");
         add(&mut t, B);
         assert!(path(&mut t, B, 2) && !path(&mut t, B, 0));
-        assert!(!t.add_path(NOW, PeerIndex(PEERS as u32), PathId(0), 1232), "no such peer");
+        assert!(
+            !t.add_path(NOW, PeerIndex(PEERS as u32), PathId(0), SizeRange::direct(1232)),
+            "no such peer"
+        );
     });
 }
 

@@ -5,7 +5,10 @@ use crate::addr::Port;
 use crate::limits::Limits;
 use crate::stream::TransportEvent;
 use crate::time::Duration;
+use std::boxed::Box;
+use std::cell::Cell;
 use std::println;
+use std::rc::Rc;
 use std::vec::Vec;
 
 /// `total` bytes one way; returns the seconds it took.
@@ -251,23 +254,31 @@ fn a_tiny_machine_works_too() {
 
 #[test]
 fn larger_and_smaller_datagrams_in_the_middle_of_a_transfer() {
-    let mut world = World::listening(11, Link::lossy(ms(10), 20));
+    let mut world = World::with(11, [Link::lossy(ms(10), 20); 2], &limits(), 65_507);
+    world.ends[1].t.listen(PORT).unwrap();
     let (a, b) = world.open(PORT);
     let (mut source, mut sink) = (Source::new(0, a, 1, 3_000_000), Sink::new(1, b, 1));
-    let mut next = 0;
+    let carried = Rc::new(Cell::new(65_507));
+    let most = carried.clone();
+    world.filter = Some(Box::new(move |_, frame| frame.plain.len() + 28 <= most.get()));
+    let (mut next, mut sizes) = (0, Vec::new());
     world.run(Duration::from_secs(120), |world| {
         source.pump(world);
         sink.pump(world);
         if sink.at > next {
             next += 300_000;
-            let now = world.now;
-            let datagram = [1220, 9000, 65_507, 600][(next / 300_000 % 4) as usize];
-            for end in &mut world.ends {
-                end.t.set_datagram(now, PEER, MAIN, datagram);
-            }
+            carried.set([1232, 9000, 65_507, 1400][(next / 300_000 % 4) as usize]);
+        }
+        let size = world.ends[0].t.path_info(PEER, MAIN).unwrap().datagram;
+        if sizes.last() != Some(&size) {
+            sizes.push(size);
         }
         sink.finished
     });
+    // It grew, and it shrank with unacknowledged longer segments in flight.
+    assert_eq!(sizes[0], 1232);
+    assert!(sizes.iter().max() > Some(&1400), "{sizes:?}");
+    assert!(sizes.windows(2).filter(|pair| pair[1] < pair[0]).count() > 1, "{sizes:?}");
 }
 
 #[test]
@@ -284,7 +295,7 @@ fn events_tell_what_happens_once() {
     world.ends[1].t.finish(now, b).unwrap();
     world.pass(Duration::from_secs(1));
     use TransportEvent::*;
-    assert_eq!(world.ends[1].events[0], Acceptable(PORT));
+    assert_eq!(world.ends[1].events[..2], [PathWide(PEER, MAIN), Acceptable(PORT)]);
     let count = |end: usize, event: TransportEvent| {
         world.ends[end].events.iter().filter(|e| **e == event).count()
     };

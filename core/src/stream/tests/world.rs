@@ -2,6 +2,7 @@
 
 use crate::addr::{Address, NetworkId, NodeId, Port};
 use crate::limits::{FRAME_HEADER, Limits, TAG};
+use crate::path::mtu::SizeRange;
 use crate::path::{PathId, PeerIndex};
 use crate::rng::Rng;
 use crate::stream::{
@@ -92,6 +93,8 @@ pub(super) struct World {
     rng: Rng,
     /// Called for every frame before the link; `false` loses it.
     pub(super) filter: Option<Filter>,
+    /// The hosts refuse longer datagrams.
+    pub(super) interface: usize,
     pub(super) checks: bool,
 }
 
@@ -125,7 +128,7 @@ impl World {
                 TransportStorage::boxed(limits),
             );
             assert!(t.add_peer(now, PEER, address(at), address(1 - at)));
-            assert!(t.add_path(now, PEER, MAIN, datagram));
+            assert!(t.add_path(now, PEER, MAIN, SizeRange::direct(datagram)));
             End {
                 t,
                 index: 0x8000_0000 + at as u32,
@@ -149,6 +152,7 @@ impl World {
             serial: 0,
             rng: Rng::new([seed; 32]),
             filter: None,
+            interface: usize::MAX,
             checks: true,
         };
         for end in &mut world.ends {
@@ -229,6 +233,10 @@ impl World {
                     let wire = written.len + FRAME_HEADER + TAG;
                     end.t.frame_sent(self.now, peer, path, index, counter, wire, written.token);
                     lens.push(written.len);
+                    if wire > self.interface {
+                        end.t.too_large(self.now, wire as u16);
+                        continue;
+                    }
                     let plain = out[..written.len].to_vec();
                     self.transmit(from, Frame { path, index, counter, plain });
                 }
@@ -267,7 +275,7 @@ impl World {
                 end.t.handle_ack(now, PEER, &frame.plain, |_| None).unwrap();
                 end.t.frame_received(now, PEER, path, index, counter, false, false);
             }
-            0xFA => end.t.frame_received(now, PEER, path, index, counter, true, false),
+            0xFA => end.t.frame_received(now, PEER, path, index, counter, true, true),
             _ => {
                 let (header, payload) = Header::decode(&frame.plain).unwrap();
                 assert_eq!(header.checksum, 0);

@@ -37,6 +37,18 @@ pub(super) async fn trusted(State(shared): Cx) -> Response {
     answer(Ok(api::Peers { peers: shared.node.trusted() }))
 }
 
+pub(super) async fn why(State(shared): Cx, asked: Queried<Resolve>) -> Response {
+    answer(
+        async {
+            let asked = query(asked)?;
+            let agent: Agent = parse("the agent", &asked.agent)?;
+            let to = shared.node.target(&agent, asked.network.map(NetworkId)).await?;
+            shared.node.why(to)
+        }
+        .await,
+    )
+}
+
 pub(super) async fn connections(State(shared): Cx) -> Response {
     answer(Ok(api::Connections { connections: shared.node.connections() }))
 }

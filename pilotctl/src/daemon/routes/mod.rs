@@ -25,6 +25,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/stop", post(stop))
         .route("/v1/info", get(agent::info))
         .route("/v1/peers", get(agent::peers))
+        .route("/v1/why", get(agent::why))
         .route("/v1/connections", get(agent::connections))
         .route("/v1/networks/{network}", put(agent::join).delete(agent::leave))
         .route("/v1/hostname", put(agent::set_hostname).delete(agent::clear_hostname))
