@@ -84,22 +84,3 @@ fn who_is_no_longer_trusted_reaches_no_application() {
     world.run(Duration::from_secs(5));
     assert_eq!(world.take_datagram(a), None);
 }
-
-/// A reset of a stream whose peer has gone, with no session left to say it in.
-#[test]
-fn a_stream_that_is_given_up_without_a_session_leaves_no_place() {
-    let mut world = World::new(Tape::from_seed(1));
-    let (a, b) = (world.add_agent(Preset::Public), world.add_agent(Preset::Public));
-    world.register();
-    world.trust(a, b);
-    let id = world.start_open_transfer(a, b, 1000).expect("they trust each other");
-    world.run_until(Duration::from_secs(5), |w| w.progress(id) == Progress::Running(1000));
-    world.suspend(b);
-    // Ends all sessions; the handshakes that follow are given up after 90 s.
-    world.set_skew(a, 1000);
-    world.run(Duration::from_secs(120));
-    assert_eq!(world.streams(a).count(), 1);
-    world.abandon_transfer(id);
-    world.run(Duration::from_secs(120));
-    assert_eq!(world.streams(a).count(), 0);
-}
