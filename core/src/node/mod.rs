@@ -57,6 +57,7 @@ use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
 use crate::path::discover::Discover;
 use crate::path::punch::Punch;
 use crate::path::stun_client::StunClient;
+use crate::planted::{self, Defect};
 use crate::rng::Rng;
 use crate::session::payload::Caps;
 use crate::session::{Tunnel, TunnelConfig};
@@ -311,7 +312,9 @@ impl<'s> Node<'s> {
         };
         sooner(self.directory.poll_timeout());
         sooner(self.tunnel.poll_timeout());
-        sooner(self.transport.poll_timeout());
+        let unreported = planted::has(Defect::OutputUnreported);
+        let transport = self.transport.poll_timeout();
+        sooner(transport.filter(|timeout| timeout.at > self.now || !unreported));
         if !self.flight.is_empty() || self.untold_paths || self.leaving || self.rotate {
             sooner(Some(Timeout { at: self.now, reason: Reason::Output }));
         }
