@@ -13,6 +13,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::{Home, Story, mutual, request_of, wait_for};
 
@@ -200,10 +201,54 @@ fn say_first(mut tcp: TcpStream) {
     assert_eq!(got, b"then I", "a half-close ends one direction");
 }
 
-/// Answers one line with another, for as long as it lasts.
-fn lines(mut tcp: TcpStream) {
+/// Answers each byte with the same, for as long as it lasts.
+fn bytes(mut tcp: TcpStream) {
     let mut byte = [0];
     while tcp.read(&mut byte).is_ok_and(|n| n > 0) && tcp.write_all(&byte).is_ok() {}
+}
+
+/// Whether [`late`] may begin to read.
+static LATE_READS: AtomicBool = AtomicBool::new(false);
+
+/// Takes nothing until it may, then everything, and says how much that was.
+fn late(mut tcp: TcpStream) {
+    wait_for("the sender is stopped", || LATE_READS.load(Ordering::Relaxed));
+    let (mut buf, mut sum) = (vec![0; 65_536], 0u64);
+    while let Ok(n @ 1..) = tcp.read(&mut buf) {
+        sum += n as u64;
+    }
+    tcp.write_all(&sum.to_be_bytes()).unwrap();
+}
+
+/// Writes until nothing is taken any more: what is on the way is bounded, and none of it lost.
+fn back_pressure(open: impl Fn(u16) -> TcpStream) {
+    let mut tcp = open(86);
+    let other = open(84);
+    tcp.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (chunk, mut sent) = (vec![7; 65_536], 0u64);
+    loop {
+        match tcp.write(&chunk) {
+            Ok(n) => sent += n as u64,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(e) => panic!("{e}"),
+        }
+        assert!(sent < 256 << 20, "no end to what is taken");
+    }
+    // Nobody else waits for that.
+    echo(other);
+    LATE_READS.store(true, Ordering::Relaxed);
+    tcp.shutdown(Shutdown::Write).unwrap();
+    let mut sum = [0; 8];
+    tcp.read_exact(&mut sum).unwrap();
+    assert_eq!(u64::from_be_bytes(sum), sent);
+    println!("back-pressure: {:.1} MB were on the way", sent as f64 / 1e6);
+}
+
+/// Asks the service that answers byte by byte.
+fn echo(mut tcp: TcpStream) -> TcpStream {
+    tcp.write_all(b"x").unwrap();
+    tcp.read_exact(&mut [0]).unwrap();
+    tcp
 }
 
 fn half_close_both_ways(open: impl Fn(u16) -> TcpStream) {
@@ -248,7 +293,8 @@ fn ends_and_resets_pass_and_strangers_do_not() {
         ("81", tcp_service(answer_at_the_end)),
         ("82", tcp_service(say_first)),
         ("83", gone),
-        ("84", tcp_service(lines)),
+        ("84", tcp_service(bytes)),
+        ("86", tcp_service(late)),
     ] {
         b.ok(&["expose", port, &at.to_string()]);
     }
@@ -265,6 +311,8 @@ fn ends_and_resets_pass_and_strangers_do_not() {
     half_close_both_ways(by_forward);
     half_close_both_ways(by_socks);
     story.done("half-close both ways, through `forward` and SOCKS5");
+    back_pressure(by_forward);
+    story.done("back-pressure");
 
     // The service is down; nobody listens at all.
     assert!(is_reset(by_forward(83)) && is_reset(by_socks(83)));
@@ -279,16 +327,12 @@ fn ends_and_resets_pass_and_strangers_do_not() {
     let log = a.ok(&["logs"]);
     assert!(log.contains("nobody listens on that port"), "{log}");
     // It comes back, and the next connection reaches it.
-    let back = tcp_service(lines).to_string();
+    let back = tcp_service(bytes).to_string();
     b.ok(&["expose", "83", &back]);
-    let mut tcp = by_forward(83);
-    tcp.write_all(b"x").unwrap();
-    tcp.read_exact(&mut [0]).unwrap();
+    echo(by_forward(83));
     // A client that breaks off is no end of file for the service, and is counted.
     let before = of(84)["failed"].as_u64().unwrap();
-    let mut breaking = by_forward(84);
-    breaking.write_all(b"x").unwrap();
-    breaking.read_exact(&mut [0]).unwrap();
+    let breaking = echo(by_forward(84));
     socket2::SockRef::from(&breaking).set_linger(Some(Duration::ZERO)).unwrap();
     drop(breaking);
     wait_for("the reset arrives", || of(84)["failed"] == before + 1);
@@ -317,9 +361,7 @@ fn ends_and_resets_pass_and_strangers_do_not() {
     assert!(is_reset(dial(forward(stranger, &format!("{to_b}:84")))));
     assert_eq!(served(84), before);
     // Who is trusted no more loses what is open.
-    let mut open = by_forward(84);
-    open.write_all(b"x").unwrap();
-    open.read_exact(&mut [0]).unwrap();
+    let open = echo(by_forward(84));
     b.ok(&["trust", "revoke", &agents[0].1]);
     assert!(is_reset(open));
     assert!(is_reset(by_forward(84)));
@@ -330,16 +372,11 @@ fn ends_and_resets_pass_and_strangers_do_not() {
 fn forwards_exposes_and_the_proxy_outlive_the_daemon() {
     let mut story = Story::begin("lasting", STORY_MAX);
     let (_server, (a, to_a), (b, to_b)) = friends();
-    b.ok(&["expose", "84", &tcp_service(lines).to_string()]);
+    b.ok(&["expose", "84", &tcp_service(bytes).to_string()]);
     let to = format!("{to_b}:84");
     let (first, second) = (forward(&a, &to), forward(&a, &to));
     let proxy = proxy(&a);
-    let works = |mut tcp: TcpStream| {
-        tcp.write_all(b"x").unwrap();
-        tcp.read_exact(&mut [0]).unwrap();
-        tcp
-    };
-    let open = works(dial(first));
+    let open = echo(dial(first));
     story.done("two agents, ready");
 
     // A crash of both; meanwhile another program takes a port.
@@ -360,18 +397,18 @@ fn forwards_exposes_and_the_proxy_outlive_the_daemon() {
         all.iter().find(|f| f["local"] == at.to_string()).unwrap()["state"].clone()
     };
     assert_eq!((state(first), state(second)), ("listening".into(), "waiting".into()));
-    works(dial(first));
+    echo(dial(first));
     let (reply, tcp) = socks(proxy, &name(&format!("{}.pilot", to_b.replace(':', "."))), 84);
     assert_eq!(reply, 0);
-    works(tcp);
+    echo(tcp);
     drop(taken);
     wait_for("the port is free again", || state(second) == "listening");
-    works(dial(second));
+    echo(dial(second));
     assert_eq!(a.data(&["daemon", "status"])["warnings"], Value::Array(vec![]));
     story.done("after a crash, with a port taken at first");
 
     // What is removed is gone at once, and stays gone.
-    let open = works(dial(first));
+    let open = echo(dial(first));
     a.ok(&["forward", "remove", &first.to_string()]);
     a.ok(&["proxy", "stop"]);
     assert!(is_reset(open));
@@ -380,8 +417,8 @@ fn forwards_exposes_and_the_proxy_outlive_the_daemon() {
     a.ok(&["daemon", "start"]);
     assert_eq!(list().len(), 1);
     assert_eq!(a.data(&["proxy", "status"])["proxy"], Value::Null);
-    works(dial(second));
-    let open = works(dial(second));
+    echo(dial(second));
+    let open = echo(dial(second));
     b.ok(&["expose", "remove", "84"]);
     assert!(is_reset(open));
     assert!(is_reset(dial(second)));
@@ -414,6 +451,26 @@ fn forwards_exposes_and_the_proxy_outlive_the_daemon() {
     story.done("what is refused");
 }
 
+#[test]
+fn connections_are_bounded_and_a_client_that_says_nothing_goes() {
+    /// As the manual states.
+    const PLACES: usize = 512;
+    let (_server, registry, beacon) = Home::rendezvous();
+    let (home, _) = agent(&registry, &beacon);
+    let proxy = proxy(&home);
+    let mut silent: Vec<TcpStream> = (0..PLACES).map(|_| dial(proxy)).collect();
+    let open = || home.data(&["proxy", "status"])["proxy"]["open"].clone();
+    wait_for("all are accepted", || open() == PLACES);
+    assert!(is_reset(dial(proxy)), "one too many");
+    let state = home.data(&["proxy", "status"])["proxy"].clone();
+    assert_eq!((&state["failed"], &state["served"]), (&1.into(), &PLACES.into()), "{state}");
+    for tcp in &mut silent {
+        assert_eq!(tcp.read(&mut [0]).unwrap(), 0, "closed in time");
+    }
+    wait_for("their places are free", || open() == 0);
+    assert_eq!(socks(proxy, &name("example.com"), 80).0, 2);
+}
+
 /// Ended by a crash: the kernel says so in one way or another.
 fn is_gone(mut tcp: TcpStream) -> bool {
     !matches!(tcp.read(&mut [0]), Ok(1))
@@ -442,7 +499,7 @@ fn stream_id(head: &str) -> String {
 
 #[test]
 fn raw_streams_of_the_local_api_need_nothing_but_http() {
-    let (_server, (a, _), (b, to_b)) = friends();
+    let (_server, (a, to_a), (b, to_b)) = friends();
     let upgrade = "HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: pilot-stream";
     let (head, mut listening) = ask(&b, &format!("POST /v1/listen?port=7002 {upgrade}"));
     let listener = stream_id(&head);
@@ -452,13 +509,19 @@ fn raw_streams_of_the_local_api_need_nothing_but_http() {
     let connector = stream_id(&head);
     connected.write_all(b"from here").unwrap();
     connected.shutdown(Shutdown::Write).unwrap();
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        let mut byte = [0];
+        listening.read_exact(&mut byte).unwrap();
+        line.push(byte[0]);
+    }
+    let accepted: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!(accepted["data"]["peer"], to_a.as_str());
     let mut got = String::new();
-    listening.write_all(b"from there").unwrap();
     listening.read_to_string(&mut got).unwrap();
-    let (line, bytes) = got.split_once('\n').unwrap();
-    let accepted: Value = serde_json::from_str(line).unwrap();
-    assert!(accepted["data"]["peer"].is_string(), "{line}");
-    assert_eq!(bytes, "from here", "half-closed: the other direction is open");
+    assert_eq!(got, "from here");
+    // Half-closed: the other direction is open.
+    listening.write_all(b"from there").unwrap();
     listening.shutdown(Shutdown::Write).unwrap();
     got.clear();
     connected.read_to_string(&mut got).unwrap();

@@ -154,7 +154,7 @@ async fn serve(
     shared.stop.send_replace(true);
     let _ = tokio::time::timeout(API_TIME, api).await;
     // Cut before the goodbye: what is cut by it would look like an end of file to programs.
-    shared.programs.stop().await;
+    let _ = tokio::time::timeout(API_TIME, shared.programs.stop()).await;
     if tokio::time::timeout(GOODBYE_TIME, shared.node.agent.shutdown()).await.is_err() {
         tracing::warn!("not everybody has heard our goodbye");
     }

@@ -102,11 +102,18 @@ impl<T: Clone> Entry<T> {
         Connection(Arc::clone(self))
     }
 
-    /// A connection has come to nothing, or has broken.
+    /// A connection has come to nothing, or has broken. The log has each reason, but not each
+    /// time: a program that tries on and on would leave room for nothing else in it.
     pub(super) fn failed(&self, failure: &Failure) {
-        tracing::info!(code = failure.code.as_str(), "{}: {failure}", self.name);
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.last_failure) = Some(cleaned(&failure.message));
+        let count = self.failed.fetch_add(1, Ordering::Relaxed) + 1;
+        let reason = Some(cleaned(&failure.message));
+        let before = std::mem::replace(&mut *lock(&self.last_failure), reason.clone());
+        let code = failure.code.as_str();
+        if before != reason || count.is_power_of_two() {
+            tracing::info!(code, count, "{}: {failure}", self.name);
+        } else {
+            tracing::debug!(code, count, "{}: {failure}", self.name);
+        }
     }
 
     pub(super) fn usage(&self) -> Usage {

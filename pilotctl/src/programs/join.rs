@@ -4,15 +4,20 @@
 
 use crate::daemon::node::{self, Stream};
 use crate::error::{Code, Failure};
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 
 /// Bytes that wait in the daemon between both, in each direction: what is not taken there is
 /// not read here.
 const COPY: usize = 32 * 1024;
+/// The kernel asks a TCP peer that has been silent for so long whether it is still there: one that
+/// went away without a word would keep its place.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A stream that is reset when dropped, unless it has ended well.
 #[derive(Debug)]
@@ -70,8 +75,10 @@ pub(super) struct FragileTcp(TcpStream);
 impl FragileTcp {
     /// From now on.
     pub(super) fn new(tcp: TcpStream) -> Result<Self, Failure> {
+        let keepalive = TcpKeepalive::new().with_time(SILENCE);
         // The applications decide what belongs together; nothing is held back for more.
         tcp.set_nodelay(true)
+            .and_then(|()| SockRef::from(&tcp).set_tcp_keepalive(&keepalive))
             .and_then(|()| tcp.set_zero_linger())
             .map_err(|e| Failure::io("use the connection", e))?;
         Ok(FragileTcp(tcp))
@@ -87,10 +94,6 @@ pub(super) async fn join(tcp: FragileTcp, mut stream: Fragile) -> Result<(), Fai
             .unwrap_or_else(|| Failure::new(Code::Ended, format!("the TCP connection: {error}")))
     })?;
     stream.whole = true;
-    close_well(&tcp.0).map_err(|e| Failure::io("close the connection", e))
-}
-
-#[expect(deprecated, reason = "blocks only with a time, and here is none")]
-fn close_well(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_linger(None)
+    let closed = SockRef::from(&tcp.0).set_linger(None);
+    closed.map_err(|e| Failure::io("close the connection", e))
 }
