@@ -144,7 +144,11 @@ impl Programs {
 
     pub(crate) fn forwards(&self) -> Vec<Forward> {
         let table = self.table();
-        table.forwards.iter().map(|(local, running)| shown_forward(*local, running)).collect()
+        table
+            .forwards
+            .iter()
+            .map(|(local, running)| shown_forward(*local, &running.entry))
+            .collect()
     }
 
     /// Listens on `local`, or leads what listens there to somewhere else. Port 0 takes a free
@@ -159,30 +163,25 @@ impl Programs {
         let changing = self.changing.lock().await;
         changing.check()?;
         let target = Target { to, network };
-        let count = self.table().forwards.len();
+        let saved = |local| SavedForward { local, to: target.to.clone(), network };
         let found = self.table().forwards.get(&local).map(|running| Arc::clone(&running.entry));
-        let kept = |local| SavedForward { local, to: target.to.clone(), network };
         if let Some(entry) = found {
-            self.save(|saved| {
-                saved.forwards.retain(|other| other.local != local);
-                saved.forwards.push(kept(local));
+            self.save(|file| {
+                file.forwards.retain(|other| other.local != local);
+                file.forwards.push(saved(local));
             })
             .await?;
             entry.retarget(target);
-        } else {
-            check_room(count, FORWARDS_MAX, "forwards")?;
-            let listener = local::bind(local.0)?;
-            let at = listener.local_addr().map_err(|e| Failure::io("listen", e))?;
-            let local = LocalAddr(at);
-            self.save(|saved| saved.forwards.push(kept(local))).await?;
-            let running = self.forward_of(node, local, target, Ok(listener));
-            let shown = shown_forward(local, &running);
-            self.table().forwards.insert(local, running);
-            return Ok(shown);
+            return Ok(shown_forward(local, &entry));
         }
-        let table = self.table();
-        let running = table.forwards.get(&local);
-        running.map(|running| shown_forward(local, running)).ok_or_else(|| gone("forward"))
+        check_room(self.table().forwards.len(), FORWARDS_MAX, "forwards")?;
+        let listener = local::bind(local.0)?;
+        let local = bound(&listener)?;
+        self.save(|file| file.forwards.push(saved(local))).await?;
+        let running = self.forward_of(node, local, target, Ok(listener));
+        let shown = shown_forward(local, &running.entry);
+        self.table().forwards.insert(local, running);
+        Ok(shown)
     }
 
     pub(crate) async fn remove_forward(&self, local: LocalAddr) -> Result<Forward, Failure> {
@@ -196,7 +195,7 @@ impl Programs {
         }
         self.save(|saved| saved.forwards.retain(|other| other.local != local)).await?;
         let running = self.table().forwards.remove(&local).ok_or_else(|| gone("forward"))?;
-        let shown = shown_forward(local, &running);
+        let shown = shown_forward(local, &running.entry);
         running.end().await;
         Ok(shown)
     }
@@ -223,7 +222,7 @@ impl Programs {
 
     pub(crate) fn exposes(&self) -> Vec<Expose> {
         let table = self.table();
-        table.exposes.iter().map(|(port, running)| shown_expose(*port, running)).collect()
+        table.exposes.iter().map(|(port, running)| shown_expose(*port, &running.entry)).collect()
     }
 
     /// Offers the service at `to` on a virtual port, or another one there from now on.
@@ -236,28 +235,24 @@ impl Programs {
         expose::check_port(Port(port))?;
         let changing = self.changing.lock().await;
         changing.check()?;
-        let count = self.table().exposes.len();
+        let saved = SavedExpose { port, to: to.clone() };
         let found = self.table().exposes.get(&port).map(|running| Arc::clone(&running.entry));
-        let listener = match &found {
-            Some(_) => None,
-            None => {
-                check_room(count, EXPOSES_MAX, "exposed ports")?;
-                Some(node.listen(Port(port))?)
-            }
-        };
-        self.save(|saved| {
-            saved.exposes.retain(|other| other.port != port);
-            saved.exposes.push(SavedExpose { port, to: to.clone() });
-        })
-        .await?;
-        let mut table = self.table();
-        if let Some(listener) = listener {
-            table.exposes.insert(port, expose_of(node, Port(port), to, Ok(listener)));
-        } else if let Some(entry) = found {
+        if let Some(entry) = found {
+            self.save(|file| {
+                file.exposes.retain(|other| other.port != port);
+                file.exposes.push(saved);
+            })
+            .await?;
             entry.retarget(to);
+            return Ok(shown_expose(port, &entry));
         }
-        let running = table.exposes.get(&port);
-        running.map(|running| shown_expose(port, running)).ok_or_else(|| gone("expose"))
+        check_room(self.table().exposes.len(), EXPOSES_MAX, "exposed ports")?;
+        let listener = node.listen(Port(port))?;
+        self.save(|file| file.exposes.push(saved)).await?;
+        let running = expose_of(node, Port(port), to, Ok(listener));
+        let shown = shown_expose(port, &running.entry);
+        self.table().exposes.insert(port, running);
+        Ok(shown)
     }
 
     pub(crate) async fn remove_expose(&self, port: u16) -> Result<Expose, Failure> {
@@ -271,7 +266,7 @@ impl Programs {
         }
         self.save(|saved| saved.exposes.retain(|other| other.port != port)).await?;
         let running = self.table().exposes.remove(&port).ok_or_else(|| gone("expose"))?;
-        let shown = shown_expose(port, &running);
+        let shown = shown_expose(port, &running.entry);
         running.end().await;
         Ok(shown)
     }
@@ -280,7 +275,7 @@ impl Programs {
 
     pub(crate) fn proxy(&self) -> Option<Proxy> {
         let table = self.table();
-        table.proxy.as_ref().map(|(local, running)| shown_proxy(*local, running))
+        table.proxy.as_ref().map(|(local, running)| shown_proxy(*local, &running.entry))
     }
 
     /// Runs the proxy at `local`; one that runs elsewhere ends.
@@ -291,11 +286,10 @@ impl Programs {
             return Ok(proxy);
         }
         let listener = local::bind(local.0)?;
-        let at = listener.local_addr().map_err(|e| Failure::io("listen", e))?;
-        let local = LocalAddr(at);
+        let local = bound(&listener)?;
         self.save(|saved| saved.proxy = Some(local)).await?;
         let running = self.proxy_of(node, local, Ok(listener));
-        let shown = shown_proxy(local, &running);
+        let shown = shown_proxy(local, &running.entry);
         let before = self.table().proxy.replace((local, running));
         if let Some((_, before)) = before {
             before.end().await;
@@ -313,7 +307,7 @@ impl Programs {
         }
         self.save(|saved| saved.proxy = None).await?;
         let (local, running) = self.table().proxy.take().ok_or_else(|| gone("proxy"))?;
-        let shown = shown_proxy(local, &running);
+        let shown = shown_proxy(local, &running.entry);
         running.end().await;
         Ok(shown)
     }
@@ -357,23 +351,28 @@ fn check_room(count: usize, most: usize, what: &str) -> Result<(), Failure> {
     Err(Failure::new(Code::Full, format!("there are {most} {what}, and no room for more")))
 }
 
+/// Where it listens: port 0 has become a real one.
+fn bound(listener: &TcpListener) -> Result<LocalAddr, Failure> {
+    listener.local_addr().map(LocalAddr).map_err(|e| Failure::io("listen on TCP", e))
+}
+
 /// Changes come one at a time, so this says that something here is wrong.
 fn gone(what: &str) -> Failure {
     Failure::new(Code::Internal, format!("the {what} has gone meanwhile"))
 }
 
-fn shown_forward(local: LocalAddr, running: &Running<Target>) -> Forward {
-    let Target { to, network } = running.entry.target();
-    let usage = running.entry.usage();
+fn shown_forward(local: LocalAddr, entry: &Entry<Target>) -> Forward {
+    let Target { to, network } = entry.target();
+    let usage = entry.usage();
     Forward { local: local.to_string(), to: to.to_string(), network, usage }
 }
 
-fn shown_expose(port: u16, running: &Running<HostPort>) -> Expose {
-    Expose { port, to: running.entry.target().to_string(), usage: running.entry.usage() }
+fn shown_expose(port: u16, entry: &Entry<HostPort>) -> Expose {
+    Expose { port, to: entry.target().to_string(), usage: entry.usage() }
 }
 
-fn shown_proxy(local: LocalAddr, running: &Running<()>) -> Proxy {
-    Proxy { local: local.to_string(), usage: running.entry.usage() }
+fn shown_proxy(local: LocalAddr, entry: &Entry<()>) -> Proxy {
+    Proxy { local: local.to_string(), usage: entry.usage() }
 }
 
 impl Table {

@@ -3,10 +3,20 @@
 use super::Cx;
 use crate::api::{Exposes, Forwards, ProxyState, SetExpose, SetForward, SetProxy};
 use crate::cli::values::{AgentPort, HostPort, LocalAddr};
+use crate::error::{Code, Failure};
 use crate::http::{answer, body, parse};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Response;
+
+/// Carries a change to its end, also when the client goes away meanwhile: what is on disk and what
+/// runs stay the same.
+async fn whole<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::spawn(change).await;
+    done.unwrap_or_else(|e| Err(Failure::new(Code::Internal, e.to_string())))
+}
 
 pub(super) async fn forwards(State(shared): Cx) -> Response {
     answer(Ok(Forwards { forwards: shared.programs.forwards() }))
@@ -22,7 +32,10 @@ pub(super) async fn set_forward(
             let wanted: SetForward = body(&bytes)?;
             let local: LocalAddr = parse("the local address", &local)?;
             let to: AgentPort = parse("the agent's port", &wanted.to)?;
-            shared.programs.set_forward(&shared.node, local, to, wanted.network).await
+            whole(async move {
+                shared.programs.set_forward(&shared.node, local, to, wanted.network).await
+            })
+            .await
         }
         .await,
     )
@@ -32,7 +45,7 @@ pub(super) async fn remove_forward(State(shared): Cx, Path(local): Path<String>)
     answer(
         async {
             let local: LocalAddr = parse("the local address", &local)?;
-            shared.programs.remove_forward(local).await
+            whole(async move { shared.programs.remove_forward(local).await }).await
         }
         .await,
     )
@@ -52,7 +65,7 @@ pub(super) async fn set_expose(
             let wanted: SetExpose = body(&bytes)?;
             let port: u16 = parse("the port", &port)?;
             let to: HostPort = parse("the service", &wanted.to)?;
-            shared.programs.set_expose(&shared.node, port, to).await
+            whole(async move { shared.programs.set_expose(&shared.node, port, to).await }).await
         }
         .await,
     )
@@ -62,7 +75,7 @@ pub(super) async fn remove_expose(State(shared): Cx, Path(port): Path<String>) -
     answer(
         async {
             let port: u16 = parse("the port", &port)?;
-            shared.programs.remove_expose(port).await
+            whole(async move { shared.programs.remove_expose(port).await }).await
         }
         .await,
     )
@@ -80,12 +93,12 @@ pub(super) async fn set_proxy(State(shared): Cx, bytes: Bytes) -> Response {
                 Some(local) => parse("the local address", &local)?,
                 None => LocalAddr::PROXY,
             };
-            shared.programs.set_proxy(&shared.node, local).await
+            whole(async move { shared.programs.set_proxy(&shared.node, local).await }).await
         }
         .await,
     )
 }
 
 pub(super) async fn remove_proxy(State(shared): Cx) -> Response {
-    answer(shared.programs.remove_proxy().await)
+    answer(whole(async move { shared.programs.remove_proxy().await }).await)
 }
