@@ -432,6 +432,7 @@ fn forwards_exposes_and_the_proxy_outlive_the_daemon() {
     for (line, error) in [
         (&["expose", "1001", "127.0.0.1:80"][..], (8, "conflict")),
         (&["expose", "7", "127.0.0.1:80"], (8, "conflict")),
+        (&["expose", "1002", "127.0.0.1:80"], (8, "conflict")),
         (&["forward", other, "a:80"], (8, "conflict")),
         (&["proxy", &second], (8, "conflict")),
         (&["forward", "remove", "1"], (3, "not_found")),
@@ -448,6 +449,8 @@ fn forwards_exposes_and_the_proxy_outlive_the_daemon() {
     ] {
         assert_eq!(a.run(line).code, 2, "{line:?}");
     }
+    let run = a.run(&["expose", "1003", "127.0.0.1:80"]);
+    assert!(run.err.contains("port 1003 is reserved"), "{}", run.err);
     assert_eq!(list().len(), 1);
     story.done("what is refused");
 }
