@@ -12,8 +12,10 @@ use friends::*;
 use pair::*;
 use pilot_core::crypto::RUST_CRYPTO;
 use pilot_core::node::{Command, Config, Event, PathKind, PathPolicy};
+use pilot_core::path::nat::Nat;
 use pilot_core::stats::DropReason;
-use pilot_core::wire::control::{self, FromBeacon};
+use pilot_core::wire::control::{self, Endpoint, EndpointKind, FromBeacon};
+use pilot_core::wire::punch::{OFFER_MAX, Offer, Primed, encode_primed};
 use pilot_core::wire::stun;
 use std::net::SocketAddr;
 use thief::{Thief, tunnel_key};
@@ -243,4 +245,46 @@ fn no_packet_makes_two_nodes_answer_each_other() {
     let wire = world.wire.take().unwrap();
     let between = wire.iter().filter(|p| p.0 != beacon_socket() && p.1 != beacon_socket());
     assert_eq!(between.count(), 0, "all is quiet");
+}
+
+/// W-B6. A peer that is trusted and lies names a victim as its candidate, in as many offers as it
+/// can send, and says each time that it is ready: what reaches the victim stays below the bound of
+/// two episodes in 5 s, the peer's and our own, and no spray goes there.
+#[test]
+fn who_names_a_victim_makes_no_flood_of_it() {
+    let mut world = friends(16, 2, PathPolicy::Auto);
+    let victim = SocketAddr::from(([203, 0, 113, 99], 53));
+    world.kill(1);
+    let mut thief = Thief::copy(&world, 1);
+    let mut session = thief.open(&mut world, 0);
+    world.wire = Some(Vec::new());
+    let target = world.agents[0].socket;
+    let mut say = |world: &mut World, content: &[u8]| {
+        let mut frame = vec![0; 12 + content.len() + 16];
+        frame[12..12 + content.len()].copy_from_slice(content);
+        session.seal(world.now, &RUST_CRYPTO, &mut frame, content.len()).unwrap();
+        world.send_udp(thief.socket, target, frame);
+    };
+    let endpoint = |kind| Endpoint { kind, address: victim };
+    let seconds = 20;
+    for n in 0..seconds * 100_u16 {
+        // Every technique's turn: the NAT byte says what our end should make of it.
+        let nat = Nat::from_byte([0, 0x1D, 0x2F, 0x3F, 0x4F][usize::from(n) % 5]);
+        let kinds = [EndpointKind::Predicted, EndpointKind::Observed, EndpointKind::Host];
+        let offer =
+            Offer { attempt: 8 + n, nat, candidates: kinds.map(endpoint).into_iter().collect() };
+        let mut plain = [0; OFFER_MAX];
+        let len = offer.encode(&mut plain);
+        say(&mut world, &plain[..len]);
+        say(&mut world, &encode_primed(8 + n, Primed::Ready));
+        world.run(ms(10));
+    }
+    let wire = world.wire.take().unwrap();
+    let hits: Vec<&Packet> = wire.iter().filter(|p| p.1.ip() == victim.ip()).collect();
+    // A round: one first punch and ten more; eight rounds an episode at the very most.
+    let bound = usize::from(seconds) / 5 * 2 * 8 * 11;
+    assert!(!hits.is_empty(), "candidates of a trusted peer are tried");
+    assert!(hits.len() <= bound, "{} packets in {seconds} s", hits.len());
+    assert!(hits.iter().all(|p| p.1 == victim && p.2.len() == 37), "no port but the named one");
+    println!("{} packets of 37 bytes to the victim for {} offers", hits.len(), seconds * 100);
 }

@@ -22,6 +22,7 @@ use crate::limits::PATH_REMOVE;
 use crate::path::nat::Nat;
 use crate::path::punch::Tried;
 use crate::path::{ChannelId, PATHS, PathId, Route};
+use crate::planted::{self, Defect};
 use crate::slab::Key;
 use crate::time::{Duration, Instant};
 use crate::wire::control::CloseCode;
@@ -144,6 +145,8 @@ pub(super) struct Ladder {
     pub(super) peer_nat: Option<Nat>,
     /// The earliest next episode that we begin.
     pub(super) episode_at: Option<Instant>,
+    /// The earliest next episode of the peer's that we join.
+    pub(super) join_at: Option<Instant>,
     /// The earliest next spray, and the wait after it.
     pub(super) spray: Option<(Instant, Duration)>,
     /// How the last rounds ended.
@@ -153,7 +156,7 @@ pub(super) struct Ladder {
 impl Ladder {
     /// Another process of the peer counts its attempts anew.
     pub(super) fn restart(&mut self) {
-        (self.attempt, self.episode_at) = (0, None);
+        (self.attempt, self.episode_at, self.join_at) = (0, None, None);
     }
 }
 
@@ -294,14 +297,18 @@ impl Link {
     }
 
     pub(super) fn set_suspect(&mut self, path: PathId, since: Option<Instant>) {
-        if let Some(state) = &mut self.paths[usize::from(path.0)] {
+        if let Some(state) = &mut self.paths[usize::from(path.0)]
+            && !planted::has(Defect::StalePathKept)
+        {
             (state.suspect_since, state.is_asked) = (since, false);
         }
     }
 
     /// The path in use is asked, and does not count until it answers.
     pub(super) fn ask(&mut self, now: Instant, path: PathId) {
-        if let Some(state) = &mut self.paths[usize::from(path.0)] {
+        if let Some(state) = &mut self.paths[usize::from(path.0)]
+            && !planted::has(Defect::StalePathKept)
+        {
             (state.suspect_since, state.is_asked) = (Some(now), true);
         }
     }

@@ -20,10 +20,11 @@ use crate::machine::{Path, SocketId, Transmit};
 use crate::path::nat::Nat;
 use crate::path::punch::{EPISODE_EVERY, Output, Punch, Setting, is_higher};
 use crate::path::spray::{BACK_OFF, BACK_OFF_MAX};
+use crate::path::strategy::ROUNDS;
 use crate::path::stun_client::{Ask, StunAnswer};
 use crate::path::{PeerIndex, Route};
 use crate::stats::DropReason;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::control::{Candidates, Endpoint, EndpointKind};
 use crate::wire::punch::{OFFER_MAX, Offer, decode_primed, encode_primed};
 use core::net::{IpAddr, SocketAddr};
@@ -31,6 +32,10 @@ use core::net::{IpAddr, SocketAddr};
 /// Names the ladder's frames among our own that the transport watches. One that is lost is sent
 /// again by the ladder's schedule.
 pub(super) const PUNCH: u8 = 2;
+
+/// Least distance of episodes that the peer begins: [`EPISODE_EVERY`], less what the way of an F9
+/// may vary.
+const JOIN_EVERY: Duration = Duration::from_millis(4500);
 
 const ELICITING: Inner<'static> = Inner::Taken { eliciting: true, immediate: false };
 
@@ -135,8 +140,16 @@ impl Node<'_> {
         let beacon = self.directory.beacon_address();
         let locals = &self.locals;
         offer.candidates.retain(|c| locals.is_worth_trying(c.address, beacon));
-        if let Some(link) = self.link_mut(peer) {
-            link.ladder.peer_nat = Some(offer.nat);
+        let Some(link) = self.link_mut(peer) else { return ELICITING };
+        let ladder = &mut link.ladder;
+        ladder.peer_nat = Some(offer.nat);
+        // Rounds of one episode follow each other; episodes that the peer begins keep their
+        // distance like our own, whatever numbers it gives them.
+        if ladder.attempt == 0 || offer.attempt / ROUNDS != ladder.attempt / ROUNDS {
+            if ladder.join_at.is_some_and(|at| at > now) {
+                return Inner::Dropped(DropReason::RateLimited);
+            }
+            ladder.join_at = Some(now + JOIN_EVERY);
         }
         let setting = self.setting(now, peer);
         if let Some(punch) = self.punch_of(peer) {
@@ -144,15 +157,7 @@ impl Node<'_> {
             self.punch_changed(now, peer);
             return ELICITING;
         }
-        let Some(link) = self.link_mut(peer) else { return ELICITING };
-        if link.ladder.episode_at.is_some_and(|at| at > now) && link.ladder.attempt != 0 {
-            // Rounds of one episode follow each other; episodes keep their distance.
-            if offer.attempt / crate::path::strategy::ROUNDS
-                != link.ladder.attempt / crate::path::strategy::ROUNDS
-            {
-                return ELICITING;
-            }
-        }
+        let Some(link) = self.link_of(peer) else { return ELICITING };
         if link.ladder.attempt == 0 || is_higher(offer.attempt, link.ladder.attempt) {
             let punch = Punch::join(now, self.rng.fork("punch"), setting, offer);
             self.keep_punch(now, peer, punch);
