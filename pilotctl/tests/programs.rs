@@ -414,7 +414,9 @@ fn forwards_exposes_and_the_proxy_outlive_the_daemon() {
     a.ok(&["proxy", "stop"]);
     assert!(is_reset(open));
     assert!(TcpStream::connect(first).is_err() && TcpStream::connect(proxy).is_err());
+    let open = echo(dial(second));
     a.ok(&["daemon", "stop"]);
+    assert!(is_reset(open), "a daemon that stops is no end of file");
     a.ok(&["daemon", "start"]);
     assert_eq!(list().len(), 1);
     assert_eq!(a.data(&["proxy", "status"])["proxy"], Value::Null);
