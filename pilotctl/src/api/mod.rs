@@ -6,10 +6,12 @@
 mod agent;
 mod exchange;
 mod process;
+mod programs;
 
 pub(crate) use agent::*;
 pub(crate) use exchange::*;
 pub(crate) use process::*;
+pub(crate) use programs::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! The command line: every command, its flags, and an example in each `--help`.
 
 pub(crate) mod agent;
+pub(crate) mod programs;
 pub(crate) mod run;
 pub(crate) mod values;
 
@@ -80,6 +81,9 @@ pub(crate) enum Command {
     Echo(agent::Echo),
     Connect(agent::Connect),
     Listen(agent::Listen),
+    Forward(programs::Forward),
+    Expose(programs::Expose),
+    Proxy(programs::Proxy),
     Info(agent::Info),
     Peers(agent::Peers),
     Why(agent::Why),

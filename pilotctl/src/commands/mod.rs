@@ -4,6 +4,7 @@ mod exchange;
 mod names;
 mod pipe;
 mod process;
+mod programs;
 mod show;
 mod trust;
 mod why;
@@ -82,6 +83,9 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::Echo(args) => exchange::echo(cx, args).await,
         Command::Connect(args) => pipe::connect(cx, args).await,
         Command::Listen(args) => pipe::listen(cx, args).await,
+        Command::Forward(args) => programs::forward(cx, args).await,
+        Command::Expose(args) => programs::expose(cx, args).await,
+        Command::Proxy(args) => programs::proxy(cx, args).await,
         Command::Info(_) => show::info(cx).await,
         Command::Peers(_) => show::peers(cx).await,
         Command::Why(args) => why::why(cx, args).await,
