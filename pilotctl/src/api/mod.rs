@@ -4,10 +4,12 @@
 //! by the daemon already.
 
 mod agent;
+mod events;
 mod exchange;
 mod process;
 
 pub(crate) use agent::*;
+pub(crate) use events::*;
 pub(crate) use exchange::*;
 pub(crate) use process::*;
 
