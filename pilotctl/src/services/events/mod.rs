@@ -7,6 +7,9 @@
 
 pub(crate) mod client;
 
+#[cfg(test)]
+mod tests;
+
 use pilot_core::addr::Address;
 use pilot_core::service::events::{Broker, BrokerLimits, BrokerStats, ConnId, EventsError, Taken};
 use std::collections::BTreeMap;
