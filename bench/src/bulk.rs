@@ -1,7 +1,7 @@
 //! Bytes of one stream in one direction.
 
 use crate::contest::{Contestant, Cores, Duplex, Exchange};
-use crate::contest::{OURS, PILOTS, QUINN, QUINN_TUNED, RING};
+use crate::contest::{OURS, PILOTS, QUINN, QUINN_TUNED, RING, is_chosen};
 use crate::measure::{Checker, Source, Stopwatch, Took};
 use crate::mio;
 use crate::pilot::Provider;
@@ -47,14 +47,23 @@ impl Exchange for Bulk {
     }
 }
 
-pub fn run(rounds: usize, bytes: usize) -> Vec<Table> {
+pub fn run(rounds: usize, bytes: usize, only: &[String]) -> Vec<Table> {
     let all = [&PILOTS[..], &[QUINN, QUINN_TUNED, Contestant::Tcp]].concat();
-    let mut tables = vec![compare(rounds, bytes, PAYLOAD, &all)];
-    tables.extend(LARGER.map(|payload| compare(rounds, bytes, payload, &[RING, QUINN_TUNED])));
+    let mut tables = vec![compare(rounds, bytes, PAYLOAD, &all, only)];
+    let two = [RING, QUINN_TUNED];
+    if only.is_empty() {
+        tables.extend(LARGER.map(|payload| compare(rounds, bytes, payload, &two, only)));
+    }
     tables
 }
 
-fn compare(rounds: usize, bytes: usize, payload: u16, contestants: &[Contestant]) -> Table {
+fn compare(
+    rounds: usize,
+    bytes: usize,
+    payload: u16,
+    contestants: &[Contestant],
+    only: &[String],
+) -> Table {
     let title =
         format!("Bulk: {} MB, {payload}-byte UDP payloads, a core an end", bytes / 1_000_000);
     let mut table =
@@ -64,10 +73,12 @@ fn compare(rounds: usize, bytes: usize, payload: u16, contestants: &[Contestant]
         table.add(name, &[rate, took.cpu_seconds() / (bytes as f64 / 1e9)]);
     };
     for _ in 0..rounds {
-        for contestant in contestants {
+        for contestant in contestants.iter().filter(|c| is_chosen(c.name(), only)) {
             add(contestant.name(), contestant.run(Cores::Split, payload, Bulk { bytes }));
         }
-        add(mio::NAME, mio::bulk(Provider::Ring, payload, bytes));
+        if is_chosen(mio::NAME, only) {
+            add(mio::NAME, mio::bulk(Provider::Ring, payload, bytes));
+        }
     }
     table
 }

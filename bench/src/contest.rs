@@ -59,6 +59,11 @@ pub const RUST_CRYPTO: Contestant = Contestant::Pilot(Runtime::Tokio, pilot::Pro
 pub const QUINN: Contestant = Contestant::Quinn { tuned: false };
 pub const QUINN_TUNED: Contestant = Contestant::Quinn { tuned: true };
 
+/// Whether a contestant is among those asked for; nobody asked for is everybody.
+pub fn is_chosen(name: &str, only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|part| name.contains(part.as_str()))
+}
+
 impl Contestant {
     pub fn name(self) -> &'static str {
         use pilot::Provider;

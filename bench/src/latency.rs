@@ -1,7 +1,7 @@
 //! Round trips of 64 bytes, both ends in one runtime on one core.
 
 use crate::bulk::PAYLOAD;
-use crate::contest::{Contestant, Cores, Duplex, Exchange, OURS, PILOTS, QUINN};
+use crate::contest::{Contestant, Cores, Duplex, Exchange, OURS, PILOTS, QUINN, is_chosen};
 use crate::measure::{Checker, Source, Stopwatch, quantile};
 use crate::mio;
 use crate::pilot::Provider;
@@ -67,19 +67,21 @@ impl Exchange for PingPong {
     }
 }
 
-pub fn run(rounds: usize) -> Vec<Table> {
+pub fn run(rounds: usize, only: &[String]) -> Vec<Table> {
     let title = format!("Latency: {COUNT} round trips of {LEN} bytes, both ends on one core");
     let metrics =
         [Metric::spread("p50 µs", 1), Metric::new("p99 µs", 1), Metric::new("CPU µs each", 1)];
     let mut table = Table::new(title, metrics, OURS);
     let all = [&PILOTS[..], &[QUINN, Contestant::Tcp, Contestant::Udp]].concat();
     for _ in 0..rounds {
-        for contestant in &all {
+        for contestant in all.iter().filter(|c| is_chosen(c.name(), only)) {
             let trips = contestant.run(Cores::One, PAYLOAD, PingPong);
             table.add(contestant.name(), &[trips.p50, trips.p99, trips.cpu]);
         }
-        let trips = mio::latency(Provider::Ring);
-        table.add(mio::NAME, &[trips.p50, trips.p99, trips.cpu]);
+        if is_chosen(mio::NAME, only) {
+            let trips = mio::latency(Provider::Ring);
+            table.add(mio::NAME, &[trips.p50, trips.p99, trips.cpu]);
+        }
     }
     vec![table]
 }

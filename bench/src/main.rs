@@ -33,6 +33,9 @@ struct Arguments {
     /// Peers of the node whose memory is measured
     #[arg(long, global = true, default_value_t = 1000)]
     peers: usize,
+    /// In bulk and latency, only contestants whose names contain one of these, as in "mio,quinn"
+    #[arg(long, global = true, value_delimiter = ',')]
+    only: Vec<String>,
     /// Print every sample as JSON instead of tables
     #[arg(long, global = true)]
     json: bool,
@@ -65,8 +68,8 @@ fn main() {
     let (several, bytes) = (rounds.unwrap_or(5), arguments.bytes);
     let once = rounds.unwrap_or(1);
     let run = |what| match what {
-        What::Bulk => bulk::run(several, bytes),
-        What::Latency => latency::run(several),
+        What::Bulk => bulk::run(several, bytes, &arguments.only),
+        What::Latency => latency::run(several, &arguments.only),
         What::Setup => setup::run(several),
         What::Messages => messages::run(several, bytes),
         What::Memory => memory::run(once, arguments.peers),

@@ -201,6 +201,7 @@
 //! | `alloc` (default) | boxed storage, the rendezvous machine |
 //! | `std` | what adapters share (`drive::agent`, `drive::household`, `drive::Shared`), runtime detection of AES hardware; implies `alloc` |
 //! | `conformance` | [`drive`]'s module `conformance`: the cases that the tests of adapters run; implies `std` |
+//! | `planted` | defects that tests switch on, for the simulator to find; implies `std` |
 //! | `ring` | the AEAD provider `crypto::ring::RING`; implies `alloc`, needs a C compiler |
 //! | none | storage lent by the caller, no allocator |
 //!
@@ -240,6 +241,10 @@ pub mod machine;
 pub mod name;
 pub mod node;
 pub mod path;
+#[cfg(not(feature = "planted"))]
+mod planted;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod port;
 #[cfg(feature = "alloc")]
 pub mod rendezvous;

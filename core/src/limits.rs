@@ -101,6 +101,11 @@ pub const RELAYED_KEEPALIVE: Duration = s(2);
 /// NAT keepalive to the beacon and on the path of peers with open streams; each ± 10 %.
 /// Cloud NATs and security groups forget a UDP flow after 30 s.
 pub const NAT_KEEPALIVE: Duration = s(15);
+/// A beacon that answers nothing for this long although it is asked: our socket may be what is
+/// dead, and is replaced by one on another port (`nat.md` 2). Doubles from then on ...
+pub const ROTATE_AFTER: Duration = s(20);
+/// ... up to this.
+pub const ROTATE_AFTER_MAX: Duration = s(300);
 /// An empty frame on the relay channel of a peer with open streams, so that it stays bound.
 pub const RELAY_KEEPALIVE: Duration = s(120);
 

@@ -25,6 +25,7 @@ pub mod handshake_init;
 pub mod handshake_resp;
 pub mod header;
 pub mod messages;
+pub mod punch;
 pub mod records;
 pub mod registry_open;
 pub mod registry_session;
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     ("handshake_resp", handshake_resp::run),
     ("header", header::run),
     ("messages", messages::run),
+    ("punch", punch::run),
     ("records", records::run),
     ("registry_open", registry_open::run),
     ("registry_session", registry_session::run),

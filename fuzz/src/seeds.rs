@@ -33,6 +33,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "records" => records(),
         "messages" => messages(),
         "exchange" => exchanges(),
+        "punch" => punches(),
         "demux_node" => demux_node(),
         "demux_rendezvous" => demux_rendezvous(),
         "handshake_init" => handshake_init(),
@@ -119,6 +120,23 @@ fn stuns() -> Vec<Script> {
     let n = stun::encode_unknown([1; 12], 0x24, &mut out).expect("it fits");
     seeds.push(s().byte(0).raw(&out[..n]));
     seeds.push(s().byte(1).raw(&[3; 60]));
+    seeds
+}
+
+/// Both ends ready at once, by each technique: our NAT, the peer's, and whether we may spray.
+fn punches() -> Vec<Script> {
+    let mut seeds = Vec::new();
+    for (ours, theirs) in [(0x1D, 0x1D), (0x1D, 0x2F), (0x2F, 0x2F), (0x1D, 0x3F), (0x3F, 0x1D)] {
+        let mut script = s().byte(ours).byte(1).byte(1).byte(7).word(0);
+        for round in 0..3 {
+            // An offer that does not decode: the next one of this attempt, or of the one after.
+            let offer = s().byte(0).chunk(&[]).byte(round.min(1)).byte(1).word(5000).byte(theirs);
+            let ready = s().byte(1).byte(0).byte(1);
+            script = script.then(offer.byte(ours).byte(1).byte(1)).then(ready);
+            script = script.then(s().byte(4).word(1800));
+        }
+        seeds.push(script);
+    }
     seeds
 }
 

@@ -8,7 +8,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use pilot_core::drive::agent::{KeepAlive, StartError, Started};
 use pilot_core::drive::household::{Household, HouseholdNext};
 use pilot_core::drive::ready::{Board, Ready, Waker};
-use pilot_core::drive::{BindError, Clock as _, Next};
+use pilot_core::drive::{BindError, Clock as _, Eagerness, Next, Sockets as _};
 use pilot_core::time::{Duration, Instant};
 use pilot_udp::{AUXILIARY_MAX, Clock, Generation};
 use std::io;
@@ -24,12 +24,6 @@ pub const TOKENS: usize = SOCKETS + 2;
 const LINE: usize = SOCKETS;
 /// What tells that the machine was copied.
 const COPIES: usize = SOCKETS + 1;
-/// Sockets that are asked without an event having told of anything: the main ones.
-const EXPECTED: usize = 2;
-/// How often in vain until they are not asked any more ...
-const TRIES: u32 = 4;
-/// ... and after how many turns that begin with an event they are asked again.
-const EVENTS_PER_TRY: u32 = 64;
 /// Turns made at once although each finds something to do.
 const TURNS: u32 = 4;
 /// Times that [`Loop::poll`] may return without having asked the system for events.
@@ -69,12 +63,8 @@ pub struct Driver {
     settled: Option<Option<Instant>>,
     /// When the household wants to be called.
     keep_at: Instant,
-    /// How often the sockets may still be asked before the event queue is: that costs a system
-    /// call, and spares one or two where the answer is there already, as it is if its sender is
-    /// another agent in this loop.
-    tries: u32,
-    /// Turns that began with an event since the last try.
-    told: u32,
+    /// Whether the sockets are asked before the event queue is.
+    eagerness: Eagerness,
     /// The end has cut a wait short.
     has_told_end: bool,
 }
@@ -167,8 +157,7 @@ impl Driver {
             woken: Vec::new(),
             settled: None,
             keep_at: Instant::START,
-            tries: TRIES,
-            told: 0,
+            eagerness: Eagerness::new(),
             has_told_end: false,
         };
         let Driver { handle, registry, readiness, .. } = &mut driver;
@@ -196,11 +185,6 @@ impl Driver {
                     readiness.handle(event);
                 }
                 self.board.demand_turn();
-                self.told += 1;
-                if self.told == EVENTS_PER_TRY {
-                    self.told = 0;
-                    self.tries = self.tries.max(1);
-                }
             }
         }
         true
@@ -218,12 +202,13 @@ impl Driver {
     /// Receives, lets timers fire and sends, a bounded amount of each; never waits.
     pub fn turn(&mut self) {
         self.board.wake_up();
-        self.keep();
+        let now = self.now();
+        self.keep(now);
         for _ in 0..TURNS {
-            if !self.is_turn_due() {
+            if !self.is_turn_due(now) {
                 return self.try_turn();
             }
-            self.make_turn();
+            self.make_turn(self.is_past(now));
             if self.board.has_ready() {
                 // Answers first.
                 return;
@@ -233,43 +218,39 @@ impl Driver {
 
     /// A turn that is not due, if it is likely that something has come.
     fn try_turn(&mut self) {
-        if self.tries > 0 {
-            self.expect();
-            self.make_turn();
-            self.tries = if self.settled.is_none() { TRIES } else { self.tries - 1 };
+        if self.eagerness.take_try() {
+            self.make_turn(true);
         }
-    }
-
-    /// Lets the next turn ask the main sockets.
-    fn expect(&self) {
-        self.readiness[..EXPECTED].iter().flatten().for_each(|readiness| readiness.expect());
     }
 
     fn now(&self) -> Instant {
         self.handle.shared().host().now()
     }
 
-    fn is_turn_due(&self) -> bool {
-        self.board.is_turn_due() || self.settled.is_none_or(|until| self.is_past(until))
+    fn is_turn_due(&self, now: Instant) -> bool {
+        self.board.is_turn_due() || self.settled.is_none() || self.is_past(now)
     }
 
-    fn is_past(&self, until: Option<Instant>) -> bool {
-        until.is_some_and(|until| until <= self.now())
+    /// Whether the time is over for which there was nothing to do.
+    fn is_past(&self, now: Instant) -> bool {
+        self.settled.flatten().is_some_and(|until| until <= now)
     }
 
-    fn make_turn(&mut self) {
-        if self.settled.is_some_and(|until| self.is_past(until)) {
-            // Before timers fire: what stops them may have come.
-            self.expect();
+    /// `expects`: the main sockets are asked in any case, also before timers fire, since what
+    /// stops them may have come.
+    fn make_turn(&mut self, expects: bool) {
+        if expects {
+            self.handle.shared().with_sockets(|sockets| sockets.expect());
         }
         self.board.take_turn();
         let Driver { handle, registry, readiness, first, turns, woken, .. } = self;
-        let next = handle.shared().turn(turns, woken, |sockets, blocked| {
+        let made = handle.shared().turn(turns, woken, |sockets, blocked| {
             // One that is not in the queue is tried again before the next wait.
             let _ = enter(sockets, registry, *first, readiness);
             is_ready(sockets, registry, blocked)
         });
-        self.settled = match next {
+        self.eagerness.handle_turn(made.has_received);
+        self.settled = match made.next {
             Next::Again => None,
             Next::Wait { until } => Some(until),
             Next::End => Some(None),
@@ -277,9 +258,9 @@ impl Driver {
     }
 
     /// Keeps the household.
-    fn keep(&mut self) {
+    fn keep(&mut self, now: Instant) {
         for _ in 0..TURNS {
-            if !self.board.take_chores() && self.now() < self.keep_at {
+            if !self.board.take_chores() && now < self.keep_at {
                 return;
             }
             if self.copies.take_changed() {
@@ -312,7 +293,7 @@ impl Driver {
             if self.board.has_ready() {
                 break;
             }
-            if !self.is_turn_due() && self.board.fall_asleep() {
+            if !self.is_turn_due(self.now()) && self.board.fall_asleep() {
                 if !self.has_told_end && self.is_ended() {
                     self.has_told_end = true;
                     break;
@@ -346,7 +327,7 @@ impl Drop for Driver {
         self.handle.shared().flush();
         self.handle.shared().stop(Duration::ZERO);
         for _ in 0..LAST_TURNS {
-            self.make_turn();
+            self.make_turn(false);
             if self.is_ended() {
                 return;
             }

@@ -14,18 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Readiness {
     readable: AtomicBool,
     writable: AtomicBool,
-    /// Something was received by it.
-    is_used: AtomicBool,
 }
 
 impl Readiness {
-    /// The next call asks the socket, although no event has told of anything.
-    pub(crate) fn expect(&self) {
-        if self.is_used.load(Ordering::Relaxed) {
-            self.readable.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// An event of the queue. An error is readiness, too: the next call meets it.
     pub(crate) fn handle(&self, event: &mio::event::Event) {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -104,8 +95,7 @@ impl Socket {
 
 impl Reactor for Socket {
     fn register(socket: net::UdpSocket) -> io::Result<Self> {
-        let readiness =
-            Readiness { readable: true.into(), writable: true.into(), is_used: false.into() };
+        let readiness = Readiness { readable: true.into(), writable: true.into() };
         Ok(Socket {
             socket: UdpSocket::from_std(socket),
             readiness: Arc::new(readiness),
@@ -119,11 +109,11 @@ impl Reactor for Socket {
     }
 
     fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let received = self.call(&self.readiness.readable, call);
-        if received.is_ok() {
-            self.readiness.is_used.store(true, Ordering::Relaxed);
-        }
-        received
+        self.call(&self.readiness.readable, call)
+    }
+
+    fn expect(&self) {
+        self.readiness.readable.store(true, Ordering::Relaxed);
     }
 
     fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

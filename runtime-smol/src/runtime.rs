@@ -9,6 +9,7 @@ use smol::Async;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// The types of this runtime.
@@ -39,6 +40,12 @@ impl AsyncRuntime for Smol {
         Timer { clock: *clock, timer: smol::Timer::never() }
     }
 
+    /// The global executor has one thread unless its user asks for more, and then a wake-up is
+    /// cheap beside what async-io's waits cost.
+    fn is_alone() -> bool {
+        true
+    }
+
     /// On the global executor.
     fn spawn(task: impl Future<Output = ()> + Send + 'static) {
         smol::spawn(task).detach();
@@ -61,19 +68,43 @@ fn is_ready(mut poll: impl FnMut() -> Poll<io::Result<()>>) -> bool {
 
 /// A UDP socket in async-io's event queue.
 #[derive(Debug)]
-pub struct Socket(Async<UdpSocket>);
+pub struct Socket {
+    socket: Async<UdpSocket>,
+    /// One of the next three.
+    next: AtomicU8,
+}
+
+/// The next receive call is run as any other.
+const USUAL: u8 = 0;
+/// It is run although no event has told of anything.
+const EXPECTED: u8 = 1;
+/// Such a call has just succeeded, and the next one is left out: the event queue tells of what
+/// is there when it is asked, whether it came before that or not.
+const ENOUGH: u8 = 2;
 
 impl Reactor for Socket {
     fn register(socket: UdpSocket) -> io::Result<Self> {
-        Async::new_nonblocking(socket).map(Socket)
+        Ok(Socket { socket: Async::new_nonblocking(socket)?, next: AtomicU8::new(USUAL) })
     }
 
     fn sock_ref(&self) -> SockRef<'_> {
-        SockRef::from(self.0.get_ref())
+        SockRef::from(self.socket.get_ref())
     }
 
     fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        call()
+        match self.next.swap(USUAL, Ordering::Relaxed) {
+            ENOUGH => Err(io::ErrorKind::WouldBlock.into()),
+            EXPECTED => {
+                let received = call()?;
+                self.next.store(ENOUGH, Ordering::Relaxed);
+                Ok(received)
+            }
+            _ => call(),
+        }
+    }
+
+    fn expect(&self) {
+        self.next.store(EXPECTED, Ordering::Relaxed);
     }
 
     fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -83,11 +114,11 @@ impl Reactor for Socket {
 
 impl Readiness for Socket {
     fn poll_readable(&self, cx: &mut Context<'_>) -> bool {
-        is_ready(|| self.0.poll_readable(cx))
+        is_ready(|| self.socket.poll_readable(cx))
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> bool {
-        is_ready(|| self.0.poll_writable(cx))
+        is_ready(|| self.socket.poll_writable(cx))
     }
 }
 

@@ -8,9 +8,11 @@ use pilot_udp::{Clock, Generation, Reactor, SockRef};
 use std::io::{self, Read, Write};
 use std::net;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Sleep;
 
 /// The types of this runtime.
@@ -42,6 +44,11 @@ impl AsyncRuntime for Tokio {
         Timer { clock: *clock, sleep: Box::pin(tokio::time::sleep_until(never)) }
     }
 
+    fn is_alone() -> bool {
+        Handle::try_current()
+            .is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::CurrentThread)
+    }
+
     fn spawn(task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(task);
     }
@@ -55,34 +62,46 @@ impl AsyncRuntime for Tokio {
 
 /// A UDP socket in tokio's event queue.
 #[derive(Debug)]
-pub struct Socket(UdpSocket);
+pub struct Socket {
+    socket: UdpSocket,
+    /// The next receive call is run whatever tokio knows.
+    is_expected: AtomicBool,
+}
 
 impl Reactor for Socket {
     fn register(socket: net::UdpSocket) -> io::Result<Self> {
-        UdpSocket::from_std(socket).map(Socket)
+        let socket = UdpSocket::from_std(socket)?;
+        Ok(Socket { socket, is_expected: AtomicBool::new(false) })
     }
 
     fn sock_ref(&self) -> SockRef<'_> {
-        SockRef::from(&self.0)
+        SockRef::from(&self.socket)
     }
 
     fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.0.try_io(Interest::READABLE, call)
+        if self.is_expected.swap(false, Ordering::Relaxed) {
+            return call();
+        }
+        self.socket.try_io(Interest::READABLE, call)
+    }
+
+    fn expect(&self) {
+        self.is_expected.store(true, Ordering::Relaxed);
     }
 
     fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.0.try_io(Interest::WRITABLE, call)
+        self.socket.try_io(Interest::WRITABLE, call)
     }
 }
 
 /// An error is readiness, too: the next call meets it.
 impl Readiness for Socket {
     fn poll_readable(&self, cx: &mut Context<'_>) -> bool {
-        self.0.poll_recv_ready(cx).is_ready()
+        self.socket.poll_recv_ready(cx).is_ready()
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> bool {
-        self.0.poll_send_ready(cx).is_ready()
+        self.socket.poll_send_ready(cx).is_ready()
     }
 }
 

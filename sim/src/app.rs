@@ -46,6 +46,8 @@ pub(crate) struct Transfer {
     /// When the first byte was read.
     first: Option<Instant>,
     pub(crate) progress: Progress,
+    /// It is over, and its sender, its receiver still has to let go of it.
+    leaves: [bool; 2],
 }
 
 impl Transfer {
@@ -132,9 +134,46 @@ impl World {
             started: self.now,
             first: None,
             progress: Progress::Running(0),
+            leaves: [false; 2],
         });
         self.due.insert(from);
         Ok(id)
+    }
+
+    /// Sends more on a stream of [`World::start_open_transfer`].
+    ///
+    /// # Panics
+    /// If the id is of another world.
+    pub fn extend_transfer(&mut self, id: TransferId, more: u64) {
+        let transfer = &mut self.transfers[id.0];
+        transfer.len += more;
+        self.due.insert(transfer.from);
+    }
+
+    /// Ends a stream of [`World::start_open_transfer`] once all of it has arrived.
+    ///
+    /// # Panics
+    /// If the id is of another world.
+    pub fn finish_transfer(&mut self, id: TransferId) {
+        let transfer = &mut self.transfers[id.0];
+        transfer.stays_open = false;
+        self.due.insert(transfer.from);
+    }
+
+    /// Gives a transfer up: both ends let go of their stream.
+    ///
+    /// # Panics
+    /// If the id is of another world.
+    pub fn abandon_transfer(&mut self, id: TransferId) {
+        if self.transfers[id.0].is_running() {
+            self.end(id.0, Progress::Failed(None));
+        }
+    }
+
+    fn end(&mut self, n: usize, progress: Progress) {
+        let transfer = &mut self.transfers[n];
+        (transfer.progress, transfer.leaves) = (progress, [true; 2]);
+        self.due.extend([transfer.from, transfer.to]);
     }
 
     /// How a transfer stands.
@@ -160,15 +199,53 @@ impl World {
 
     /// The processes' transfers do not survive them.
     pub(crate) fn abandon_transfers(&mut self, host: HostId) {
-        for transfer in self.transfers.iter_mut().filter(|t| t.is_running()) {
-            if transfer.from == host || transfer.to == host {
-                transfer.progress = Progress::Failed(None);
+        for n in 0..self.transfers.len() {
+            let transfer = &self.transfers[n];
+            if transfer.from != host && transfer.to != host {
+                continue;
+            }
+            if transfer.is_running() {
+                self.end(n, Progress::Failed(None));
+            }
+            let transfer = &mut self.transfers[n];
+            let gone = [transfer.from == host, transfer.to == host];
+            for (leaves, _) in transfer.leaves.iter_mut().zip(gone).filter(|(_, gone)| *gone) {
+                *leaves = false;
             }
         }
     }
 
+    /// The host lets go of its ends of transfers that are over.
+    fn leave(&mut self, host: HostId) {
+        let now = self.now;
+        for transfer in &mut self.transfers {
+            let node = &mut self.hosts[host.0].node;
+            let failed = matches!(transfer.progress, Progress::Failed(_));
+            let mut let_go = |id: StreamId| {
+                if let Some(mut stream) = node.stream(id).filter(|_| failed) {
+                    stream.reset(now);
+                }
+                node.release(now, id);
+            };
+            if transfer.from == host && core::mem::take(&mut transfer.leaves[0]) {
+                let_go(transfer.sender);
+            }
+            if transfer.to == host && core::mem::take(&mut transfer.leaves[1]) {
+                transfer.receiver.into_iter().for_each(&mut let_go);
+                let _ = node.command(now, Command::Unlisten { port: transfer.port });
+            }
+        }
+    }
+
+    /// Whether nobody at either end lies.
+    fn is_honest(&self, n: usize) -> bool {
+        let transfer = &self.transfers[n];
+        ![transfer.from, transfer.to].into_iter().any(|host| self.hosts[host.0].lies)
+    }
+
     /// Lets a host's applications read and write.
     pub(crate) fn serve(&mut self, host: HostId) {
+        self.leave(host);
         for n in 0..self.transfers.len() {
             let transfer = &self.transfers[n];
             if !transfer.is_running() {
@@ -184,12 +261,18 @@ impl World {
     }
 
     fn write(&mut self, n: usize) {
+        if let Some(end) = self.try_write(n) {
+            self.end(n, Progress::Failed(Some(end)));
+        }
+    }
+
+    /// Writes what there is room for; why the stream has ended, if it has.
+    fn try_write(&mut self, n: usize) -> Option<StreamEnd> {
         let now = self.now;
         let transfer = &mut self.transfers[n];
         let node = &mut self.hosts[transfer.from.0].node;
         let Some(mut stream) = node.stream(transfer.sender) else {
-            transfer.progress = Progress::Failed(Some(StreamEnd::Closed));
-            return;
+            return Some(StreamEnd::Closed);
         };
         let mut buf = [0; 4096];
         while transfer.written < transfer.len {
@@ -197,64 +280,72 @@ impl World {
             fill(transfer.seed, transfer.written, &mut buf[..len]);
             match stream.write(now, &buf[..len]) {
                 Ok(written) => transfer.written += written as u64,
-                Err(StreamError::WouldBlock) => return,
-                Err(StreamError::Ended(end)) => {
-                    transfer.progress = Progress::Failed(Some(end));
-                    return;
-                }
-                Err(_) => return,
+                Err(StreamError::Ended(end)) => return Some(end),
+                Err(_) => return None,
             }
         }
         if !transfer.is_finished && !transfer.stays_open {
             transfer.is_finished = stream.finish(now).is_ok();
-        } else if let Some(end) = stream.end().filter(|end| *end != StreamEnd::Closed) {
-            transfer.progress = Progress::Failed(Some(end));
+            return None;
         }
+        stream.end().filter(|end| *end != StreamEnd::Closed)
     }
 
     fn read(&mut self, n: usize) {
         let now = self.now;
+        let honest = self.is_honest(n);
+        match self.try_read(n) {
+            Ok(None) => {}
+            Ok(Some(Progress::Done(_))) => {
+                let took = now.since(self.transfers[n].started);
+                self.end(n, Progress::Done(took));
+            }
+            Ok(Some(progress)) => self.end(n, progress),
+            Err(what) if honest => self.fail(format!("stream {n} {what}")),
+            Err(_) => self.end(n, Progress::Failed(None)),
+        }
+    }
+
+    /// Reads what is there; how the transfer ended, if it has, or what is wrong with it.
+    fn try_read(&mut self, n: usize) -> Result<Option<Progress>, String> {
+        let now = self.now;
         let transfer = &mut self.transfers[n];
         let node = &mut self.hosts[transfer.to.0].node;
-        transfer.receiver = transfer.receiver.or_else(|| node.accept(transfer.port));
-        let Some(id) = transfer.receiver else { return };
+        if transfer.receiver.is_none() {
+            transfer.receiver = node.accept(transfer.port);
+            if let Some(stream) = transfer.receiver.and_then(|id| node.stream(id)) {
+                let peer = stream.addresses().0.address;
+                if !self.checks.trusts(transfer.to, peer) {
+                    return Err(format!("is of {peer}, which its owner does not trust"));
+                }
+            }
+        }
+        let Some(id) = transfer.receiver else { return Ok(None) };
         let (mut buf, mut expected) = ([0; 4096], [0; 4096]);
         loop {
             let Some(mut stream) = node.stream(id) else {
-                transfer.progress = Progress::Failed(Some(StreamEnd::Closed));
-                return;
+                return Ok(Some(Progress::Failed(Some(StreamEnd::Closed))));
             };
             match stream.read(now, &mut buf) {
-                Ok(0) if transfer.read == transfer.len => break,
+                Ok(0) if transfer.read == transfer.len => {
+                    return Ok(Some(Progress::Done(Duration::ZERO)));
+                }
                 Ok(0) => {
-                    let (read, len) = (transfer.read, transfer.len);
-                    self.fail(format!("stream {n} ends after {read} of {len} bytes"));
-                    return;
+                    return Err(format!("ends after {} of {} bytes", transfer.read, transfer.len));
                 }
                 Ok(len) => {
                     fill(transfer.seed, transfer.read, &mut expected[..len]);
                     if buf[..len] != expected[..len] {
-                        let at = transfer.read;
-                        self.fail(format!("stream {n} has other bytes after {at}"));
-                        return;
+                        return Err(format!("has other bytes after {}", transfer.read));
                     }
                     transfer.first.get_or_insert(now);
                     transfer.read += len as u64;
                     transfer.progress = Progress::Running(transfer.read);
                     self.stats.streamed += len as u64;
                 }
-                Err(StreamError::Ended(end)) => {
-                    transfer.progress = Progress::Failed(Some(end));
-                    return;
-                }
-                Err(_) => return,
+                Err(StreamError::Ended(end)) => return Ok(Some(Progress::Failed(Some(end)))),
+                Err(_) => return Ok(None),
             }
         }
-        transfer.progress = Progress::Done(now.since(transfer.started));
-        node.release(now, id);
-        let (from, sender, port) = (transfer.from, transfer.sender, transfer.port);
-        let _ = node.command(now, Command::Unlisten { port });
-        self.hosts[from.0].node.release(now, sender);
-        self.due.insert(from);
     }
 }

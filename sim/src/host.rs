@@ -174,6 +174,8 @@ pub(crate) struct Told {
     /// Since the process started, with the time.
     pub(crate) events: VecDeque<(Instant, Event)>,
     pub(crate) datagrams: VecDeque<Arrived>,
+    /// How many of the newest were not looked at yet.
+    pub(crate) unseen: usize,
 }
 
 impl Outlet<Node<'static>, Sockets> for Told {
@@ -182,6 +184,7 @@ impl Outlet<Node<'static>, Sockets> for Told {
             self.datagrams.pop_front();
         }
         self.datagrams.push_back(Arrived { from, to, payload: payload.to_vec() });
+        self.unseen = (self.unseen + 1).min(TOLD_MAX);
     }
 
     fn handle_event(
@@ -197,6 +200,8 @@ impl Outlet<Node<'static>, Sockets> for Told {
                 if opened.is_err() {
                     // As in an adapter; a fenced node does not want to know.
                     let _ = node.command(now, Command::SocketFailed { socket });
+                } else if socket == SocketId(0) {
+                    self.errands.push(event);
                 }
             }
             Event::CloseSocket(socket) => io.close(socket),
@@ -287,6 +292,10 @@ pub(crate) struct Host {
     pub(crate) wake: Instant,
     /// What its wall clock shows more than the world's, in milliseconds.
     pub(crate) skew_ms: i64,
+    /// Its disk was lost, and the registry does not know of it yet.
+    pub(crate) retakes: bool,
+    /// Its agent says what is not so, under a right key.
+    pub(crate) lies: bool,
 }
 
 impl Host {

@@ -1,12 +1,13 @@
 //! Adding hosts and boxes, and what can happen to them.
 
 use crate::host::{Access, Disk, Host, Power, Sockets, Told};
+use crate::hostile::LIAR;
 use crate::link::{Link, LinkConfig};
 use crate::nat::{BoxConfig, ConfigError, Middlebox, Packet, Preset, StaleFlows};
 use crate::net::{BoxId, HostId, Place, Site};
 use crate::trace::Note;
 use crate::world::{World, unix_at};
-use pilot_core::crypto::{Identity, RUST_CRYPTO};
+use pilot_core::crypto::{AeadProvider, Identity, RustCrypto};
 use pilot_core::limits::Limits;
 use pilot_core::machine::SocketId;
 use pilot_core::node::{Command, Config, Node};
@@ -21,6 +22,9 @@ const PORT: u16 = 4000;
 pub const HOSTS_MAX: usize = 180;
 /// Segments of a train, as far as a world's sockets take them.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+
+/// Everywhere the same, whatever the machine that the world runs on can do.
+pub(crate) static CRYPTO: RustCrypto = RustCrypto::with_aes_hardware(false);
 
 /// A desktop's limits with less memory: a world has many nodes.
 pub fn node_config() -> Config {
@@ -88,6 +92,13 @@ impl World {
         IpAddr::V4(Ipv4Addr::new(198, 51, 100, self.next_address))
     }
 
+    /// Whether it has ever been given to somebody.
+    pub(crate) fn was_public(&self, ip: IpAddr) -> bool {
+        let IpAddr::V4(ip) = ip else { return false };
+        let [a, b, c, last] = ip.octets();
+        [a, b, c] == [198, 51, 100] && last <= self.next_address
+    }
+
     /// An address that nobody at the place has: private behind a NAT. All homes use the same
     /// range, as in life, but no two hosts of a world have the same address.
     fn next_at(&mut self, place: Place) -> IpAddr {
@@ -108,11 +119,27 @@ impl World {
     /// # Panics
     /// If there are [`HOSTS_MAX`] hosts.
     pub fn add_host(&mut self, place: Place, config: Config) -> HostId {
+        self.add(place, config, false)
+    }
+
+    /// Adds a host whose agent lies: it registers, asks for trust and shakes hands as it should,
+    /// and of the frames that it encrypts one in eight says what is not so: acknowledges what was
+    /// never sent, closes windows, jumps in its sequence, or is a control frame of random bytes.
+    ///
+    /// What it sends in streams is not checked, nor that its streams end well.
+    ///
+    /// # Panics
+    /// If there are [`HOSTS_MAX`] hosts.
+    pub fn add_liar(&mut self, place: Place, config: Config) -> HostId {
+        self.add(place, config, true)
+    }
+
+    fn add(&mut self, place: Place, config: Config, lies: bool) -> HostId {
         let id = HostId(self.hosts.len());
         assert!(id.0 < HOSTS_MAX, "a world has {HOSTS_MAX} hosts");
         let identity = [id.0 as u8 + 1; 32];
         let address = self.next_at(place);
-        let node = self.make_node(id, 1, &config, identity, &Disk::new(), 0);
+        let node = self.make_node(id, 1, &config, identity, &Disk::new(), 0, lies);
         self.hosts.push(Host {
             node,
             driver: Host::fresh_driver(),
@@ -130,6 +157,8 @@ impl World {
             missed_close: false,
             wake: self.now,
             skew_ms: 0,
+            retakes: false,
+            lies,
         });
         self.begin(id);
         id
@@ -143,6 +172,7 @@ impl World {
         identity: [u8; 32],
         disk: &Disk,
         skew_ms: i64,
+        lies: bool,
     ) -> Node<'static> {
         // Different for every process even on an empty tape.
         let mut seed = [0; 32];
@@ -150,7 +180,8 @@ impl World {
         (seed[8], seed[9]) = (id.0 as u8, starts);
         let identity = Identity::from_secret(identity);
         let unix = skewed(self.now, skew_ms);
-        let mut node = Node::boxed(config.clone(), identity, &RUST_CRYPTO, seed, self.now, unix);
+        let aead: &'static dyn AeadProvider = if lies { &LIAR } else { &CRYPTO };
+        let mut node = Node::boxed(config.clone(), identity, aead, seed, self.now, unix);
         for (key, value) in disk {
             node.load(*key, value).expect("what was stored loads");
         }
@@ -243,6 +274,11 @@ impl World {
         self.hosts[host.0].address
     }
 
+    /// The port of a host's main socket.
+    pub fn main_port(&self, host: HostId) -> u16 {
+        self.socket(host).port()
+    }
+
     /// The beacon's four sockets (RFC 5780): first address and port; other port; other address;
     /// both others.
     pub fn beacon(&self) -> [SocketAddr; 4] {
@@ -261,6 +297,7 @@ impl World {
         self.abandon_transfers(host);
         let entry = &mut self.hosts[host.0];
         entry.power = Power::Down;
+        entry.retakes &= entry.node.address().is_none();
         entry.io.clear();
         entry.wake = Instant::NEVER;
     }
@@ -270,10 +307,13 @@ impl World {
         if self.hosts[host.0].power == Power::Down {
             self.fault(format!("host {} loses its disk", host.0));
             self.hosts[host.0].disk.clear();
+            self.hosts[host.0].retakes = true;
+            self.checks.forget_trust(host);
         }
     }
 
-    /// The process starts again with what is on its disk.
+    /// The process starts again with what is on its disk. After a loss of that it takes its
+    /// identity over until the registry knows it again, as its owner would have it (`wire.md` 10).
     pub fn restart(&mut self, host: HostId) {
         if self.hosts[host.0].power != Power::Down {
             return;
@@ -281,8 +321,9 @@ impl World {
         self.fault(format!("host {} starts", host.0));
         let entry = &self.hosts[host.0];
         let (starts, identity, skew) = (entry.starts + 1, entry.identity, entry.skew_ms);
-        let (config, disk) = (entry.config.clone(), entry.disk.clone());
-        let node = self.make_node(host, starts, &config, identity, &disk, skew);
+        let (mut config, disk, lies) = (entry.config.clone(), entry.disk.clone(), entry.lies);
+        config.takeover |= entry.retakes;
+        let node = self.make_node(host, starts, &config, identity, &disk, skew, lies);
         let entry = &mut self.hosts[host.0];
         entry.node = node;
         entry.driver = Host::fresh_driver();

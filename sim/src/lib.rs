@@ -11,18 +11,22 @@
 //! | [`scenario`] | scenario files |
 //! | [`matrix`] | the table of pairs |
 //! | [`explore`] | random worlds |
+//! | [`oracle`] | which path two agents can have |
 
 #![forbid(unsafe_code)]
 
 mod app;
 mod check;
+mod datagram;
 pub mod explore;
 mod host;
+mod hostile;
 mod hosts;
 mod link;
 pub mod matrix;
 pub mod nat;
 mod net;
+pub mod oracle;
 mod owner;
 mod pcap;
 pub mod scenario;

@@ -74,6 +74,12 @@ impl World {
         host.or_else(|| site().map(|n| Target::Box(BoxId(n))))
     }
 
+    /// Whether the address is, or was, anybody's in the core: who has heard of somebody there may
+    /// well send there.
+    pub(crate) fn was_somebody(&self, ip: IpAddr) -> bool {
+        self.was_public(ip) || self.locate(Place::Core, ip).is_some()
+    }
+
     /// What a host sends, from its network interface on.
     pub(crate) fn launch(&mut self, host: HostId, packet: Packet, bytes: Vec<u8>) {
         let place = self.hosts[host.0].place;
@@ -178,6 +184,7 @@ impl World {
         match target {
             Target::Server => {
                 self.note(Note::ToServer { from: packet.source, len: bytes.len() }, &bytes);
+                self.checks.received(None, packet.source, bytes.len());
                 self.server.deliver(packet, bytes);
             }
             Target::Host(id) => self.reach_host(id, packet, bytes),
@@ -214,7 +221,7 @@ impl World {
             self.lose(packet, Lost::Nobody);
             return;
         };
-        self.checks.received(id, packet.source, bytes.len());
+        self.checks.received(Some(id), packet.source, bytes.len());
         self.note(Note::ToHost { host: id.0, from: packet.source, len: bytes.len() }, &bytes);
         if !self.hosts[id.0].io.deliver(socket, packet.source, bytes) {
             self.lose(packet, Lost::Buffer);

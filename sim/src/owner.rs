@@ -22,7 +22,17 @@ impl World {
             return Err(CommandError::NotRegistered);
         }
         self.due.insert(host);
-        self.hosts[host.0].node.command(self.now, command)
+        let trusts = match &command {
+            Command::RequestTrust { to, .. } => Some((*to, true)),
+            Command::ApproveTrust { from } => Some((*from, true)),
+            Command::RevokeTrust { peer } => Some((*peer, false)),
+            _ => None,
+        };
+        let result = self.hosts[host.0].node.command(self.now, command);
+        if let Some((peer, trusts)) = trusts.filter(|_| result.is_ok()) {
+            self.checks.set_trust(host, peer, trusts);
+        }
+        result
     }
 
     /// Runs until every agent is registered and hears the beacon.
@@ -78,11 +88,21 @@ impl World {
 
     /// Puts a datagram on the wire as anybody on the internet could, with any source.
     pub fn forge(&mut self, source: SocketAddr, destination: SocketAddr, bytes: Vec<u8>) {
-        for host in self.hosts() {
-            self.checks.spoof(host, source);
+        self.forge_later(Duration::ZERO, source, destination, bytes);
+    }
+
+    pub(crate) fn forge_later(
+        &mut self,
+        span: Duration,
+        source: SocketAddr,
+        destination: SocketAddr,
+        bytes: Vec<u8>,
+    ) {
+        if !self.was_somebody(source.ip()) {
+            self.checks.spoof(source);
         }
         let packet = Packet::new(source, destination);
-        self.at(self.now, Item::Core { packet, bytes });
+        self.later(span, Item::Core { packet, bytes });
     }
 
     pub(crate) fn fault(&mut self, what: String) {

@@ -6,7 +6,7 @@ use crate::tape::Tape;
 use crate::trace::{PathChange, Trace};
 use crate::world::{Stats, World};
 use pilot_core::addr::Address;
-use pilot_core::node::{Event, Link, NatInfo, PathKind, PathReport};
+use pilot_core::node::{Event, Link, NatInfo, PathKind, PathReport, StreamInfo};
 use pilot_core::rendezvous::RendezvousStats;
 use pilot_core::stats::Drops;
 use pilot_core::time::Instant;
@@ -60,6 +60,16 @@ impl World {
     /// If the id is of another world, as everywhere.
     pub fn address(&self, host: HostId) -> Option<Address> {
         self.hosts[host.0].node.address()
+    }
+
+    /// Streams that a host's agent has a place for, lingering ones included.
+    pub fn streams(&self, host: HostId) -> impl Iterator<Item = StreamInfo> + '_ {
+        self.hosts[host.0].node.streams()
+    }
+
+    /// Where the beacon sees a host's agent.
+    pub fn observed(&self, host: HostId) -> Option<std::net::SocketAddr> {
+        self.hosts[host.0].node.observed()
     }
 
     /// Whether a host's agent is registered and the beacon answers it.

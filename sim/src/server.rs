@@ -8,7 +8,7 @@ use crate::nat::{Middlebox, Packet};
 use crate::net::HostId;
 use crate::trace::Note;
 use crate::world::{Item, World};
-use pilot_core::crypto::{Identity, RUST_CRYPTO, TunnelSecret};
+use pilot_core::crypto::{Identity, TunnelSecret};
 use pilot_core::drive::{Driver, Turn};
 use pilot_core::machine::{Machine, SocketId};
 use pilot_core::rendezvous::{
@@ -155,7 +155,7 @@ fn machine(starts: u8, has_alternates: bool, now: Instant, unix: UnixTime) -> Re
     let tunnel = TunnelSecret::from_secret([201; 32]);
     let mut seed = [202; 32];
     seed[0] = starts;
-    Rendezvous::new(config, identity, tunnel, &RUST_CRYPTO, seed, now, unix)
+    Rendezvous::new(config, identity, tunnel, &crate::hosts::CRYPTO, seed, now, unix)
 }
 
 impl World {
@@ -242,6 +242,9 @@ impl World {
 
     fn flush_server(&mut self) {
         for out in core::mem::take(&mut self.server.io.outbox) {
+            if let Err(what) = self.checks.server_sent(self.server.starts, out.to, &out.bytes) {
+                self.fail(what);
+            }
             self.note(Note::FromServer { to: out.to, len: out.bytes.len() }, &out.bytes);
             let packet = Packet::new(corner(out.socket.0), out.to);
             let link = &mut self.server.access.up;

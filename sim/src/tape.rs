@@ -10,6 +10,8 @@ use pilot_core::rng::Rng;
 
 /// Most bytes that a seed expands to; behind them all is quiet.
 pub const TAPE_MAX: usize = 4 << 20;
+/// Most bytes of one choice.
+const DRAW_MAX: usize = 64;
 /// Expanded at a time.
 const CHUNK: usize = 4096;
 
@@ -48,17 +50,27 @@ impl Tape {
 
     fn draw<T: Default>(&mut self, draw: impl FnOnce(&mut Unstructured<'_>) -> T) -> T {
         if let Some(source) = &mut self.source
-            && self.bytes.len() - self.at < 64
+            && self.bytes.len() - self.at < DRAW_MAX
             && self.bytes.len() < TAPE_MAX
         {
             for _ in 0..CHUNK / 32 {
                 self.bytes.extend(source.bytes::<32>());
             }
         }
-        let mut rest = Unstructured::new(&self.bytes[self.at..]);
+        let left = &self.bytes[self.at..];
+        // A number whose last bytes are missing is the one with zeros there.
+        let mut padded = [0; 2 * DRAW_MAX];
+        let mut rest = match left.len() < DRAW_MAX {
+            true => {
+                padded[..left.len()].copy_from_slice(left);
+                Unstructured::new(&padded)
+            }
+            false => Unstructured::new(left),
+        };
         let before = rest.len();
         let value = draw(&mut rest);
-        self.at += before - rest.len();
+        let drawn = before - rest.len();
+        self.at += drawn.min(left.len());
         value
     }
 
@@ -75,7 +87,7 @@ impl Tape {
         of_1000 > 0 && self.below(1000) >= 1000_u64.saturating_sub(of_1000.into())
     }
 
-    /// `N` bytes.
+    /// `N` bytes, at most 64.
     pub fn array<const N: usize>(&mut self) -> [u8; N] {
         let mut out = [0; N];
         self.draw(|u| {
@@ -117,6 +129,8 @@ mod tests {
         let mut again = Tape::from_bytes(tape.used().to_vec());
         assert_eq!(draw(&mut again), first);
         assert_eq!(again.used().len(), tape.used().len());
+        let [mut cut, mut whole] = [vec![1], vec![1, 0, 0, 0]].map(Tape::from_bytes);
+        assert_eq!(cut.below(1 << 20), whole.below(1 << 20), "missing bytes are zeros");
         assert!(!again.chance(999));
         assert_eq!((again.below(1000), again.array()), (0, [0; 8]));
         let share = first.iter().skip(1).step_by(3).sum::<u64>();

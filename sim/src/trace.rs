@@ -1,16 +1,19 @@
 //! What happened, in order: a hash of all of it, and on demand the events and packets themselves.
 
 use crate::nat::{Blocked, Packet};
+use core::fmt::Write as _;
 use pilot_core::node::PathKind;
 use pilot_core::time::Instant;
 use serde::Serialize;
 use siphasher::sip128::{Hasher128, SipHasher24};
+use std::collections::VecDeque;
 use std::hash::Hasher;
-use std::io::Write;
 use std::net::SocketAddr;
 
 /// Events, and packets, that are kept; what comes later is hashed alone.
 const KEPT_MAX: usize = 1 << 20;
+/// Packets that are kept to be sent again; of more, the oldest go.
+const RECENT_MAX: usize = 64;
 
 /// Why a packet ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -132,6 +135,17 @@ pub struct Trace {
     start: Instant,
     notes: Option<Vec<(Instant, Note)>>,
     packets: Option<Vec<(Instant, Packet, Vec<u8>)>>,
+    recent: Option<VecDeque<(Packet, Vec<u8>)>>,
+}
+
+/// Text into a hasher.
+struct Text<'h>(&'h mut SipHasher24);
+
+impl core::fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
 }
 
 impl core::fmt::Debug for Trace {
@@ -143,7 +157,7 @@ impl core::fmt::Debug for Trace {
 impl Trace {
     pub(crate) fn new(start: Instant) -> Self {
         let hasher = SipHasher24::new();
-        Trace { hasher, count: 0, start, notes: None, packets: None }
+        Trace { hasher, count: 0, start, notes: None, packets: None, recent: None }
     }
 
     /// Keeps events from now on.
@@ -170,9 +184,9 @@ impl Trace {
         self.count += 1;
         self.hasher.write_u64(now.as_nanos());
         // The text is the same in every build; discriminants and layouts need not be.
-        let text = format!("{note:?}");
-        self.hasher.write_u64(text.len() as u64);
-        self.hasher.write(text.as_bytes());
+        let written = write!(Text(&mut self.hasher), "{note:?}");
+        debug_assert!(written.is_ok(), "a hasher takes everything");
+        self.hasher.write_u64(bytes.len() as u64);
         self.hasher.write(bytes);
         if let Some(notes) = &mut self.notes
             && notes.len() < KEPT_MAX
@@ -187,19 +201,35 @@ impl Trace {
         {
             packets.push((now, packet, bytes.to_vec()));
         }
+        if let Some(recent) = &mut self.recent {
+            if recent.len() == RECENT_MAX {
+                recent.pop_front();
+            }
+            recent.push_back((packet, bytes.to_vec()));
+        }
     }
 
     /// The events that were kept, one JSON object a line.
     ///
     /// # Errors
     /// If writing fails.
-    pub fn write_events(&self, mut out: impl Write) -> std::io::Result<()> {
+    pub fn write_events(&self, mut out: impl std::io::Write) -> std::io::Result<()> {
         for (at, note) in self.notes.iter().flatten() {
             let at = at.since(self.start).as_secs_f64();
             serde_json::to_writer(&mut out, &Line { at, note })?;
             out.write_all(b"\n")?;
         }
         Ok(())
+    }
+
+    /// Keeps the last few packets that cross the core, from now on.
+    pub(crate) fn keep_recent(&mut self) {
+        self.recent.get_or_insert_default();
+    }
+
+    /// The last few packets that have crossed the core, if they are kept.
+    pub(crate) fn recent(&self) -> impl ExactSizeIterator<Item = &(Packet, Vec<u8>)> {
+        self.recent.as_ref().map_or_else(Default::default, VecDeque::iter)
     }
 
     /// The packets that were kept.

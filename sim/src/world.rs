@@ -13,7 +13,7 @@ use crate::tape::Tape;
 use crate::trace::{Lost, Note, PathChange, Trace};
 use pilot_core::drive::Turn;
 use pilot_core::machine::Machine;
-use pilot_core::node::Event;
+use pilot_core::node::{Command, Event};
 use pilot_core::rendezvous::ConnId;
 use pilot_core::time::{Duration, Instant, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +77,14 @@ pub struct Failure {
     pub again: String,
 }
 
+impl Failure {
+    /// What failures of one kind have in common: the text up to the first number or list.
+    pub fn kind(&self) -> &str {
+        let end = self.what.find(|c: char| c.is_ascii_digit() || c == '[' || c == '{');
+        self.what[..end.unwrap_or(self.what.len())].trim_end()
+    }
+}
+
 /// What a world has counted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
@@ -117,6 +125,8 @@ pub struct World {
     pub(crate) checks: Checks,
     pub(crate) stats: Stats,
     pub(crate) transfers: Vec<Transfer>,
+    /// Number of the last application datagram.
+    pub(crate) next_datagram: u32,
     pub(crate) next_address: u8,
     /// Of 1,000 turns, in how many a socket refuses at first.
     pub(crate) refuse: u16,
@@ -157,6 +167,7 @@ impl World {
             checks: Checks::default(),
             stats: Stats::default(),
             transfers: Vec::new(),
+            next_datagram: 0,
             next_address: 0,
             refuse: 0,
             paths: Vec::new(),
@@ -320,6 +331,7 @@ impl World {
         }
         for _ in 0..ROUNDS_MAX {
             self.serve(id);
+            self.check_reported(id);
             let Host { node, driver, io, told, .. } = &mut self.hosts[id.0];
             let turn = driver.turn(&|| now, node, io, told);
             self.flush(id);
@@ -369,6 +381,7 @@ impl World {
     fn errands(&mut self, id: HostId) -> bool {
         let now = self.now;
         let mut did = false;
+        self.check_datagrams(id);
         for event in core::mem::take(&mut self.hosts[id.0].told.fresh) {
             did = true;
             if let Event::PathChanged(peer, kind) = event
@@ -385,6 +398,11 @@ impl World {
                 Event::CloseRegistry => {
                     self.close_by_host(id);
                     self.hosts[id.0].node.handle_registry_close(now);
+                }
+                // The main socket is another one.
+                Event::OpenSocket(_) => {
+                    let local = self.socket(id);
+                    let _ = self.command(id, Command::NetworkChanged { locals: &[local] });
                 }
                 // Both are looked after in any case.
                 _ => {}
@@ -404,6 +422,21 @@ impl World {
             host.node.handle_stored(now, sequence);
         }
         self.pump_to_server(id) || did
+    }
+
+    /// Contract rule 3: who says that nothing is due has nothing to send and nothing to tell.
+    fn check_reported(&mut self, id: HostId) {
+        let now = self.now;
+        let Host { node, driver, .. } = &mut self.hosts[id.0];
+        if driver.is_blocked() || node.poll_timeout().is_some_and(|timeout| timeout.at <= now) {
+            return;
+        }
+        let mut out = [0; 2048];
+        let sent = node.poll_transmit(now, &mut out, core::num::NonZeroUsize::MIN);
+        let event = node.poll_event();
+        if sent.is_some() || event.is_some() {
+            self.fail(format!("host {} did not say that it has {sent:?}, {event:?}", id.0));
+        }
     }
 
     /// Contract rules 3, 4 and 7, and the bounds.

@@ -55,6 +55,10 @@ fn is_up(interface: &Interface) -> bool {
 /// ports, best first, at most [`CANDIDATES_MAX`]. A socket that is bound to one address has
 /// that one alone; one that is bound to `[::]` has IPv4, too, unless another socket has it.
 pub fn host_candidates(bound: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
+    #[cfg(feature = "faults")]
+    if let Some(found) = crate::faults::candidates(bound) {
+        return Ok(found);
+    }
     let hosts = local_candidates()?;
     let mut found: Vec<SocketAddr> =
         bound.iter().copied().filter(|address| !address.ip().is_unspecified()).collect();

@@ -2,7 +2,7 @@
 //!
 //! A thread belongs to no runtime: one that waits for a name or a connection keeps none from
 //! ending. An agent has at most one errand of each kind under way, most of them take
-//! milliseconds, and all but the listing of interfaces (every five seconds) are rare.
+//! milliseconds, and all but the listing of interfaces (every second) are rare.
 
 use crate::candidates::host_candidates;
 use pilot_core::drive::HostPort;

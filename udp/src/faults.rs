@@ -1,7 +1,8 @@
 //! Errors of the operating system on demand, for tests (feature `faults`).
 //!
-//! [`inject`] concerns sockets, [`displace_clocks`] the clocks by which an agent notices that its
-//! host was suspended or that somebody has set the time.
+//! [`inject`] concerns sockets, [`set_candidates`] the interfaces of the host, and
+//! [`displace_clocks`] the clocks by which an agent notices that its host was suspended or that
+//! somebody has set the time.
 //!
 //! A fault is injected below all translation: the call yields the error as the system would
 //! number it, and what an adapter, the driver and the machine make of it is under test.
@@ -30,8 +31,26 @@ pub fn inject(local: SocketAddr, calls: Calls, fault: Option<Fault>, times: u32)
     };
 }
 
+static CANDIDATES: Mutex<BTreeMap<SocketAddr, Vec<SocketAddr>>> = Mutex::new(BTreeMap::new());
+
+/// From now on these are the host candidates of the main socket bound to `local`; `None`: those
+/// that it really has, and so for the next socket with that address.
+pub fn set_candidates(local: SocketAddr, found: Option<Vec<SocketAddr>>) {
+    let mut candidates = CANDIDATES.lock().unwrap_or_else(PoisonError::into_inner);
+    match found {
+        Some(found) => candidates.insert(local, found),
+        None => candidates.remove(&local),
+    };
+}
+
+pub(crate) fn candidates(bound: &[SocketAddr]) -> Option<Vec<SocketAddr>> {
+    let candidates = CANDIDATES.lock().unwrap_or_else(PoisonError::into_inner);
+    bound.iter().find_map(|local| candidates.get(local).cloned())
+}
+
 /// A new socket is bound to `local`: the faults were those of an earlier one, whose port it got.
 pub(crate) fn forget(local: SocketAddr) {
+    set_candidates(local, None);
     let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
     faults.retain(|(at, _), _| *at != local);
 }

@@ -31,6 +31,8 @@ pub(crate) struct Bound<S> {
     next_gone: usize,
     /// Receive calls in a row that failed otherwise than by blocking.
     receive_errors: u32,
+    /// Something was received.
+    pub(crate) is_used: bool,
 }
 
 /// The socket's own hop limits, and whether one of them could not be restored.
@@ -74,6 +76,7 @@ impl<S: Reactor> Bound<S> {
             gone: [None; GONE],
             next_gone: 0,
             receive_errors: 0,
+            is_used: false,
         })
     }
 
@@ -162,7 +165,11 @@ impl<S: Reactor> Bound<S> {
             },
             contents: bytes,
             segment_size: transmit.segment.map(|segment| usize::from(segment.get())),
-            src_ip: transmit.path.local.filter(|ip| !self.gone.contains(&Some(*ip))),
+            // Where it is bound to one address, there is nothing to choose.
+            src_ip: transmit
+                .path
+                .local
+                .filter(|ip| self.local.ip().is_unspecified() && !self.gone.contains(&Some(*ip))),
         };
         let mut sent = self.try_send(&outgoing);
         if let (Err(error), Some(local)) = (&sent, outgoing.src_ip)

@@ -27,6 +27,10 @@ pub trait Reactor: Sized {
     /// [`io::ErrorKind::WouldBlock`] without running it, if it knows that nothing is there.
     fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T>;
 
+    /// The next receive call is run although nothing is known to be there. Who runs every call
+    /// has nothing to do.
+    fn expect(&self) {}
+
     /// The same for a send call.
     fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T>;
 }
@@ -60,6 +64,10 @@ pub struct UdpSockets<S = UdpSocket> {
     cursor: usize,
     /// Where the socket is that refused the last packet.
     blocked: Option<usize>,
+    /// The next receive call asks none but main sockets that have received something before.
+    is_trial: bool,
+    /// What the main socket was asked to be.
+    options: BindOptions,
 }
 
 impl<S> fmt::Debug for UdpSockets<S> {
@@ -71,6 +79,13 @@ impl<S> fmt::Debug for UdpSockets<S> {
 impl<S: Reactor> UdpSockets<S> {
     /// Binds the main socket.
     pub fn bind(options: &BindOptions) -> Result<Self, BindError> {
+        let sockets = Self::bind_main(options)?;
+        let main = sockets.len();
+        let options = options.clone();
+        Ok(UdpSockets { sockets, main, cursor: 0, blocked: None, is_trial: false, options })
+    }
+
+    fn bind_main(options: &BindOptions) -> Result<Vec<Bound<S>>, BindError> {
         let mut sockets = Vec::new();
         for socket in bind::bind(options)? {
             let local = socket.local_addr().unwrap_or(([0, 0, 0, 0], options.port).into());
@@ -79,7 +94,22 @@ impl<S: Reactor> UdpSockets<S> {
                 .map_err(|source| BindError::Io { address: local, source })?;
             sockets.push(bound);
         }
-        Ok(UdpSockets { main: sockets.len(), sockets, cursor: 0, blocked: None })
+        Ok(sockets)
+    }
+
+    /// Puts a main socket on another port in the place of the present one: on that which was
+    /// asked for, if it is not there, else on any.
+    fn replace_main(&mut self) -> Result<(), IoError> {
+        let listen = self.options.listen.map(|address| SocketAddr::new(address.ip(), 0));
+        let is_there = self.local_addresses().any(|local| local.port() == self.options.port);
+        let port = if is_there { 0 } else { self.options.port };
+        let options = BindOptions { listen, port, is_port_fixed: false, ..self.options.clone() };
+        let sockets = Self::bind_main(&options).map_err(refused)?;
+        let main = sockets.len();
+        self.sockets.splice(..self.main, sockets);
+        // Places have changed.
+        (self.main, self.cursor, self.blocked) = (main, 0, None);
+        Ok(())
     }
 
     /// The addresses that the main socket is bound to, the wildcard address among them.
@@ -139,15 +169,20 @@ impl<S: Reactor> UdpSockets<S> {
         let model = self.sockets[..self.main].iter().find(any_v4).unwrap_or(&self.sockets[0]);
         let ip = if model.is_dual { Ipv4Addr::UNSPECIFIED.into() } else { model.local.ip() };
         let ip: IpAddr = ip;
-        let socket = bind::bind_one(SocketAddr::new(ip, 0), true).map_err(|error| match error {
-            BindError::Io { source, .. } => typed(source),
-            BindError::Denied(_) => IoError::Denied,
-            BindError::Taken(_) => IoError::Full,
-            BindError::NotLocal(_) => IoError::Unreachable,
-            _ => IoError::Os(0),
-        })?;
+        let socket = bind::bind_one(SocketAddr::new(ip, 0), true).map_err(refused)?;
         self.sockets.push(Bound::new(id, socket, false, None).map_err(typed)?);
         Ok(())
+    }
+}
+
+/// A socket that could not be bound.
+fn refused(error: BindError) -> IoError {
+    match error {
+        BindError::Io { source, .. } => typed(source),
+        BindError::Denied(_) => IoError::Denied,
+        BindError::Taken(_) => IoError::Full,
+        BindError::NotLocal(_) => IoError::Unreachable,
+        _ => IoError::Os(0),
     }
 }
 
@@ -158,6 +193,12 @@ impl<S: Reactor> Sockets for UdpSockets<S> {
 
     fn local_addresses(&self) -> Vec<SocketAddr> {
         UdpSockets::local_addresses(self).collect()
+    }
+
+    /// On one call alone, so that no other socket waits for longer.
+    fn expect(&mut self) {
+        self.is_trial = true;
+        self.sockets[..self.main].iter().filter(|b| b.is_used).for_each(|b| b.reactor.expect());
     }
 
     fn reaches(&self, remote: SocketAddr) -> bool {
@@ -185,12 +226,19 @@ impl<S: Readiness> Readiness for UdpSockets<S> {
 
 impl<S: Reactor> Datagrams for UdpSockets<S> {
     fn recv(&mut self, buf: &mut [u8]) -> Result<Received, IoError> {
+        let is_trial = std::mem::take(&mut self.is_trial);
         for _ in 0..self.sockets.len() {
             let at = self.cursor;
             self.cursor = if at + 1 == self.sockets.len() { 0 } else { at + 1 };
+            if is_trial && (at >= self.main || !self.sockets[at].is_used) {
+                continue;
+            }
             match self.sockets[at].recv(buf) {
                 Err(IoError::WouldBlock) => {}
-                result => return result,
+                result => {
+                    self.sockets[at].is_used |= result.is_ok();
+                    return result;
+                }
             }
         }
         Err(IoError::WouldBlock)
@@ -215,9 +263,12 @@ impl<S: Reactor> Datagrams for UdpSockets<S> {
     }
 
     fn open(&mut self, socket: SocketId) -> Result<(), IoError> {
-        let opened = self.open_auxiliary(socket);
-        if let Err(error) = &opened {
-            tracing::debug!(%error, "cannot open an auxiliary socket");
+        let is_main = socket == SocketId(0);
+        let opened = if is_main { self.replace_main() } else { self.open_auxiliary(socket) };
+        match &opened {
+            Err(error) => tracing::debug!(%error, "cannot open socket {}", socket.0),
+            Ok(()) if is_main => tracing::info!("the main socket is on another port: {self:?}"),
+            Ok(()) => {}
         }
         opened
     }

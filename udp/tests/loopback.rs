@@ -281,6 +281,41 @@ fn auxiliary_sockets_open_receive_send_and_close() {
     assert_eq!(a.open(SocketId(999)), Err(IoError::Full));
 }
 
+/// Socket 0 anew: the same addresses, another port, and the one before is free.
+#[test]
+fn the_main_socket_is_replaced_by_one_on_another_port() {
+    let listen = |ip| BindOptions { listen: Some(SocketAddr::new(ip, 0)), ..Default::default() };
+    let mut all: Vec<BindOptions> = families().into_iter().map(listen).collect();
+    all.push(BindOptions::default());
+    let port = address(&UdpSockets::<UdpSocket>::bind(&BindOptions::default()).unwrap()).port();
+    all.push(BindOptions { port, ..Default::default() });
+    for options in all {
+        let mut a = UdpSockets::<UdpSocket>::bind(&options).unwrap();
+        a.open(SocketId(5)).unwrap();
+        let before: Vec<SocketAddr> = a.local_addresses().collect();
+        a.open(SocketId(0)).unwrap();
+        let after: Vec<SocketAddr> = a.local_addresses().collect();
+        assert_eq!(before.len(), after.len());
+        assert_eq!(a.reactors().count(), after.len() + 1, "the auxiliary socket stays");
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(before.ip(), after.ip());
+            assert_ne!(before.port(), after.port());
+            UdpSocket::bind(before).expect("closed");
+        }
+        let mut peer = bind(if after[0].is_ipv4() { V4 } else { V6 });
+        a.send(&to(address(&peer), 2), b"hi").unwrap();
+        let mut buf = vec![0; RECEIVE_BUFFER];
+        let path = recv(&mut peer, &mut buf).path;
+        assert_eq!(path.remote.port(), after[0].port());
+        peer.send(&to(path.remote, 2), b"yo").unwrap();
+        assert_eq!(recv(&mut a, &mut buf).path.socket, SocketId(0));
+        if options.port != 0 {
+            a.open(SocketId(0)).unwrap();
+            assert_eq!(address(&a).port(), options.port, "the port that was asked for, again");
+        }
+    }
+}
+
 /// A beacon with two addresses and two ports (RFC 5780) has a socket for each of the four.
 #[test]
 fn further_sockets_are_bound_to_given_addresses() {

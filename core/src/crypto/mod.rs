@@ -30,7 +30,7 @@ pub mod ring;
 #[cfg(test)]
 mod wycheproof_tests;
 
-pub use aead::{AeadCipher, AeadKey, AeadProvider, RUST_CRYPTO, RustCrypto, Suite};
+pub use aead::{AeadCipher, AeadKey, AeadProvider, NotAuthentic, RUST_CRYPTO, RustCrypto, Suite};
 pub use assign::{Assign, BeaconEntry};
 pub use codec::DecodeError;
 pub use grant::{Grant, Rights};

@@ -484,6 +484,22 @@ impl<'s> Directory<'s> {
         self.settle();
     }
 
+    /// A fresh handshake with the beacon at once: what went out before did so by a socket that
+    /// is gone.
+    pub fn renew_beacon(&mut self, now: Instant) {
+        self.core.tick(now);
+        self.core.beacon.try_again(now);
+        self.update();
+    }
+
+    /// The beacon is silent, but our socket is not dead: [`DirectoryEvent::BeaconSilent`] again
+    /// after 5 s, if it is still silent then.
+    pub fn excuse_beacon(&mut self, now: Instant) {
+        self.core.tick(now);
+        self.core.beacon.excuse(now);
+        self.settle();
+    }
+
     /// Whether a peer's data goes over the relay now: then a beacon that has forgotten the
     /// channel is noticed within seconds.
     pub fn set_relaying(&mut self, now: Instant, relaying: bool) {
@@ -624,6 +640,7 @@ impl<'s> Directory<'s> {
             || core.edges.any()
             || core.requests.has_edge()
             || core.beacon.has_event()
+            || core.beacon.is_silent()
             || core.trust.has_event()
     }
 
@@ -639,6 +656,9 @@ impl<'s> Directory<'s> {
             && let Some(address) = core.own.keys.address
         {
             return Some(E::Registered(address));
+        }
+        if core.beacon.take_silent() {
+            return Some(E::BeaconSilent);
         }
         if core.beacon.take_news() {
             return Some(E::BeaconChanged);

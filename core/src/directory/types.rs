@@ -105,6 +105,9 @@ pub enum DirectoryEvent {
     /// The beacon refused a channel; `Offline` and `Quota` are tried again until
     /// [`Directory::unbind`](super::Directory::unbind).
     ChannelRefused(PeerIndex, BeaconError),
+    /// The beacon has answered nothing for 20 s although it was asked, or again for twice as
+    /// long as before, up to 5 min: perhaps it is our socket that is dead.
+    BeaconSilent,
     /// A change of trust.
     Trust(TrustEvent),
 }

@@ -67,7 +67,8 @@ pub trait Datagrams {
         true
     }
 
-    /// Opens an auxiliary socket on any port. Its id is free.
+    /// Opens an auxiliary socket on any port. Its id is free; or it is 0, and the main socket
+    /// is replaced by one of the same addresses on any port. After an error all is as before.
     fn open(&mut self, socket: SocketId) -> Result<(), IoError>;
 
     /// Closes an auxiliary socket; an unknown id is ignored.

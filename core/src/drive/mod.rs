@@ -34,6 +34,8 @@ mod budget;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(any(test, feature = "std"))]
+mod eager;
+#[cfg(any(test, feature = "std"))]
 pub mod household;
 #[cfg(feature = "alloc")]
 mod hub;
@@ -42,6 +44,8 @@ mod inbox;
 mod io;
 #[cfg(feature = "alloc")]
 mod location;
+#[cfg(any(test, feature = "std"))]
+mod neighbours;
 #[cfg(any(test, feature = "std"))]
 pub mod ready;
 #[cfg(any(test, feature = "std"))]
@@ -56,6 +60,8 @@ mod turn;
 pub mod waiters;
 
 pub use budget::Budget;
+#[cfg(any(test, feature = "std"))]
+pub use eager::Eagerness;
 #[cfg(feature = "alloc")]
 pub use hub::{Hub, Refusal, WaitFor};
 #[cfg(feature = "alloc")]
@@ -68,7 +74,7 @@ pub use location::{
 #[cfg(any(test, feature = "std"))]
 pub use runtime::{AsyncRuntime, Copies, Host, Readiness, Runtime, Sockets, Timer};
 #[cfg(any(test, feature = "std"))]
-pub use shared::{Access, Next, Owner, Shared};
+pub use shared::{Access, Made, Next, Owner, Shared};
 #[cfg(any(test, feature = "std"))]
 pub use sockets::{BindError, BindOptions};
 #[cfg(any(test, feature = "std"))]

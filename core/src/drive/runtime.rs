@@ -35,6 +35,10 @@ pub trait Sockets: Datagrams + Sized {
     /// The addresses that the main socket is bound to.
     fn local_addresses(&self) -> Vec<SocketAddr>;
 
+    /// The next receive call asks those main sockets that have received something before,
+    /// although no event has told that there is something.
+    fn expect(&mut self);
+
     /// Whether the main socket can send to an address of this family.
     fn reaches(&self, remote: SocketAddr) -> bool;
 
@@ -108,6 +112,10 @@ pub trait AsyncRuntime: Runtime<Waker = Waker, Sockets: Readiness> {
 
     /// Starts a task.
     fn spawn(task: impl Future<Output = ()> + Send + 'static);
+
+    /// Whether the present task's executor has no other thread, so that letting others run
+    /// first costs nothing: where there are more, one of them is woken for it.
+    fn is_alone() -> bool;
 
     /// Arranges for the present task to be polled again after others, and after the event
     /// queue was asked for news.

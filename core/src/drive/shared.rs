@@ -5,6 +5,7 @@
 //! and what many writers queue between two turns leaves in full trains.
 
 use super::io::Clock as _;
+use super::neighbours::{self, Name};
 use super::runtime::{Runtime, Sockets as _};
 use super::turn::{Driver, IoStats, Outlet, Turn};
 use super::waiters::{Ticket, Waiters, Waken};
@@ -61,6 +62,16 @@ pub enum Next {
     End,
 }
 
+/// A turn, as it went.
+#[must_use = "it says what to do"]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Made {
+    /// What to do.
+    pub next: Next,
+    /// It has received something.
+    pub has_received: bool,
+}
+
 struct Inner<M, O, R: Runtime> {
     driver: Driver<'static>,
     machine: M,
@@ -108,6 +119,11 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
         self.inner.lock().expect("the machine has panicked")
     }
 
+    /// What this machine is called among its neighbours.
+    pub(super) fn name(&self) -> Name {
+        Name(core::ptr::from_ref(self).addr())
+    }
+
     /// Whether a call of the machine has panicked; every other call here panics then.
     pub(crate) fn is_broken(&self) -> bool {
         self.inner.is_poisoned()
@@ -130,8 +146,9 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
 
     fn enter<T>(&self, wake: bool, call: impl FnOnce(Access<'_, M, O>) -> T) -> T {
         let mut woken = Vec::new();
-        let (result, task) = {
+        let (result, task, has_sent) = {
             let mut inner = self.lock();
+            let sends = inner.driver.stats().sends;
             let Inner { driver, machine, owner, sockets, .. } = &mut *inner;
             let now = self.host.now();
             let result = call(Access { now, machine, owner });
@@ -139,9 +156,12 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
             let is_sent =
                 wake && sockets.as_mut().is_some_and(|io| driver.answer(now, machine, io));
             let task = if wake && !is_sent || inner.is_late() { inner.task.take() } else { None };
-            (result, task)
+            (result, task, inner.driver.stats().sends != sends)
         };
         woken.into_iter().chain(task).for_each(Waken::wake);
+        if has_sent {
+            neighbours::nudge(self.name());
+        }
         result
     }
 
@@ -232,10 +252,13 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
         waker: &R::Waker,
         woken: &mut Vec<R::Waker>,
         is_ready: impl FnOnce(&mut R::Sockets, bool) -> bool,
-    ) -> Next {
-        let next = self.lock().turn(&self.host, waker, woken, is_ready);
+    ) -> Made {
+        let (made, has_sent) = self.lock().turn(&self.host, waker, woken, is_ready);
         woken.drain(..).for_each(Waken::wake);
-        next
+        if has_sent {
+            neighbours::nudge(self.name());
+        }
+        made
     }
 
     /// Sends what is queued and does nothing else ([`Driver::flush`]); a turn has to follow.
@@ -267,6 +290,19 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Inner<M, O, R> {
     }
 
     fn turn(
+        &mut self,
+        host: &R::Host,
+        waker: &R::Waker,
+        woken: &mut Vec<R::Waker>,
+        is_ready: impl FnOnce(&mut R::Sockets, bool) -> bool,
+    ) -> (Made, bool) {
+        let sends = self.driver.stats().sends;
+        let next = self.next(host, waker, woken, is_ready);
+        let has_received = self.driver.has_received();
+        (Made { next, has_received }, self.driver.stats().sends != sends)
+    }
+
+    fn next(
         &mut self,
         host: &R::Host,
         waker: &R::Waker,

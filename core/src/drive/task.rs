@@ -1,9 +1,11 @@
 //! The task that makes the turns, for runtimes of futures.
 
 use super::agent::Handle;
+use super::eager::Eagerness;
 use super::household::{Household, HouseholdNext};
 use super::io::Clock as _;
-use super::runtime::{AsyncRuntime, Copies as _, Readiness as _, Timer as _};
+use super::neighbours;
+use super::runtime::{AsyncRuntime, Copies as _, Readiness as _, Sockets as _, Timer as _};
 use super::shared::{Access, Next, Owner, Shared};
 use super::turn::IoStats;
 use super::waiters::Ticket;
@@ -136,6 +138,7 @@ struct Turns<M: Machine, O: Owner<M, R>, R: AsyncRuntime>(Arc<Shared<M, O, R>>);
 
 impl<M: Machine, O: Owner<M, R>, R: AsyncRuntime> Drop for Turns<M, O, R> {
     fn drop(&mut self) {
+        let _ = neighbours::leave(self.0.name());
         if !std::thread::panicking() {
             self.0.abandon();
         }
@@ -162,20 +165,34 @@ where
     let shared = &turns.0;
     let mut alarm = Alarm::<R>::new(shared.host());
     let mut woken = Vec::new();
+    let mut eagerness = if R::is_alone() { Eagerness::new() } else { Eagerness::none() };
+    let mut rests = false;
     poll_fn(|cx| {
+        if core::mem::take(&mut rests) && !neighbours::leave(shared.name()) {
+            // Not an event, but a neighbour that has sent something, perhaps to us.
+            let _ = eagerness.take_try();
+            shared.with_sockets(|sockets| sockets.expect());
+        }
         for _ in 0..TURNS_PER_POLL {
             let waker = cx.waker();
-            let next = shared.turn(waker, &mut woken, |sockets, writable| {
+            let made = shared.turn(waker, &mut woken, |sockets, writable| {
                 let cx = &mut Context::from_waker(waker);
                 let is_readable = sockets.poll_readable(cx);
                 is_readable | (writable && sockets.poll_writable(cx))
             });
-            match next {
+            eagerness.handle_turn(made.has_received);
+            match made.next {
                 Next::Again => {}
                 Next::End => return Poll::Ready(()),
                 Next::Wait { until } => match until {
                     Some(until) if alarm.poll(cx, until).is_ready() => {}
-                    _ => return Poll::Pending,
+                    _ => {
+                        rests = eagerness.may_try();
+                        if rests {
+                            neighbours::rest(shared.name(), cx.waker());
+                        }
+                        return Poll::Pending;
+                    }
                 },
             }
         }

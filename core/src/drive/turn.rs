@@ -102,6 +102,10 @@ pub struct Driver<'s> {
     parked: Option<Transmit>,
     /// Something was received since the last answer: see [`Driver::answer`].
     may_answer: bool,
+    /// See the method of this name.
+    has_received: bool,
+    /// More than one datagram was received in this turn, so that the clock is read again.
+    took_time: bool,
     /// Receive batches in a row that used up their budget.
     full_batches: u32,
     /// Receive calls of the next batch.
@@ -157,6 +161,8 @@ impl<'s> Driver<'s> {
             receive,
             parked: None,
             may_answer: false,
+            has_received: false,
+            took_time: false,
             full_batches: 0,
             batch: budget.receives_first,
             budget,
@@ -167,6 +173,11 @@ impl<'s> Driver<'s> {
     /// What the sockets did so far.
     pub fn stats(&self) -> &IoStats {
         &self.stats
+    }
+
+    /// Whether the last turn received something.
+    pub fn has_received(&self) -> bool {
+        self.has_received
     }
 
     /// Whether a packet waits for its socket.
@@ -187,12 +198,16 @@ impl<'s> Driver<'s> {
         D: Datagrams,
         O: Outlet<M, D>,
     {
-        let received = self.receive(clock.now(), machine, io, outlet);
+        let mut now = clock.now();
+        let received = self.receive(now, machine, io, outlet);
+        self.has_received = !received.is_idle();
         (self.full_batches, self.batch) = match received {
             Step::Full => (self.full_batches + 1, (self.batch * 2).min(self.budget.receives)),
             _ => (0, self.budget.receives_first),
         };
-        let now = clock.now();
+        if self.took_time {
+            now = clock.now();
+        }
         if self.full_batches == 0 || self.full_batches >= self.budget.batches_before_timers {
             self.full_batches = 0;
             if machine.poll_timeout().is_some_and(|t| t.at <= now) || self.is_blocked() {
@@ -276,6 +291,7 @@ impl<'s> Driver<'s> {
         let mut step = Step::Full;
         let mut errors = 0;
         let mut trains = 0;
+        let before = self.stats.datagrams_in;
         for _ in 0..self.batch {
             let received = match io.recv(&mut self.receive) {
                 Ok(received) => received,
@@ -308,6 +324,7 @@ impl<'s> Driver<'s> {
                 }
             }
         }
+        self.took_time = self.stats.datagrams_in.wrapping_sub(before) > 1;
         if trains > 0 {
             self.may_answer = true;
             machine.handle_batch_end(now);

@@ -1,7 +1,9 @@
-//! Behaviour discovery between the beacon, the sockets and whoever asks what our NAT does.
+//! Behaviour discovery between the beacon, the sockets and whoever asks what our NAT does; and
+//! what follows when the beacon is not heard at all.
 
 use super::Node;
 use super::auxiliary::{Purpose, Use};
+use crate::limits::ROTATE_AFTER;
 use crate::machine::Transmit;
 use crate::path::discover::{Server, Test, Wish};
 use crate::path::stun_client::{Ask, StunAnswer};
@@ -23,6 +25,22 @@ impl Node<'_> {
             observed: self.directory.observed().map(canonical),
         };
         self.discover.set_server(now, server);
+    }
+
+    /// The beacon is gone, or our socket is dead (`nat.md` 2). If no peer was heard by it
+    /// either, another one is tried, on another port, unless the owner has chosen the port (then
+    /// others were told of it, or a router forwards it), or the beacon saw us where we are: then
+    /// nothing on the way keeps a flow that could be dead.
+    pub(super) fn beacon_silent(&mut self, now: Instant) {
+        let observed = self.directory.observed();
+        let is_seen = observed.is_some_and(|observed| self.locals.as_slice().contains(&observed));
+        let is_kept = self.config.keep_port || self.config.endpoint.is_some() || is_seen;
+        let works = self.heard_at.is_some_and(|at| now.since(at) < ROTATE_AFTER);
+        if works {
+            self.directory.excuse_beacon(now);
+        } else {
+            self.rotate |= !is_kept;
+        }
     }
 
     /// The next question to a STUN server. After `None` none is due.

@@ -72,7 +72,10 @@ pub enum Event {
     /// The registry connection has bytes to send: `poll_bytes`.
     RegistryBytes,
     /// Open an auxiliary UDP socket on any port and bind it to this id; if that fails, report
-    /// with [`super::Command::SocketFailed`].
+    /// with [`super::Command::SocketFailed`]. With the id of the main socket, 0: bind another
+    /// one on any port of the same addresses and close the one before, which seems to be dead;
+    /// report the host candidates, which have another port, with
+    /// [`super::Command::NetworkChanged`]. If that fails, the one before stays.
     OpenSocket(SocketId),
     /// Close an auxiliary socket.
     CloseSocket(SocketId),
@@ -140,6 +143,12 @@ impl From<stream::StreamEnd> for StreamEnd {
 
 impl Node<'_> {
     pub(super) fn next_event(&mut self) -> Option<Event> {
+        if core::mem::take(&mut self.rotate) {
+            // Behind the event: what asks the beacon leaves by the new socket. What was proven by
+            // the one before is doubted when the owner reports that its address is gone.
+            self.directory.renew_beacon(self.now);
+            return Some(Event::OpenSocket(SocketId(0)));
+        }
         while let Some(event) = self.directory.poll_event() {
             if let Some(event) = told(event) {
                 return Some(event);

@@ -133,6 +133,11 @@ impl Node<'_> {
         self.directory.link()
     }
 
+    /// The host candidates, as the owner told them; at most 16.
+    pub fn host_candidates(&self) -> &[SocketAddr] {
+        self.locals.as_slice()
+    }
+
     /// The endpoint that the beacon observes of us.
     pub fn observed(&self) -> Option<SocketAddr> {
         self.directory.observed()

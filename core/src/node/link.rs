@@ -22,6 +22,7 @@ use crate::limits::PATH_REMOVE;
 use crate::path::nat::Nat;
 use crate::path::punch::Tried;
 use crate::path::{ChannelId, PATHS, PathId, Route};
+use crate::planted::{self, Defect};
 use crate::slab::Key;
 use crate::time::{Duration, Instant};
 use crate::wire::control::CloseCode;
@@ -296,14 +297,18 @@ impl Link {
     }
 
     pub(super) fn set_suspect(&mut self, path: PathId, since: Option<Instant>) {
-        if let Some(state) = &mut self.paths[usize::from(path.0)] {
+        if let Some(state) = &mut self.paths[usize::from(path.0)]
+            && !planted::has(Defect::StalePathKept)
+        {
             (state.suspect_since, state.is_asked) = (since, false);
         }
     }
 
     /// The path in use is asked, and does not count until it answers.
     pub(super) fn ask(&mut self, now: Instant, path: PathId) {
-        if let Some(state) = &mut self.paths[usize::from(path.0)] {
+        if let Some(state) = &mut self.paths[usize::from(path.0)]
+            && !planted::has(Defect::StalePathKept)
+        {
             (state.suspect_since, state.is_asked) = (Some(now), true);
         }
     }

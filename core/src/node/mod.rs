@@ -57,6 +57,7 @@ use crate::machine::{Ecn, Ingress, Machine, Path, Reason, Timeout, Transmit};
 use crate::path::discover::Discover;
 use crate::path::punch::Punch;
 use crate::path::stun_client::StunClient;
+use crate::planted::{self, Defect};
 use crate::rng::Rng;
 use crate::session::payload::Caps;
 use crate::session::{Tunnel, TunnelConfig};
@@ -86,6 +87,11 @@ pub struct Config {
     pub forbid_spray: bool,
     /// Take the identity over from another home (`wire.md` 10).
     pub takeover: bool,
+    /// The main socket's port was given by the owner, and is kept although the socket seems
+    /// dead; so it is with an `endpoint`, and without a NAT. Otherwise [`Event::OpenSocket`] asks for another one
+    /// when neither the beacon, although asked, nor any peer on a proven path has been heard by
+    /// it for 20 s.
+    pub keep_port: bool,
 }
 
 /// One agent as a pure state machine; see [`Machine`] for its datagrams, timers and events.
@@ -114,6 +120,10 @@ pub struct Node<'s> {
     untold_paths: bool,
     /// Shutting down: the beacon hears of it after the peers, whose goodbyes it may relay.
     leaving: bool,
+    /// When a peer was last heard by the main socket on a proven path.
+    heard_at: Option<Instant>,
+    /// The main socket is to be replaced.
+    rotate: bool,
     /// The latest time that we were told.
     now: Instant,
 }
@@ -203,6 +213,8 @@ impl<'s> Node<'s> {
             relayed: 0,
             untold_paths: false,
             leaving: false,
+            heard_at: None,
+            rotate: false,
             now,
             config,
         }
@@ -288,18 +300,29 @@ impl<'s> Node<'s> {
     /// The next deadline of packets and timers: [`Machine::poll_timeout`] without the events
     /// that wait to be polled.
     fn next_timeout(&self) -> Option<Timeout> {
-        let output = (!self.flight.is_empty() || self.untold_paths || self.leaving)
-            .then_some(Timeout { at: self.now, reason: Reason::Output });
-        let paths = self.deadlines.first().map(|(at, _)| Timeout { at, reason: Reason::Path });
+        // Asked after each packet: times and reasons are kept apart, because what is copied as
+        // one odd-sized piece and then compared stalls the processor.
+        let (mut at, mut reason) = (Instant::NEVER, Reason::Sweep);
+        let mut sooner = |part: Option<Timeout>| {
+            if let Some(part) = part
+                && part.at < at
+            {
+                (at, reason) = (part.at, part.reason);
+            }
+        };
+        sooner(self.directory.poll_timeout());
+        sooner(self.tunnel.poll_timeout());
+        let unreported = planted::has(Defect::OutputUnreported);
+        let transport = self.transport.poll_timeout();
+        sooner(transport.filter(|timeout| timeout.at > self.now || !unreported));
+        if !self.flight.is_empty() || self.untold_paths || self.leaving || self.rotate {
+            sooner(Some(Timeout { at: self.now, reason: Reason::Output }));
+        }
         let stun = self.stun.next_at(|socket| self.auxiliary.is_open(socket));
-        let stun = stun.into_iter().chain(self.discover.next_at()).min();
-        let stun = stun.map(|at| Timeout { at, reason: Reason::Path });
-        let parts = [
-            self.directory.poll_timeout(),
-            self.tunnel.poll_timeout(),
-            self.transport.poll_timeout(),
-        ];
-        parts.into_iter().chain([output, paths, stun]).flatten().min_by_key(|timeout| timeout.at)
+        for at in [self.deadlines.first().map(|(at, _)| at), stun, self.discover.next_at()] {
+            sooner(at.map(|at| Timeout { at, reason: Reason::Path }));
+        }
+        (at != Instant::NEVER).then_some(Timeout { at, reason })
     }
 
     /// An older `now` counts as the latest one seen (contract rule 1).

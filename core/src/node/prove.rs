@@ -3,6 +3,7 @@
 use super::link::PathState;
 use super::{Node, PathKind, PathPolicy};
 use crate::limits::{DATAGRAM_MAX, RELAY_HEADER};
+use crate::machine::SocketId;
 use crate::path::mtu::SizeRange;
 use crate::path::{PATHS, PathId, PeerIndex, Route};
 use crate::time::{Duration, Instant};
@@ -68,6 +69,10 @@ impl Node<'_> {
         let known = link.path_of(route);
         if let Some(path) = known {
             link.heard(now, path);
+        }
+        if known.is_some() && matches!(route, Route::Direct(path) if path.socket == SocketId(0)) {
+            // What comes by another route says nothing of whether we are heard by the peer.
+            self.heard_at = Some(now);
         }
         if known.is_some() || self.links.credit(peer, route, came) || !newest {
             return;

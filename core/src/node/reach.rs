@@ -13,6 +13,7 @@ use crate::limits::{DATAGRAM_MAX, FIRST_FLIGHT, NAT_KEEPALIVE, RELAY_KEEPALIVE, 
 use crate::machine::Path;
 use crate::path::punch::EPISODE_EVERY;
 use crate::path::{ChannelId, PATHS, PathId, PeerIndex, Route};
+use crate::planted::{self, Defect};
 use crate::session::TunnelConfig;
 use crate::session::handshake::RESP_MIN;
 use crate::session::payload::Caps;
@@ -207,7 +208,8 @@ impl<'s> Node<'s> {
             seek = due;
         }
         self.renew(now, peer);
-        for route in keep.into_iter().chain(keep_relay) {
+        let off = planted::has(Defect::KeepaliveOff);
+        for route in keep.into_iter().chain(keep_relay).filter(|_| !off) {
             self.links.answer(peer, route, Control::Keepalive);
         }
         if seek {
@@ -500,7 +502,9 @@ impl<'s> Node<'s> {
 
     /// Our own goodbye is out, or had nowhere to go.
     pub(super) fn gone(&mut self, now: Instant, peer: PeerIndex, code: CloseCode) {
-        self.end_session(now, peer);
+        if code != CloseCode::Revoked || !planted::has(Defect::UntrustedAccepted) {
+            self.end_session(now, peer);
+        }
         if code == CloseCode::Revoked
             && let Some(address) = self.directory.trust().peer(peer).map(|p| p.address)
         {
@@ -530,6 +534,7 @@ impl<'s> Node<'s> {
                 self.discover.end();
                 self.say_goodbye_to_all(CloseCode::Fenced);
             }
+            DirectoryEvent::BeaconSilent => self.beacon_silent(now),
             DirectoryEvent::ChannelUp(peer) => self.routes_found(now, peer),
             DirectoryEvent::ChannelDown { channel, peer } => {
                 self.channel_gone(now, peer, channel);
@@ -591,6 +596,9 @@ impl<'s> Node<'s> {
     }
 
     fn peer_removed(&mut self, now: Instant, peer: PeerIndex) {
+        if planted::has(Defect::UntrustedAccepted) {
+            return;
+        }
         self.transport.remove_peer(now, peer, StreamEnd::Removed);
         self.tunnel.remove_peer(now, peer);
         self.end_punch(now, peer);

@@ -32,7 +32,13 @@ impl<'s> Node<'s> {
                 self.transport.listen(port)?;
                 return Ok(Reply::Port(port));
             }
-            Command::Unlisten { port } => self.transport.unlisten(now, port),
+            Command::Unlisten { port } => {
+                self.transport.unlisten(now, port);
+                // Whoever waited in the queue is told, also if that takes a session.
+                for index in 0..self.links.len() {
+                    self.reach_to_end(now, Some(PeerIndex(index as u32)));
+                }
+            }
             Command::BindDatagrams { port } => {
                 self.transport.bind_datagram(port)?;
                 return Ok(Reply::Port(port));

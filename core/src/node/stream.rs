@@ -3,6 +3,7 @@
 use super::event::StreamEnd;
 use super::{Node, StreamId};
 use crate::addr::{Address, Port, SocketAddress};
+use crate::path::PeerIndex;
 use crate::stream::{self, ReadError, ResetCode, WriteError};
 use crate::time::Instant;
 
@@ -39,8 +40,18 @@ impl<'s> Node<'s> {
     /// finished; if bytes are unread, or come later, the peer gets a reset.
     pub fn release(&mut self, now: Instant, id: StreamId) {
         let now = self.see(now);
+        let peer = self.transport.stream_info(id).map(|info| info.peer);
         self.transport.release(now, id);
+        self.reach_to_end(now, peer);
         self.process(now);
+    }
+
+    /// The end of a stream, too, is worth a session: without one it would keep its place until
+    /// something else brings one up. A peer that does not answer is given up in the end.
+    pub(super) fn reach_to_end(&mut self, now: Instant, peer: Option<PeerIndex>) {
+        if let Some(peer) = peer.filter(|peer| self.transport.wants_session(*peer)) {
+            self.reach_unless_reachable(now, peer);
+        }
     }
 
     /// The next stream of a listener.
@@ -84,7 +95,10 @@ impl Stream<'_, '_> {
     /// Ends both directions at once; the peer learns that we aborted.
     pub fn reset(&mut self, now: Instant) {
         let now = self.node.see(now);
+        let peer = self.node.transport.stream_info(self.id).map(|info| info.peer);
         self.node.transport.reset(now, self.id, ResetCode::Aborted);
+        self.node.reach_to_end(now, peer);
+        self.node.process(now);
     }
 
     /// Whether everything written, and FIN if finished, was acknowledged.

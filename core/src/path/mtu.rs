@@ -162,6 +162,11 @@ impl Search {
         core::mem::take(&mut self.has_news)
     }
 
+    /// When the next probe may go if there is need of it; [`Instant::NEVER`] without one.
+    pub fn at(&self) -> Instant {
+        self.at
+    }
+
     /// When the next probe may go.
     pub fn probe_at(&self, need: Need) -> Option<Instant> {
         let least = match self.is_confirmed {

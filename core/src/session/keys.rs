@@ -12,6 +12,7 @@ use crate::crypto::kdf::SecretKey;
 use crate::crypto::replay::Window;
 use crate::crypto::{AeadKey, AeadProvider, Suite};
 use crate::limits::{BEACON_WORDS, FRAME_HEADER, REJECT_BLOCKS, REKEY_BLOCKS, TAG};
+use crate::planted::{self, Defect};
 use crate::stats::DropReason;
 use crate::time::Instant;
 
@@ -208,7 +209,8 @@ impl<K: FrameKeys> Session<K> {
         }
         let frame = buf.get_mut(..len)?;
         let counter = self.next_counter;
-        self.next_counter += 1;
+        let reused = counter % 64 == 63 && planted::has(Defect::CounterReused);
+        self.next_counter += u64::from(!reused);
         self.blocks_sent += blocks(plaintext_len);
         let (head, rest) = frame.split_first_chunk_mut::<FRAME_HEADER>()?;
         head[..4].copy_from_slice(&self.remote_index.to_be_bytes());
@@ -240,7 +242,11 @@ impl<K: FrameKeys> Session<K> {
             return Err(DropReason::Decrypt);
         }
         self.blocks_received += blocks(text.len());
-        let is_newest = self.window.commit(words, counter);
+        let is_newest = if planted::has(Defect::WindowCommitSkipped) {
+            counter >= self.window.next()
+        } else {
+            self.window.commit(words, counter)
+        };
         Ok(Opened { counter, is_newest })
     }
 

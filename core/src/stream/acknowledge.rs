@@ -102,6 +102,7 @@ impl Transport<'_> {
         let alive = path.on_acknowledged(now, &self.frames, &taken, ack);
         let mut lost = path.detect_losses(now, &mut self.frames);
         let widens = path.mtu.take_news();
+        self.peers.follow_search(peer, PathId(at as u8));
         if alive {
             self.peer_event(peer, |record| record.alives |= 1 << at);
         }

@@ -102,6 +102,12 @@ impl Transport<'_> {
         }
         match self.streams[key].state {
             State::SynSent => self.handle_unsynchronized(now, key, header, payload),
+            // Both ends have reset it: neither has to be told, and refusing the other's reset
+            // would have both repeat theirs for ever.
+            State::Closed if header.flags.has(Flags::RST) => {
+                self.end_stream(now, key, StreamEnd::Aborted);
+                PacketOutcome { immediate: true, ..PacketOutcome::ACCEPTED }
+            }
             // We have reset it, and the reset is on its way.
             State::Closed => PacketOutcome::refused(DropReason::OutOfWindow),
             _ => self.handle_established(now, key, header, payload),
@@ -314,6 +320,10 @@ impl Transport<'_> {
         } else if let Some(open) = self.ports.get_mut(local) {
             open.queue.push_back(&mut self.streams, ACCEPT, key.index() as u32);
             self.ports.announce(local);
+        } else {
+            // Nobody listens any more: it would wait for its accept for ever.
+            self.step(now, key, Step::SynAcknowledged);
+            return self.abort(now, key, ResetCode::Closed);
         }
         self.step(now, key, Step::SynAcknowledged);
         if self.streams[key].snd.fin != Control::None {

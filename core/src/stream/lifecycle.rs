@@ -11,6 +11,7 @@ use crate::limits::{
 };
 use crate::path::PeerIndex;
 use crate::path::mtu::FLOOR;
+use crate::planted::{self, Defect};
 use crate::slab::Key;
 use crate::time::{Duration, Instant};
 use core::hash::Hasher;
@@ -182,7 +183,9 @@ impl Transport<'_> {
         }
         if self.streams[key].released {
             self.stream_events.remove(&mut self.streams, EVENT, slot);
-            self.streams.remove(key);
+            if !planted::has(Defect::SlotKept) {
+                self.streams.remove(key);
+            }
         } else if !told {
             self.stream_event(key, event::CLOSED);
         }

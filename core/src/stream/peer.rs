@@ -50,6 +50,8 @@ pub(crate) struct Peer {
     pub(crate) last: Option<(Port, Port, Key)>,
     pub(crate) suspects: u8,
     pub(crate) alives: u8,
+    /// No path probe may go earlier on any path, whatever it is there for.
+    pub(crate) search_at: Instant,
     /// Paths that became wide.
     pub(crate) wides: u8,
     pub(crate) control_acknowledged: u32,
@@ -78,6 +80,7 @@ impl Peer {
             last: None,
             suspects: 0,
             alives: 0,
+            search_at: Instant::NEVER,
             wides: 0,
             control_acknowledged: 0,
             control_lost: 0,
@@ -221,6 +224,7 @@ impl<'s> PeerTable<'s> {
         let Some(record) = record else { return false };
         let further = record.path_ids().next().is_some();
         let Some(place @ None) = record.paths.get_mut(usize::from(path.0)) else { return false };
+        record.search_at = record.search_at.min(state.mtu.at());
         *place = self.paths.insert(further, state);
         place.is_some()
     }
@@ -287,14 +291,30 @@ impl<'s> PeerTable<'s> {
 
     /// When the next path probe may go.
     pub(crate) fn search_at(&self, peer: PeerIndex) -> Option<Instant> {
-        let record = self.get(peer)?;
+        let record = self.get(peer).filter(|record| record.search_at != Instant::NEVER)?;
         let at = |path| self.path(peer, path)?.search_at(record.need(path));
         record.path_ids().filter_map(at).min()
     }
 
+    /// The search on this path may have moved: the next probe is perhaps earlier than thought.
+    pub(crate) fn follow_search(&mut self, peer: PeerIndex, path: PathId) {
+        let Some(at) = self.path(peer, path).map(|path| path.mtu.at()) else { return };
+        if let Some(record) = self.get_mut(peer) {
+            record.search_at = record.search_at.min(at);
+        }
+    }
+
+    /// A probe was due somewhere: works out when the next one is.
+    pub(crate) fn renew_search(&mut self, peer: PeerIndex) {
+        let at = self.paths(peer).map(|path| path.mtu.at()).min();
+        if let Some(record) = self.get_mut(peer) {
+            record.search_at = at.unwrap_or(Instant::NEVER);
+        }
+    }
+
     /// A path on which a probe is due.
     pub(crate) fn search_path(&self, now: Instant, peer: PeerIndex) -> Option<PathId> {
-        let record = self.get(peer)?;
+        let record = self.get(peer).filter(|record| record.search_at <= now)?;
         let due = |path: &PathId| {
             let state = self.path(peer, *path);
             state.and_then(|state| state.search_at(record.need(*path))).is_some_and(|at| at <= now)

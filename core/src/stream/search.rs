@@ -107,7 +107,8 @@ impl Transport<'_> {
         path: PathId,
         out: &mut [u8],
     ) -> Option<(usize, Option<Content>)> {
-        let need = self.peers.get(peer)?.need(path);
+        let record = self.peers.get(peer).filter(|record| record.search_at <= now)?;
+        let need = record.need(path);
         let state = self.peers.path(peer, path)?;
         state.search_at(need).filter(|at| *at <= now)?;
         if self.frames.is_full_for(|| self.peers.frames_in_flight(peer)) {
@@ -136,6 +137,7 @@ impl Transport<'_> {
         let Some(path) = self.peers.path_mut(peer, at) else { return };
         if path.mtu.on_refused(now, size) {
             path.follow_search();
+            self.peers.follow_search(peer, at);
             self.touch(peer);
         }
     }

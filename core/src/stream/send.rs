@@ -9,6 +9,7 @@ use super::buffer::{Cursor, Pool, Ring};
 use super::frame::Marks;
 use super::range::RangeSet;
 use crate::limits::{BLOCK, BLOCKS_GUARANTEED_SEND, STREAM_WINDOW_MAX, WINDOW_UNIT};
+use crate::planted::{self, Defect};
 
 /// Separate ranges of lost bytes, and of bytes acknowledged out of order.
 const RANGES: usize = 32;
@@ -236,14 +237,14 @@ impl SendHalf {
         if marks.has(Marks::SYN) && self.syn == Control::Sent {
             self.syn = Control::Due;
         }
-        if marks.has(Marks::FIN) && self.fin == Control::Sent {
+        if marks.has(Marks::FIN) && self.fin == Control::Sent && !planted::has(Defect::FinLost) {
             self.fin = Control::Due;
         }
         if marks.has(Marks::ACK) {
             self.ack_due = true;
         }
         let (start, end) = (offset.max(self.una), offset + u64::from(len));
-        if marks.has(Marks::PROBE) || start >= end {
+        if marks.has(Marks::PROBE) || start >= end || planted::has(Defect::RetransmissionSkipped) {
             return;
         }
         self.lost.insert_merging(start, end);
@@ -293,7 +294,8 @@ impl SendHalf {
             // (RFC 9293 3.8.6.2.1).
             let sliver = len < most && self.nxt + (len as u64) < self.end && self.una < self.nxt;
             if !sliver {
-                let fin = self.fin == Control::Due && self.nxt + len as u64 == self.end;
+                let last = self.nxt + len as u64 == self.end || planted::has(Defect::FinEarly);
+                let fin = self.fin == Control::Due && last;
                 let marks = Marks::default().with(Marks::FIN, fin);
                 return Some(Segment { len, marks, ..bare(Marks::default()) });
             }

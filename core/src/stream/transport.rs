@@ -253,6 +253,7 @@ impl<'s> Transport<'s> {
                 continue;
             };
             let mut taken = path.take_session(&mut self.frames, index);
+            self.peers.follow_search(peer, PathId(at as u8));
             self.requeue_list(now, peer, &mut taken);
         }
         self.feed_starved();
@@ -369,6 +370,9 @@ impl<'s> Transport<'s> {
     /// Works out whether the peer can send now; if not, takes it out of the ready list and
     /// sets its timer.
     pub(crate) fn settle(&mut self, now: Instant, peer: PeerIndex) -> bool {
+        if self.peers.get(peer).is_some_and(|record| record.search_at <= now) {
+            self.peers.renew_search(peer);
+        }
         let Some(record) = self.peers.get(peer) else { return false };
         let full = self.frames.is_full_for(|| self.peers.frames_in_flight(peer));
         let mut at = None;
@@ -426,10 +430,11 @@ impl<'s> Transport<'s> {
         if !self.ready.is_empty() {
             return Some(Timeout { at: self.now, reason: Reason::Output });
         }
-        let peer = self.peer_timers.first().map(|(at, _)| (at, Reason::Recovery));
-        let stream = self.stream_timers.first().map(|(at, _)| (at, Reason::Stream));
-        let (at, reason) = [peer, stream].into_iter().flatten().min_by_key(|(at, _)| *at)?;
-        Some(Timeout { at, reason })
+        let first = |timers: &Deadlines<'_>| timers.first().map_or(Instant::NEVER, |(at, _)| at);
+        let (peer, stream) = (first(&self.peer_timers), first(&self.stream_timers));
+        let reason = if peer <= stream { Reason::Recovery } else { Reason::Stream };
+        let at = peer.min(stream);
+        (at != Instant::NEVER).then_some(Timeout { at, reason })
     }
 
     /// Lets time pass. Early or twice does nothing; late is safe.
@@ -461,6 +466,7 @@ impl<'s> Transport<'s> {
             }
             let mut fired = path.handle_timeout(now, &mut self.frames);
             let widens = path.mtu.take_news();
+            self.peers.follow_search(peer, PathId(at as u8));
             if fired.suspect {
                 self.peer_event(peer, |record| record.suspects |= 1 << at);
             }

@@ -175,6 +175,10 @@ impl Subject for Mio {
         self.agent.info().local
     }
 
+    fn candidates(&self) -> Vec<SocketAddr> {
+        self.agent.info().candidates
+    }
+
     fn address(&self) -> Option<Address> {
         self.agent.address()
     }
@@ -345,6 +349,10 @@ impl Subject for Mio {
 
     fn inject(local: SocketAddr, calls: Calls, fault: Option<Fault>, times: u32) {
         pilot_udp::faults::inject(local, calls, fault, times);
+    }
+
+    fn set_candidates(local: SocketAddr, found: Option<Vec<SocketAddr>>) {
+        pilot_udp::faults::set_candidates(local, found);
     }
 
     fn displace_clocks(asleep: Duration, step_ms: i64) {

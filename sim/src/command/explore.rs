@@ -1,11 +1,10 @@
 //! `pilot-sim explore` and `pilot-sim replay`.
 
 use super::{Trouble, progress};
-use pilot_sim::explore::{Fault, Summary, explore};
+use pilot_sim::explore::{Shares, Summary, explore, shares};
 use pilot_sim::{Failure, Tape, shrink};
 use serde::Serialize;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -33,7 +32,7 @@ struct Report {
     virtual_secs: u64,
     streamed: u64,
     /// Of 100 worlds, in how many.
-    share: BTreeMap<String, f64>,
+    share: Shares,
 }
 
 #[derive(Serialize)]
@@ -86,9 +85,9 @@ pub(super) fn run(
     let summaries = summaries.into_inner().unwrap_or_else(|poison| poison.into_inner());
     failures.sort_by_key(|(seed, ..)| *seed);
     if let Some(folder) = tapes {
-        for (seed, _, tape) in &failures {
+        for (seed, failure, tape) in &failures {
             let path = folder.join(format!("{seed}.tape"));
-            std::fs::write(&path, shrunk(*seed, tape)).map_err(Trouble::file(&path))?;
+            std::fs::write(&path, shrunk(*seed, failure, tape)).map_err(Trouble::file(&path))?;
             eprintln!("again, smaller: pilot-sim replay {}", path.display());
         }
     }
@@ -104,13 +103,14 @@ pub(super) fn run(
 /// Worlds that are run to make the tape of one failure smaller.
 const SHRINK_RUNS: usize = 500;
 
-/// A smaller tape, at which something goes wrong as well.
-fn shrunk(seed: u64, tape: &[u8]) -> Vec<u8> {
+/// A smaller tape, at which the same kind of thing goes wrong.
+fn shrunk(seed: u64, failure: &Failure, tape: &[u8]) -> Vec<u8> {
     AGAIN.set(format!("pilot-sim explore --first {seed} --seeds 1, while its tape was shrunk"));
     let bar = progress(SHRINK_RUNS as u64, "worlds to shrink a tape");
     let small = shrink(tape, SHRINK_RUNS, |tape| {
         bar.inc(1);
-        explore(Tape::from_bytes(tape.to_vec()), String::new(), false).0.is_err()
+        let result = explore(Tape::from_bytes(tape.to_vec()), String::new(), false).0;
+        result.is_err_and(|other| other.kind() == failure.kind())
     });
     bar.finish_and_clear();
     small
@@ -121,18 +121,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn report(seeds: u64, failures: &[(u64, Failure, Vec<u8>)], summaries: &[Summary]) -> Report {
-    let share = |test: &dyn Fn(&Summary) -> bool| {
-        let n = summaries.iter().filter(|summary| test(summary)).count();
-        (1000.0 * n as f64 / summaries.len().max(1) as f64).round() / 10.0
-    };
-    let mut shares: BTreeMap<String, f64> = Fault::ALL
-        .iter()
-        .map(|fault| (format!("fault {fault:?}"), share(&|s| s.faults.contains(fault))))
-        .collect();
-    shares.insert("three agents or more".to_string(), share(&|s| s.agents >= 3));
-    shares.insert("100 KB streamed".to_string(), share(&|s| s.streamed >= 100_000));
-    shares.insert("relayed".to_string(), share(&|s| s.relayed));
-    shares.insert("direct".to_string(), share(&|s| s.direct));
     let failures = failures.iter();
     Report {
         seeds,
@@ -141,7 +129,7 @@ fn report(seeds: u64, failures: &[(u64, Failure, Vec<u8>)], summaries: &[Summary
             .collect(),
         virtual_secs: summaries.iter().map(|s| s.virtual_secs).sum(),
         streamed: summaries.iter().map(|s| s.streamed).sum(),
-        share: shares,
+        share: shares(summaries),
     }
 }
 

@@ -13,6 +13,7 @@
 //! | up | 1 h | trying (rekey); up on the new session after its `Hello` |
 //! | any | new boot id of the beacon | channels are gone; ours are bound again |
 //! | up | F7 | trying: the beacon went down or forgot us |
+//! | any | asked and silent for 20 s, 40 s, ... | the owner is told: see `silence.rs` |
 //!
 //! F0 and F2 (the beacon validates our path, `wire.md` 5.5) are answered on the path on which
 //! they came.
@@ -22,6 +23,7 @@
 
 mod channels;
 mod output;
+mod silence;
 
 pub(crate) use channels::ChannelEvent;
 pub use channels::{Channel, ChannelSlot};
@@ -48,6 +50,7 @@ use crate::wire::control::{self, BeaconError, Candidates, ChannelInfo, FromBeaco
 use crate::wire::frame::{self, Direction};
 use channels::Channels;
 use core::net::SocketAddr;
+use silence::Silence;
 
 /// A request to the beacon that has no answer yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,6 +159,9 @@ pub(super) struct Beacon<'s> {
     replies: heapless::Deque<(Path, [u8; 9]), REPLIES>,
     /// F7 to be sent, and nothing after it.
     goodbye: Option<u8>,
+    silence: Silence,
+    /// Silent for too long, and the owner was not told.
+    silent: bool,
     /// When [`Beacon::poll_transmit`] or [`Beacon::handle_timeout`] has something to do.
     due: Instant,
 }
@@ -193,6 +199,8 @@ impl<'s> Beacon<'s> {
             channels: Channels::new(slots, cells),
             replies: heapless::Deque::new(),
             goodbye: None,
+            silence: Silence::new(),
+            silent: false,
             due: Instant::NEVER,
         }
     }
@@ -284,6 +292,7 @@ impl<'s> Beacon<'s> {
         (self.schedule, self.attempt, self.tunnel) = (None, None, None);
         (self.current, self.previous) = (None, None);
         (self.hello, self.keepalive, self.up) = (None, None, false);
+        self.silence.end();
         self.replies.clear();
         self.channels.forget_all();
         self.look();
@@ -296,6 +305,7 @@ impl<'s> Beacon<'s> {
         }
         (self.schedule, self.attempt, self.tunnel) = (None, None, None);
         self.up = false;
+        self.silence.end();
         self.look();
     }
 
@@ -368,6 +378,22 @@ impl<'s> Beacon<'s> {
         self.channels.has_edge()
     }
 
+    /// Its silence says nothing at present of our socket.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.silence.excuse(now);
+        self.look();
+    }
+
+    /// Whether it has been silent for too long, and [`Beacon::take_silent`] was not asked.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    /// The same; once for each time.
+    pub(super) fn take_silent(&mut self) -> bool {
+        core::mem::take(&mut self.silent)
+    }
+
     pub(super) fn poll_event(&mut self) -> Option<ChannelEvent> {
         self.channels.poll_event()
     }
@@ -376,6 +402,19 @@ impl<'s> Beacon<'s> {
 
     /// Takes a packet from the beacon's address that is neither STUN nor a relay frame.
     pub(super) fn handle_packet(
+        &mut self,
+        ctx: &mut Context<'_>,
+        path: Path,
+        packet: &mut [u8],
+    ) -> Result<Heard, DropReason> {
+        let heard = self.take_packet(ctx, path, packet);
+        if heard.is_ok() {
+            self.silence.end();
+        }
+        heard
+    }
+
+    fn take_packet(
         &mut self,
         ctx: &mut Context<'_>,
         path: Path,
@@ -633,6 +672,7 @@ impl<'s> Beacon<'s> {
                 Action::Wait | Action::GiveUp => {}
             }
         }
+        self.silent |= self.silence.take(ctx.now);
         self.due = self.next_due(ctx.quiet);
     }
 
@@ -680,6 +720,10 @@ impl<'s> Beacon<'s> {
     }
 
     fn next_due(&self, quiet: bool) -> Instant {
+        self.output_due(quiet).min(self.silence.over())
+    }
+
+    fn output_due(&self, quiet: bool) -> Instant {
         let mut due = self.schedule.as_ref().map_or(Instant::NEVER, Schedule::next_at);
         if self.attempt.as_ref().is_some_and(|attempt| attempt.due) {
             return Instant::START;

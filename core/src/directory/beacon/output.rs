@@ -21,6 +21,7 @@ impl Beacon<'_> {
             let out = out.get_mut(..attempt.len)?;
             out.copy_from_slice(&attempt.bytes[..attempt.len]);
             attempt.due = false;
+            self.silence.ask(ctx.now);
             return Some((attempt.len, None));
         }
         if let Some(code) = self.goodbye.take() {
@@ -32,6 +33,9 @@ impl Beacon<'_> {
             return Some((self.seal(ctx, &reply, out)?, Some(path)));
         }
         let message = self.next_message(ctx, grant);
+        if message.is_some() {
+            self.silence.ask(ctx.now);
+        }
         self.due = self.next_due(ctx.quiet);
         let (id, message) = message?;
         let len = control::encode(id, &message, out.get_mut(FRAME_HEADER..)?).ok()?;

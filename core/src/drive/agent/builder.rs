@@ -85,14 +85,17 @@ impl<R: Runtime> Builder<R> {
         self
     }
 
-    /// Binds the UDP socket to exactly this address. Default: all addresses.
+    /// Binds the UDP socket to exactly this address. Default: all addresses. If its port is 0,
+    /// another port of it may be bound later: see [`Builder::port`].
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.sockets.listen = Some(address);
         self
     }
 
-    /// The UDP port on all addresses; another one if it is taken, unless an endpoint was
-    /// given. Default: any.
+    /// The UDP port on all addresses; another one if it is taken, or seems dead because neither
+    /// beacon nor peers have been heard by it for 20 s (a router that was renumbered may keep a
+    /// flow that leads nowhere), unless an endpoint was given or the beacon sees us at an address
+    /// of ours. Default: any.
     pub fn port(mut self, port: u16) -> Self {
         self.sockets.port = port;
         self
@@ -174,6 +177,8 @@ impl<R: Runtime> Builder<R> {
             }
         }
         self.config.registry_key = registry.key;
+        // A port that is only preferred is replaced if it is dead, as it is if it is taken.
+        self.config.keep_port = self.sockets.listen.is_some_and(|address| address.port() != 0);
         let sockets = R::Sockets::bind(&self.sockets)?;
         Ok(Prepared { builder: self, registry: registry.at, beacon, sockets })
     }

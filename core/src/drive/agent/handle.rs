@@ -60,6 +60,8 @@ pub struct Info {
     pub nat: NatInfo,
     /// What the UDP sockets are bound to.
     pub local: Vec<SocketAddr>,
+    /// The addresses at which this host may be reached, best first.
+    pub candidates: Vec<SocketAddr>,
 }
 
 /// A stream that has a handle.
@@ -169,6 +171,7 @@ impl<R: Runtime> Handle<R> {
             observed: access.machine.observed(),
             nat: access.machine.nat(),
             local,
+            candidates: access.machine.host_candidates().to_vec(),
         })
     }
 

@@ -9,6 +9,7 @@ use crate::drive::shared::Owner;
 use crate::drive::waiters::Waken;
 use crate::drive::{Datagrams, Hub, Outlet};
 use crate::limits::Limits;
+use crate::machine::SocketId;
 use crate::node::{Command, Event, Link, Node};
 use crate::time::Instant;
 use alloc::vec::Vec;
@@ -90,12 +91,14 @@ impl<W: Waken> AgentOwner<W> {
             Event::RegistryBytes => self.demand(|_| ()),
             Event::Store => self.demand(|chores| chores.store = true),
             Event::LinkChanged(Link::Offline) => self.demand(|chores| chores.resolve = true),
-            // Without the socket the machine goes on with others.
+            // Without the socket the machine goes on with others, or with the one of before.
             Event::OpenSocket(socket) => {
                 let opened = io.open(socket);
                 if opened.is_err() {
                     // Refused by a fenced node alone, which sends nothing any more.
                     let _ = node.command(now, Command::SocketFailed { socket });
+                } else if socket == SocketId(0) {
+                    self.demand(|chores| chores.list = true);
                 }
             }
             Event::CloseSocket(id) => io.close(id),

@@ -64,6 +64,10 @@ macro_rules! async_subject {
                     self.agent().info().local
                 }
 
+                fn candidates(&self) -> Vec<std::net::SocketAddr> {
+                    self.agent().info().candidates
+                }
+
                 fn address(&self) -> Option<Address> {
                     self.agent().address()
                 }
@@ -219,6 +223,13 @@ macro_rules! async_subject {
                     times: u32,
                 ) {
                     pilot_udp::faults::inject(local, calls, fault, times);
+                }
+
+                fn set_candidates(
+                    local: std::net::SocketAddr,
+                    found: Option<Vec<std::net::SocketAddr>>,
+                ) {
+                    pilot_udp::faults::set_candidates(local, found);
                 }
 
                 fn displace_clocks(asleep: std::time::Duration, step_ms: i64) {

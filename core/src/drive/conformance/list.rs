@@ -31,6 +31,8 @@ macro_rules! __conformance_cases {
             errors_in_receiving_are_passed_over
             errors_of_the_real_system_are_survived
             a_network_that_is_gone_comes_back
+            a_change_of_interfaces_is_noticed
+            a_dead_socket_is_replaced
             suspends_and_clock_steps_are_survived
             a_peer_that_vanished_is_not_waited_for_after_its_restart
             a_rendezvous_that_restarts_is_found_again

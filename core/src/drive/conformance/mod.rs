@@ -226,6 +226,8 @@ pub trait Subject: Sized {
 
     /// What its UDP sockets are bound to; nothing after the end.
     fn local(&self) -> Vec<SocketAddr>;
+    /// The addresses at which its host may be reached, as it knows them.
+    fn candidates(&self) -> Vec<SocketAddr>;
     /// Its address, once known.
     fn address(&self) -> Option<Address>;
     /// How the link to the rendezvous stands.
@@ -323,6 +325,10 @@ pub trait Subject: Sized {
     /// From now on the next `times` such calls of the main socket bound to `local` meet this
     /// fault; `None` ends it. One line in every adapter: `pilot_udp::faults::inject`.
     fn inject(local: SocketAddr, calls: Calls, fault: Option<Fault>, times: u32);
+    /// From now on these are the host candidates of the main socket bound to `local`; `None`:
+    /// those that it really has. One line in every adapter:
+    /// `pilot_udp::faults::set_candidates`.
+    fn set_candidates(local: SocketAddr, found: Option<Vec<SocketAddr>>);
     /// From now on the clocks of all agents of this process show that the host was asleep for so
     /// long, and that its time was set ahead by so many milliseconds. One line in every adapter:
     /// `pilot_udp::faults::displace_clocks`.

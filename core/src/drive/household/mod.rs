@@ -12,7 +12,7 @@
 //! | store | commits what changed, in order; what failed is tried again after a second |
 //! | beacon | looks its name up at the start, with a growing pause until that works, and when the link is lost |
 //! | clocks | compares them every second, mixes fresh entropy in; a step, a suspend or a copied machine is told to the node |
-//! | interfaces | lists them every five seconds |
+//! | interfaces | lists them every second, and at once when the main socket was replaced; what has changed is told to the node |
 
 mod clock;
 mod errand;
@@ -43,10 +43,8 @@ const CHANGES: usize = 256;
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest distance of two attempts to look the beacon up for the first time.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// The clocks are compared and fresh entropy is mixed in this often ...
-const CLOCK_CHECK: Duration = Duration::from_secs(1);
-/// ... and the interfaces listed at every so many of these.
-const CHECKS_PER_LISTING: u32 = 5;
+/// The clocks are compared, fresh entropy is mixed in, and interfaces are listed this often.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// What the node and its handles want of the household.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,6 +57,8 @@ pub struct Chores {
     pub store: bool,
     /// The beacon's name should be looked up again.
     pub resolve: bool,
+    /// The main socket is another one: interfaces should be listed at once.
+    pub list: bool,
     /// The last changes are to be made durable, and then the agent ends.
     pub leave: bool,
     /// The agent has ended.
@@ -127,9 +127,10 @@ struct Beacon {
 struct Watch {
     clocks: ClockWatch,
     next: Instant,
-    checks: u32,
     is_copied: bool,
     is_listing: bool,
+    /// Interfaces should be listed again although they are being listed.
+    is_stale: bool,
     locals: Vec<SocketAddr>,
 }
 
@@ -161,9 +162,9 @@ impl<L: Read + Write> Household<L> {
             watch: Watch {
                 clocks: ClockWatch::new(reading),
                 next: reading.now,
-                checks: 0,
                 is_copied: false,
                 is_listing: false,
+                is_stale: false,
                 locals,
             },
             errands: Vec::new(),
@@ -214,6 +215,7 @@ impl<L: Read + Write> Household<L> {
             self.leave.get_or_insert(now + LINGER);
         }
         let errands = &mut self.errands;
+        self.watch.is_stale |= chores.list;
         self.watch.turn(reading, host, tenant, errands);
         self.beacon.turn(now, errands);
         let is_stored = self.keeper.turn(now, tenant, errands);
@@ -379,11 +381,19 @@ impl Watch {
         tenant: &impl Tenant,
         errands: &mut Vec<Errand>,
     ) {
-        if reading.now < self.next && !self.is_copied {
-            return;
+        if reading.now >= self.next || self.is_copied {
+            self.check(reading, host, tenant);
+            self.is_stale = true;
         }
+        if !self.is_listing && mem::take(&mut self.is_stale) {
+            self.is_listing = true;
+            errands.push(Errand::List(tenant.local_addresses()));
+        }
+    }
+
+    fn check(&mut self, reading: Reading, host: &impl Host, tenant: &impl Tenant) {
         // After a suspend one look is enough.
-        self.next = reading.now + CLOCK_CHECK;
+        self.next = reading.now + CHECK;
         let is_copied = mem::take(&mut self.is_copied);
         let stepped = self.clocks.check(reading);
         if stepped.is_some() {
@@ -398,11 +408,6 @@ impl Watch {
         }
         if let Some(unix) = stepped.or(is_copied.then_some(reading.unix)) {
             tenant.set_wall_clock(unix);
-        }
-        self.checks = self.checks.wrapping_add(1);
-        if self.checks.is_multiple_of(CHECKS_PER_LISTING) && !self.is_listing {
-            self.is_listing = true;
-            errands.push(Errand::List(tenant.local_addresses()));
         }
     }
 }

@@ -200,8 +200,15 @@ fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-const IDLE: Chores =
-    Chores { dial: false, close: false, store: false, resolve: false, leave: false, ended: false };
+const IDLE: Chores = Chores {
+    dial: false,
+    close: false,
+    store: false,
+    resolve: false,
+    list: false,
+    leave: false,
+    ended: false,
+};
 const DIAL: Chores = Chores { dial: true, ..IDLE };
 const CLOSE: Chores = Chores { close: true, ..IDLE };
 
@@ -491,9 +498,9 @@ fn a_change_of_interfaces_is_told_once_and_the_beacon_is_looked_for_anew() {
     assert_eq!(world.node.calls(), [Call::Beacon(at("192.0.2.9:9001"))]);
 
     world.outcome(Outcome::Listed(Ok(vec![at("192.0.2.1:7")])));
-    assert_eq!(world.seconds_until(ErrandKind::List), 4);
+    assert_eq!(world.seconds_until(ErrandKind::List), 0, "one was due meanwhile");
     world.outcome(Outcome::Listed(Err(io::ErrorKind::Other.into())));
-    assert_eq!(world.seconds_until(ErrandKind::List), 5);
+    assert_eq!(world.seconds_until(ErrandKind::List), 1);
     assert_eq!(world.node.calls(), []);
     assert!(world.errand(ErrandKind::LookUp).is_none());
 
@@ -502,12 +509,18 @@ fn a_change_of_interfaces_is_told_once_and_the_beacon_is_looked_for_anew() {
     assert_eq!(world.node.calls(), [Call::Locals(moved.clone())]);
     let _ = world.turn(IDLE);
     assert!(world.errand(ErrandKind::LookUp).is_some());
-    assert_eq!(world.seconds_until(ErrandKind::List), 5);
+    assert_eq!(world.seconds_until(ErrandKind::List), 1);
     world.outcome(Outcome::Listed(Ok(moved)));
     assert_eq!(world.node.calls(), []);
-    assert_eq!(world.seconds_until(ErrandKind::List), 5);
+    assert_eq!(world.seconds_until(ErrandKind::List), 1);
     world.outcome(Outcome::Lost(ErrandKind::List));
-    assert_eq!(world.seconds_until(ErrandKind::List), 5);
+    // The main socket is another one: not a second later, and again if it was being listed.
+    let _ = world.turn(Chores { list: true, ..IDLE });
+    assert!(world.errand(ErrandKind::List).is_some());
+    let _ = world.turn(Chores { list: true, ..IDLE });
+    assert!(world.errand(ErrandKind::List).is_none());
+    world.outcome(Outcome::Lost(ErrandKind::List));
+    assert_eq!(world.seconds_until(ErrandKind::List), 0);
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use super::{Outcome, Output, Punch, SOCKETS, SocketId, Stage, Technique};
 use crate::path::strategy::Technique as T;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::control::{CANDIDATES_MAX, Endpoint, EndpointKind};
 use core::net::SocketAddr;
 
+/// A question that goes unanswered is ended by the STUN client after 2 s, two of them after 4 s;
+/// one whose socket never opens is not asked at all.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Ports that are predicted: as many as an offer has room for beside the others.
 const PREDICTED: i32 = 5;
 /// Two questions in a row whose ports are further apart met other users' flows in between; what
@@ -34,8 +37,14 @@ impl Punch {
     }
 
     pub(super) fn gather_at(&self) -> Option<Instant> {
-        // A question that goes unanswered is ended by the STUN client.
-        (!self.is_asking).then_some(self.since)
+        Some(if self.is_asking { self.since + PATIENCE } else { self.since })
+    }
+
+    pub(super) fn gather_timeout(&mut self, now: Instant) {
+        if self.is_asking && now >= self.since + PATIENCE {
+            self.is_asking = false;
+            self.gathered(now);
+        }
     }
 
     pub(super) fn gather_output(&mut self) -> Option<Output> {

@@ -429,6 +429,7 @@ impl Punch {
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.stage {
+            Stage::Gather => self.gather_timeout(now),
             Stage::Offer if now >= self.since + OFFER_PATIENCE => {
                 self.conclude(now, Outcome::NotAnswered);
                 // Whoever does not answer does not do so in the next round either.

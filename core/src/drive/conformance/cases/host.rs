@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::drive::IoStats;
+use core::net::SocketAddr;
 use std::vec::Vec;
 
 /// A stream carries on in both directions while something happens: `disturb` is called when a
@@ -175,6 +176,59 @@ pub fn a_network_that_is_gone_comes_back<A: Subject, B: Subject, R: Rendezvous>(
         let (_, (mut left, mut right)) = both(healing, stage.stream()).await;
         left.put(3, 0, 1000).await.expect("written");
         right.take(3, 0, 1000).await;
+    });
+}
+
+/// Interfaces get other addresses: the agent's candidates follow, and its stream goes on.
+pub fn a_change_of_interfaces_is_noticed<A: Subject, B: Subject, R: Rendezvous>() {
+    block_on(async {
+        let stage = Stage::<A, B, R>::friends().await;
+        let (mut left, mut right) = stage.stream().await;
+        let (before, local) = (stage.a.candidates(), stage.a.local()[0]);
+        assert_eq!(before, [local], "it is bound to one address");
+        for n in [1, 2] {
+            let moved = SocketAddr::from(([192, 0, 2, n], local.port()));
+            A::set_candidates(local, Some([local, moved].into()));
+            until("another interface", || stage.a.candidates() == [local, moved]).await;
+        }
+        A::set_candidates(local, None);
+        until("the interfaces of before", || stage.a.candidates() == before).await;
+        both(left.put(1, 0, 100_000), right.take(1, 0, 100_000)).await.0.expect("written");
+    });
+}
+
+/// What the main sockets send is lost, as behind a router that was renumbered and keeps old flows
+/// (`nat.md` 2). After 20 s without an answer of the beacon others take their place, on other
+/// ports, and the stream of before goes on.
+pub fn a_dead_socket_is_replaced<A: Subject, B: Subject, R: Rendezvous>() {
+    block_on(async {
+        let stage = Stage::<A, B, R>::friends().await;
+        let is_online = || stage.a.link() == Link::Online && stage.b.link() == Link::Online;
+        until("waiting to be online", is_online).await;
+        let (mut left, mut right) = stage.stream().await;
+        both(left.put(1, 0, 1000), right.take(1, 0, 1000)).await.0.expect("written");
+        step("dead sockets");
+        let (a, b) = (stage.a.local(), stage.b.local());
+        for local in a.iter().chain(&b) {
+            A::inject(*local, Calls::Send, Some(Fault::Lost), u32::MAX);
+            // Has the beacon asked now and not at the next keepalive.
+            let moved = SocketAddr::from(([192, 0, 2, 1], local.port()));
+            A::set_candidates(*local, Some([moved].into()));
+        }
+        let is_replaced = |now: Vec<SocketAddr>, before: &[SocketAddr]| {
+            now.len() == before.len() && now.iter().zip(before).all(|(n, b)| n != b)
+        };
+        until("other sockets", || {
+            is_replaced(stage.a.local(), &a) && is_replaced(stage.b.local(), &b)
+        })
+        .await;
+        until("online by other sockets", is_online).await;
+        until("candidates with the new ports", || {
+            stage.a.candidates() == stage.a.local() && stage.b.candidates() == stage.b.local()
+        })
+        .await;
+        step("the stream of before");
+        both(left.put(1, 1000, 100_000), right.take(1, 1000, 100_000)).await.0.expect("written");
     });
 }
 

@@ -3,12 +3,22 @@
 //!
 //! Two phases. *Safety*: anything may happen, and only the checks must hold. *Healing*: faults
 //! end, links are clean, everybody runs; now the world has to converge: all agents online, those
-//! who trusted each other still do, and a stream gets through between each two of them.
+//! who trusted each other do again, a stream gets through between each two of them, and at rest
+//! the path is the one that the oracle says. In the end nothing is left of any stream or session.
+//!
+//! Those who mean harm do not heal: liars go on to lie, floods go on, and everybody else has to
+//! converge nevertheless.
+
+mod act;
+mod report;
+mod rest;
+
+pub use report::{Shares, shares};
 
 use crate::link::{Burst, LinkConfig};
-use crate::nat::{Preset, StaleFlows};
+use crate::nat::Preset;
 use crate::world::{Failure, World};
-use crate::{BoxId, HostId, Progress, Span, Tape, TransferId};
+use crate::{BoxId, HostId, Span, Tape, TransferId};
 use pilot_core::node::PathKind;
 use pilot_core::time::Duration;
 use serde::Serialize;
@@ -27,15 +37,6 @@ const PRESETS: [Preset; 18] = {
     }
     out
 };
-/// Until all are online after the healing. The longest back-off towards the rendezvous is 45 s,
-/// a beacon session is noticed to be dead within as much, and both may come after each other.
-const ONLINE: Duration = Duration::from_secs(180);
-/// Until two trust each other.
-const TRUST: Duration = Duration::from_secs(180);
-/// Until a stream gets through: a handshake is given up after 90 s, and then begun again.
-const STREAM: Duration = Duration::from_secs(180);
-/// Bytes that have to get through then.
-const BYTES: u64 = 20_000;
 
 /// A kind of fault. Each world has some of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -73,11 +74,19 @@ pub enum Fault {
     Refusals,
     /// Captured packets that are sent again, from elsewhere.
     Replay,
+    /// Processes that die and start again without their disks.
+    Wipe,
+    /// Owners who no longer trust somebody.
+    Revocation,
+    /// An agent that is trusted and lies.
+    Liar,
+    /// Garbage and captured packets, from anywhere, many of them.
+    Flood,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 20] = [
         Fault::Loss,
         Fault::Bursts,
         Fault::Disorder,
@@ -94,6 +103,10 @@ impl Fault {
         Fault::Server,
         Fault::Refusals,
         Fault::Replay,
+        Fault::Wipe,
+        Fault::Revocation,
+        Fault::Liar,
+        Fault::Flood,
     ];
 }
 
@@ -121,6 +134,8 @@ pub struct Summary {
 struct Explorer {
     world: World,
     agents: Vec<HostId>,
+    /// One of them lies, if there is one; it is not among the agents.
+    liar: Option<HostId>,
     enabled: BTreeSet<Fault>,
     happened: BTreeSet<Fault>,
     transfers: Vec<TransferId>,
@@ -140,6 +155,7 @@ pub fn explore(tape: Tape, again: String, keep_events: bool) -> (Result<Summary,
     let mut explorer = Explorer {
         world,
         agents: Vec::new(),
+        liar: None,
         enabled: BTreeSet::new(),
         happened: BTreeSet::new(),
         transfers: Vec::new(),
@@ -156,6 +172,8 @@ impl Explorer {
         self.safety()?;
         self.heal();
         self.converge()?;
+        self.rest()?;
+        self.close()?;
         let world = &self.world;
         let went = |kind| world.path_changes().iter().any(|change| change.kind == kind);
         Ok(Summary {
@@ -189,8 +207,8 @@ impl Explorer {
 
     fn build(&mut self) {
         // Each fault by a bit of its own; in one of four worlds all of them are rarer.
-        let word = self.draw(1 << 16);
-        let word = word & if self.draw(4) == 3 { self.draw(1 << 16) } else { !0 };
+        let word = self.draw(1 << 20);
+        let word = word & if self.draw(4) == 3 { self.draw(1 << 20) } else { !0 };
         self.enabled = Fault::ALL
             .into_iter()
             .enumerate()
@@ -215,8 +233,13 @@ impl Explorer {
             let share = self.draw(200) as u16;
             self.world.set_refusals(share);
         }
-        if self.enabled.contains(&Fault::Replay) {
-            self.world.trace_mut().keep_packets();
+        if self.has(Fault::Liar) {
+            let preset = self.world.tape.choose(&PRESETS);
+            let place = self.world.add_preset(preset);
+            self.liar = Some(self.world.add_liar(place, crate::node_config()));
+        }
+        if [Fault::Replay, Fault::Flood].iter().any(|fault| self.enabled.contains(fault)) {
+            self.world.keep_recent();
         }
     }
 
@@ -256,165 +279,16 @@ impl Explorer {
             let (a, b) = (self.agents[n], self.agents[before]);
             let _ = self.world.try_trust(a, b, Duration::from_secs(20))?;
         }
+        if let Some(liar) = self.liar {
+            for agent in self.agents.clone().into_iter().take(2) {
+                let _ = self.world.try_trust(liar, agent, Duration::from_secs(10))?;
+            }
+        }
         for _ in 0..4 + self.draw(12) {
             self.act();
             let pause = Duration::from_millis(self.draw(12_000));
             self.world.try_run(pause)?;
             self.restore();
-        }
-        Ok(())
-    }
-
-    fn act(&mut self) {
-        let agent = self.any();
-        let mut kinds: Vec<Option<Fault>> = vec![None, None];
-        kinds.extend(self.enabled.iter().filter(|f| **f >= Fault::Partition).map(|f| Some(*f)));
-        let Some(fault) = self.world.tape.choose(&kinds) else { return self.transfer(agent) };
-        let boxes = self.world.boxes_of(agent);
-        let happens = match fault {
-            Fault::Partition => {
-                self.world.set_cut(agent, true);
-                true
-            }
-            Fault::Crash => {
-                self.world.crash(agent);
-                true
-            }
-            Fault::Suspend => {
-                self.world.suspend(agent);
-                true
-            }
-            Fault::Skew => {
-                let ms = self.draw(14_400_000) as i64 - 7_200_000;
-                self.world.set_skew(agent, ms);
-                true
-            }
-            Fault::Reboot => {
-                boxes.iter().for_each(|id| self.world.reboot(*id));
-                !boxes.is_empty()
-            }
-            Fault::Renumber => {
-                let stale = self.world.tape.choose(&[StaleFlows::Drop, StaleFlows::KeepOldSource]);
-                let outer = boxes.last().filter(|id| {
-                    matches!(self.world.middlebox(**id), crate::nat::Middlebox::Nat(_))
-                });
-                let outer = outer.copied();
-                if let Some(id) = outer {
-                    self.world.renumber(id, stale);
-                    if stale == StaleFlows::KeepOldSource {
-                        self.stale.insert(id);
-                    }
-                }
-                outer.is_some()
-            }
-            Fault::Roam => {
-                let preset = self.world.tape.choose(&PRESETS);
-                let place = self.world.add_preset(preset);
-                self.world.roam(agent, place);
-                let link = self.link();
-                self.world.set_link(agent, link);
-                true
-            }
-            Fault::Server => {
-                self.world.crash_server();
-                self.server_down = true;
-                true
-            }
-            Fault::Replay => self.replay(),
-            _ => false,
-        };
-        if happens {
-            self.happened.insert(fault);
-        }
-    }
-
-    /// What was done may last longer than one pause, or not.
-    fn restore(&mut self) {
-        for agent in self.agents.clone() {
-            match self.draw(3) {
-                0 => {}
-                1 => self.world.set_cut(agent, false),
-                _ => {
-                    self.world.restart(agent);
-                    self.world.resume(agent);
-                }
-            }
-        }
-        if self.server_down && self.draw(2) == 1 {
-            self.world.restart_server();
-            self.server_down = false;
-        }
-    }
-
-    fn transfer(&mut self, from: HostId) {
-        let to = self.any();
-        let len = self.draw(300_000);
-        if from != to
-            && self.world.trusts(from, to)
-            && let Ok(id) = self.world.start_transfer(from, to, len)
-        {
-            self.transfers.push(id);
-        }
-    }
-
-    /// Sends some of what has crossed the core again, from an address at which nobody is.
-    fn replay(&mut self) -> bool {
-        let captured: Vec<_> = self.world.trace().packets().cloned().collect();
-        if captured.is_empty() {
-            return false;
-        }
-        for n in 0..1 + self.draw(8) {
-            let (_, packet, bytes) = captured[self.draw(captured.len() as u64) as usize].clone();
-            let source = ([203, 0, 113, n as u8 + 1], 1000 + n as u16).into();
-            self.world.forge(source, packet.destination, bytes);
-        }
-        true
-    }
-
-    fn heal(&mut self) {
-        self.world.fault("healing".to_string());
-        self.world.set_refusals(0);
-        for agent in self.agents.clone() {
-            self.world.set_cut(agent, false);
-            let delay = self.world.access_of(agent).delay();
-            self.world.set_link(agent, LinkConfig { delay, ..LinkConfig::default() });
-            self.world.restart(agent);
-            self.world.resume(agent);
-            self.world.set_skew(agent, 0);
-        }
-        if self.server_down {
-            self.world.restart_server();
-            self.server_down = false;
-        }
-        // Keepalives keep such a flow, and only another local port would end it, which agents do
-        // not take yet: part of the fault, so it heals with it.
-        for id in core::mem::take(&mut self.stale) {
-            self.world.reboot(id);
-        }
-    }
-
-    fn converge(&mut self) -> Result<(), Failure> {
-        let agents = self.agents.clone();
-        let all = |w: &mut World| agents.iter().all(|agent| w.is_online(*agent));
-        if self.world.try_run_until(ONLINE, all)?.is_none() {
-            let missing: Vec<_> = agents.iter().filter(|a| !self.world.is_online(**a)).collect();
-            return Err(self.missed(format!("{missing:?} not online {ONLINE:?} after healing")));
-        }
-        for n in 1..agents.len() {
-            let (a, b) = (agents[n], agents[n - 1]);
-            if self.world.try_trust(a, b, TRUST)?.is_none() {
-                return Err(self.missed(format!("{a:?} and {b:?} do not come to trust")));
-            }
-            let id = match self.world.start_transfer(a, b, BYTES) {
-                Ok(id) => id,
-                Err(error) => return Err(self.missed(format!("{a:?} to {b:?}: {error}"))),
-            };
-            let is_over = |w: &mut World| !matches!(w.progress(id), Progress::Running(_));
-            self.world.try_run_until(STREAM, is_over)?;
-            let progress = self.world.progress(id);
-            if !matches!(progress, Progress::Done(_)) {
-                return Err(self.missed(format!("a stream from {a:?} to {b:?}: {progress:?}")));
-            }
         }
         Ok(())
     }
