@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// Connections of peers to the broker: fewer than it takes, so that some are left for our own
+/// commands.
+const EVENT_STREAMS: usize = 128;
 /// Bytes on their way within the daemon, each way.
 const LOCAL_PIPE: usize = 64 * 1024;
 
@@ -76,6 +79,7 @@ impl Offer {
         let events = self.events.clone();
         // The port is open to grants with the right, and to nobody else.
         let streams = Listening(node.listen(Port::EVENTS)?);
+        let limits = AcceptLimits { streams: EVENT_STREAMS, ..AcceptLimits::default() };
         let serve = move |stream, peer: Address| {
             let events = events.clone();
             async move {
@@ -84,7 +88,7 @@ impl Offer {
                 }
             }
         };
-        tokio::spawn(accept_all(streams, AcceptLimits::default(), serve));
+        tokio::spawn(accept_all(streams, limits, serve));
         Ok(())
     }
 }

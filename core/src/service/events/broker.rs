@@ -33,12 +33,13 @@ pub struct BrokerLimits {
 impl Default for BrokerLimits {
     fn default() -> Self {
         BrokerLimits {
-            connections: 128,
+            connections: 160,
             patterns: 256,
             queue_events: 1024,
-            queue_bytes: 1 << 20,
+            queue_bytes: 512 * 1024,
+            // All of them fit into an empty queue.
             retained_topics: 1024,
-            retained_bytes: 1 << 20,
+            retained_bytes: 512 * 1024,
         }
     }
 }

@@ -189,9 +189,7 @@ impl<'a> Frame<'a> {
 /// Topic and data, as PUBLISH and EVENT end.
 fn about<'p, 'b>(put: &'p mut Put<'b>, topic: Topic<'_>, data: &[u8]) -> Option<&'p mut Put<'b>> {
     let topic = topic.as_str().as_bytes();
-    if data.len() > DATA_MAX {
-        return None;
-    }
+    (data.len() <= DATA_MAX).then_some(())?;
     // A topic is no longer than a byte can say.
     put.bytes(&[topic.len() as u8])?.bytes(topic)?.bytes(data)
 }

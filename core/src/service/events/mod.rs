@@ -47,7 +47,7 @@ mod tests;
 #[cfg(feature = "alloc")]
 pub use broker::{Broker, BrokerLimits, BrokerStats, ConnId, Taken};
 pub use client::{Client, ClientEvent, Misuse, OUTSTANDING_MAX, Request};
-pub use topic::{Pattern, TOPIC_MAX, Topic, TopicError};
+pub use topic::{Pattern, TOKENS_MAX, TOPIC_MAX, Topic, TopicError};
 
 /// Most bytes of one event's data.
 pub const DATA_MAX: usize = 64 * 1024;

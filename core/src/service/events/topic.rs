@@ -7,6 +7,9 @@ use core::fmt;
 /// Most bytes of a topic or pattern.
 pub const TOPIC_MAX: usize = 255;
 
+/// Most tokens of a topic or pattern: matching one is short, whoever chose both.
+pub const TOKENS_MAX: usize = 32;
+
 /// Why a text is no topic or pattern.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,6 +20,9 @@ pub enum TopicError {
     /// More than [`TOPIC_MAX`] bytes.
     #[error("a topic has at most 255 bytes")]
     TooLong,
+    /// More than [`TOKENS_MAX`] tokens.
+    #[error("a topic has at most 32 tokens")]
+    TooManyTokens,
     /// Not UTF-8.
     #[error("a topic is UTF-8")]
     NotUtf8,
@@ -34,8 +40,8 @@ impl From<TopicError> for EventsError {
     }
 }
 
-/// What an event is about: 1 to 255 bytes of UTF-8, tokens with dots between them, without
-/// blanks, control or invisible characters, `*` and `>`.
+/// What an event is about: 1 to 255 bytes of UTF-8, at most 32 tokens with dots between them,
+/// without blanks, control or invisible characters, `*` and `>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic<'a>(&'a str);
 
@@ -47,6 +53,9 @@ pub struct Pattern<'a>(&'a str);
 fn check(text: &str, is_pattern: bool) -> Result<(), TopicError> {
     if text.len() > TOPIC_MAX {
         return Err(TopicError::TooLong);
+    }
+    if text.split('.').count() > TOKENS_MAX {
+        return Err(TopicError::TooManyTokens);
     }
     let mut tokens = text.split('.').peekable();
     while let Some(token) = tokens.next() {
@@ -146,6 +155,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::string::String;
+    use std::vec;
     use std::vec::Vec;
 
     #[test]
@@ -198,6 +208,9 @@ mod tests {
             assert_eq!(Topic::new(text), Err(error), "{text:?}");
             assert_eq!(Pattern::new(text), Err(error), "{text:?}");
         }
+        let most = vec!["a"; TOKENS_MAX].join(".");
+        assert!(Topic::new(&most).is_ok());
+        assert_eq!(Pattern::new(&(most + ".>")), Err(TopicError::TooManyTokens));
         assert_eq!(Topic::new("a.*"), Err(Character('*')));
         assert_eq!(Topic::new(">"), Err(Character('>')));
         assert_eq!(Pattern::new("a.>.b"), Err(Rest));

@@ -250,3 +250,46 @@ impl Telling {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(text: &[(&str, &str)]) -> Result<Wanted, Code> {
+        let pair = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        Wanted::from_query(text.iter().map(pair).collect()).map_err(|failure| failure.code)
+    }
+
+    #[test]
+    fn a_subscription_has_an_agent_and_patterns_and_nothing_unknown() {
+        let (to, pattern) = (("to", "1:0001.0000.0042"), ("pattern", "a.*"));
+        let query = [to, pattern, ("pattern", "b,c"), ("retained", "true"), ("timeout_ms", "5")];
+        let found = wanted(&query).unwrap();
+        assert_eq!(found.patterns, ["a.*", "b,c"]);
+        assert!(found.retained && found.limit == Some(Duration::from_millis(5)));
+        let too_many = [&[to][..], &[pattern; OUTSTANDING_MAX + 1]].concat();
+        assert!(wanted(&too_many[..=OUTSTANDING_MAX]).is_ok());
+        let bad: [&[_]; 5] =
+            [&[to], &[pattern], &too_many, &[to, pattern, ("x", "y")], &[to, ("retained", "1")]];
+        for query in bad {
+            assert_eq!(wanted(query).err(), Some(Code::Usage), "{query:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_has_one_content() {
+        let contents_of = |json: &str| {
+            let body = Bytes::from(format!(r#"{{"to":"a","topic":"t"{json}}}"#));
+            contents(&body_of(&body)).map_err(|failure| failure.code)
+        };
+        fn body_of(bytes: &Bytes) -> api::Publish {
+            body(bytes).unwrap()
+        }
+        assert_eq!(contents_of(r#","text":"hi""#), Ok(vec![b"hi".to_vec()]));
+        assert_eq!(contents_of(r#","base64":"/wAB""#), Ok(vec![vec![0xFF, 0, 1]]));
+        assert_eq!(contents_of(r#","lines":["a",""]"#), Ok(vec![b"a".to_vec(), Vec::new()]));
+        for bad in ["", r#","text":"a","lines":[]"#, r#","base64":"?""#] {
+            assert_eq!(contents_of(bad), Err(Code::Usage), "{bad}");
+        }
+    }
+}

@@ -15,9 +15,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
 /// How often a subscriber asks whether the broker is there.
-const PING: Duration = Duration::from_secs(15);
+const PING: Duration = Duration::from_secs(10);
 /// A broker that has said nothing for so long is gone.
-const SILENCE: Duration = Duration::from_secs(45);
+const SILENCE: Duration = Duration::from_secs(30);
 /// Bytes of events that may come before all patterns are subscribed.
 const EARLY_MAX: usize = 8 * 1024 * 1024;
 
@@ -135,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut out = [0; 16];
         match self.client.ping(&mut out) {
             Ok((len, _)) => self.write(&out[..len]).await,
-            // Whoever reads nothing for more than an hour may be taken for dead.
+            // Whoever reads nothing for so long may be taken for dead.
             Err(_) => Ok(()),
         }
     }
