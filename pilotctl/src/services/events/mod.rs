@@ -13,7 +13,6 @@ mod tests;
 use pilot_core::addr::Address;
 use pilot_core::service::events::{Broker, BrokerLimits, BrokerStats, ConnId, EventsError, Taken};
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -160,26 +159,24 @@ impl Conn<'_> {
     }
 
     /// Writes what there is, and at the end of the peer what is left.
-    fn write(
+    async fn write(
         &self,
         mut to: impl AsyncWrite + Unpin,
         has_ended: &AtomicBool,
-    ) -> impl Future<Output = Result<(), ServeError>> {
-        async move {
-            let mut out = Vec::new();
-            loop {
-                self.events.lock().broker.poll_bytes(self.id, &mut out, BATCH);
-                if !out.is_empty() {
-                    self.bell.room.notify_one();
-                    to.write_all(&out).await?;
-                    to.flush().await?;
-                    out.clear();
-                } else if has_ended.load(Ordering::Relaxed) {
-                    to.shutdown().await?;
-                    return Ok(());
-                } else {
-                    self.bell.output.notified().await;
-                }
+    ) -> Result<(), ServeError> {
+        let mut out = Vec::new();
+        loop {
+            self.events.lock().broker.poll_bytes(self.id, &mut out, BATCH);
+            if !out.is_empty() {
+                self.bell.room.notify_one();
+                to.write_all(&out).await?;
+                to.flush().await?;
+                out.clear();
+            } else if has_ended.load(Ordering::Relaxed) {
+                to.shutdown().await?;
+                return Ok(());
+            } else {
+                self.bell.output.notified().await;
             }
         }
     }
