@@ -4,11 +4,13 @@
 //! by the daemon already.
 
 mod agent;
+mod events;
 mod exchange;
 mod process;
 mod programs;
 
 pub(crate) use agent::*;
+pub(crate) use events::*;
 pub(crate) use exchange::*;
 pub(crate) use process::*;
 pub(crate) use programs::*;

@@ -1,6 +1,7 @@
 //! The command line: every command, its flags, and an example in each `--help`.
 
 pub(crate) mod agent;
+pub(crate) mod events;
 pub(crate) mod programs;
 pub(crate) mod run;
 pub(crate) mod values;
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     SendFile(agent::SendFile),
     Received(agent::Received),
     Echo(agent::Echo),
+    Publish(events::Publish),
+    Subscribe(events::Subscribe),
     Connect(agent::Connect),
     Listen(agent::Listen),
     Forward(programs::Forward),

@@ -1,5 +1,6 @@
 //! One function per command: ask the daemon, show the answer. Nothing is decided here.
 
+mod events;
 mod exchange;
 mod names;
 mod pipe;
@@ -81,6 +82,8 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::SendFile(args) => exchange::send_file(cx, args).await,
         Command::Received(_) => exchange::received(cx).await,
         Command::Echo(args) => exchange::echo(cx, args).await,
+        Command::Publish(args) => events::publish(cx, args).await,
+        Command::Subscribe(args) => events::subscribe(cx, args).await,
         Command::Connect(args) => pipe::connect(cx, args).await,
         Command::Listen(args) => pipe::listen(cx, args).await,
         Command::Forward(args) => programs::forward(cx, args).await,

@@ -2,6 +2,7 @@
 //! puts the answer into its envelope.
 
 mod agent;
+mod events;
 mod exchange;
 mod programs;
 mod stream;
@@ -45,6 +46,9 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/inbox/{seq}", delete(exchange::delete_message))
         .route("/v1/received", get(exchange::received))
         .route("/v1/echo", post(exchange::echo))
+        .route("/v1/events", get(events::stats))
+        .route("/v1/events/publish", post(events::publish))
+        .route("/v1/events/subscribe", get(events::subscribe))
         .route("/v1/connect", post(stream::connect))
         .route("/v1/listen", post(stream::listen))
         .route("/v1/streams/{id}", get(stream::end))
