@@ -340,6 +340,8 @@ impl<'s> Transport<'s> {
                 self.requeue(now, peer, content);
             }
         }
+        // The others, too: the path that they go by now may carry less or more.
+        self.for_each_stream(peer, |this, key| this.update_stream(now, key));
         self.touch(peer);
     }
 
