@@ -41,8 +41,9 @@ fn spawn(home: &Home, arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// What a command that has to end by itself says; it is killed if it does not.
+/// What a command that has no more input says at its end; it is killed if it does not end.
 fn ended(mut child: Child) -> Output {
+    drop(child.stdin.take());
     let begin = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if begin.elapsed() > Duration::from_secs(30) {
@@ -70,7 +71,8 @@ fn connected(home: &Home, to: &str, port: &str) -> Child {
 #[test]
 fn an_agent_does_what_it_was_allowed_and_more_when_it_is_allowed_more() {
     let (_server, [(a, to_a), (b, to_b)]) = friends("echo");
-    assert_eq!(b.data(&["echo", &to_a, "--count", "1", "--bytes", "0"])["received"], 1);
+    let echo = b.data(&["echo", &to_a, "--count", "1", "--bytes", "0"]);
+    assert_eq!(echo["rtts_us"].as_array().unwrap().len(), 1);
     let file = b.beside("dataset.csv");
     std::fs::write(&file, b"1,2,3").unwrap();
     let file = file.to_str().unwrap();
@@ -106,23 +108,25 @@ fn an_agent_does_what_it_was_allowed_and_more_when_it_is_allowed_more() {
 #[test]
 fn ranges_of_ports_hold_for_open_streams_and_after_a_crash() {
     let (_server, [(a, to_a), (b, to_b)]) = friends("ports=8000-8100+9000");
-    let mut inside = spawn(&a, &["listen", "8050"]);
-    let mut outside = spawn(&a, &["listen", "8101"]);
+    let inside = spawn(&a, &["listen", "8050"]);
+    let outside = spawn(&a, &["listen", "8101"]);
     let stream = connected(&b, &to_a, "8050");
     let refused = ended(spawn(&b, &["connect", &to_a, "8101"]));
     assert!(String::from_utf8_lossy(&refused.stderr).contains(NOT_PERMITTED), "{refused:?}");
     assert_eq!(b.error(&["echo", &to_a]), denied());
 
     // Changed: what is open and no longer allowed ends at once, on both sides.
+    let open = |home: &Home| home.data(&["connections"])["connections"].as_array().unwrap().len();
+    assert_eq!((open(&a), open(&b)), (1, 1));
     a.ok(&["trust", "allow", &to_b, "ports=8101+9000"]);
+    wait_for("the stream is over", || (open(&a), open(&b)) == (0, 0));
     let end = ended(stream);
     assert_eq!(end.status.code(), Some(1), "{end:?}");
     assert!(String::from_utf8_lossy(&end.stderr).contains(NOT_PERMITTED), "{end:?}");
-    assert!(inside.try_wait().unwrap().is_some() || !ended(inside).status.success());
+    assert!(!ended(inside).status.success(), "a reset is no end of file");
     let allowed = connected(&b, &to_a, "8101");
-    drop(allowed.stdin);
-    drop(outside.stdin.take());
-    assert!(ended(outside).status.success());
+    let listener = std::thread::spawn(move || ended(outside));
+    assert!(ended(allowed).status.success() && listener.join().unwrap().status.success());
 
     a.kill("daemon");
     a.ok(&["daemon", "start"]);

@@ -301,7 +301,7 @@ async fn a_right_that_is_taken_ends_the_transfer_under_way() {
     Arc::get_mut(&mut net.exchange).unwrap().permits = Box::new(permits);
     let bytes = content(8_000_000);
     let id = random_id().unwrap();
-    let refused = file(&net, id, bytes.len() as u64, &mut Memory(&bytes)).await;
+    let refused = file(&net, id, bytes.len() as u64, &mut Memory::new(&bytes)).await;
     assert!(matches!(refused, Err(SendError::Refused(Refusal::NotPermitted))), "{refused:?}");
     let carried = net.carried.load(Ordering::Relaxed);
     assert!(carried < 4_000_000, "{carried} bytes were sent");
