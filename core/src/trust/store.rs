@@ -134,7 +134,6 @@ impl Trust<'_> {
 /// else is to be said: what is at rest stays as it is, and only who has rules of our own is not
 /// understood by that version.
 #[derive(Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "lives on the stack while one fact is loaded")]
 enum StoredPeer {
     Trusted(Peer),
     Leaving(Leaving),
