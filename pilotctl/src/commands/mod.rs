@@ -1,9 +1,11 @@
 //! One function per command: ask the daemon, show the answer. Nothing is decided here.
 
+mod events;
 mod exchange;
 mod names;
 mod pipe;
 mod process;
+mod programs;
 mod show;
 mod trust;
 mod why;
@@ -81,8 +83,13 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::SendFile(args) => exchange::send_file(cx, args).await,
         Command::Received(_) => exchange::received(cx).await,
         Command::Echo(args) => exchange::echo(cx, args).await,
+        Command::Publish(args) => events::publish(cx, args).await,
+        Command::Subscribe(args) => events::subscribe(cx, args).await,
         Command::Connect(args) => pipe::connect(cx, args).await,
         Command::Listen(args) => pipe::listen(cx, args).await,
+        Command::Forward(args) => programs::forward(cx, args).await,
+        Command::Expose(args) => programs::expose(cx, args).await,
+        Command::Proxy(args) => programs::proxy(cx, args).await,
         Command::Info(_) => show::info(cx).await,
         Command::Peers(_) => show::peers(cx).await,
         Command::Why(args) => why::why(cx, args).await,

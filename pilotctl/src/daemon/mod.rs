@@ -22,6 +22,7 @@ use crate::api::{self, DaemonStatus};
 use crate::cli::values::PathChoice;
 use crate::config::DaemonSettings;
 use crate::home::Home;
+use crate::programs::Programs;
 use ends::Ends;
 use node::Node;
 use offer::Offer;
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) node: Node,
     pub(crate) offer: Offer,
     pub(crate) ends: Ends,
+    pub(crate) programs: Programs,
     /// Becomes true when the daemon shall stop.
     pub(crate) stop: watch::Sender<bool>,
     home: Home,
@@ -52,6 +54,7 @@ impl Shared {
         let info = self.node.agent.info();
         let online = info.link == Link::Online;
         let mut warnings = self.warnings.lock().map(|w| w.clone()).unwrap_or_default();
+        warnings.extend(self.programs.warnings());
         if info.address.is_some() && !online {
             warnings.push(format!(
                 "the registry or beacon at {} does not answer; trying on",

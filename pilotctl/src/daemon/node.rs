@@ -26,6 +26,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(30);
 const REQUEST_TIME: Duration = Duration::from_secs(15);
 
 /// The running agent.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) agent: Agent,
 }
