@@ -27,6 +27,7 @@
 //! use pilot_core::addr::Port;
 //! use pilot_core::machine::{Ecn, Machine, Path};
 //! use pilot_core::node::{Command, Event, Node, Reply, StreamId};
+//! # use pilot_core::trust::Permissions;
 //! # use pilot_core::crypto::{Identity, RUST_CRYPTO, TunnelSecret};
 //! # use pilot_core::name::Justification;
 //! # use pilot_core::node::Config;
@@ -113,7 +114,7 @@
 //! #                 }
 //! #             }
 //! #             Event::TrustRequested(from) => {
-//! #                 agent.command(now, Command::ApproveTrust { from }).unwrap();
+//! #                 agent.command(now, Command::ApproveTrust { from, permissions: Permissions::ALL }).unwrap();
 //! #             }
 //! #             _ => {}
 //! #         }

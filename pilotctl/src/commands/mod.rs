@@ -65,6 +65,7 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
             TrustCommand::Pending(_) => trust::pending(cx).await,
             TrustCommand::Approve(args) => trust::approve(cx, args).await,
             TrustCommand::Refuse(args) => trust::refuse(cx, args).await,
+            TrustCommand::Allow(args) => trust::allow(cx, args).await,
             TrustCommand::Revoke(args) => trust::revoke(cx, args).await,
             TrustCommand::List(_) => trust::list(cx).await,
         },

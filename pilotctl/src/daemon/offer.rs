@@ -202,8 +202,12 @@ pub(crate) fn from_send(error: SendError<Failure>, is_limited: bool) -> Failure 
                 Refusal::BadName => Code::Usage,
                 _ => Code::Rejected,
             };
-            Failure::new(code, format!("the other side refused: {refusal}"))
-                .hint("its inbox or received folder may be full: ask its owner")
+            let failure = Failure::new(code, format!("the other side refused: {refusal}"));
+            match code {
+                // Its own hint says what helps.
+                Code::NotPermitted => failure,
+                _ => failure.hint("its inbox or received folder may be full: ask its owner"),
+            }
         }
         SendError::NotStored(reason) => {
             let code = match reason {

@@ -39,6 +39,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/trust/requests", post(agent::request_trust))
         .route("/v1/trust/pending", get(agent::pending))
         .route("/v1/trust/approve", post(agent::approve))
+        .route("/v1/trust/allow", post(agent::allow))
         .route("/v1/trust/refuse", post(agent::refuse))
         .route("/v1/trust/revoke", post(agent::revoke))
         .route("/v1/messages", post(exchange::send_message))
