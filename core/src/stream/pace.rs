@@ -69,7 +69,10 @@ impl Pacer {
             return None;
         }
         let wait = (missing as u128 * 1_000_000_000).div_ceil(u128::from(self.rate));
-        Some(self.at + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX).max(1)))
+        let at = self.at + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX));
+        // Of the last byte's time a fraction of a nanosecond is missing in `self.at`: now is no
+        // answer, or whoever waits for it spins.
+        Some(at.max(now + Duration::from_nanos(1)))
     }
 
     pub(crate) fn on_sent(&mut self, now: Instant, bytes: u64) {
@@ -113,6 +116,21 @@ mod tests {
             }
         }
         assert!((124_000_000..126_500_000).contains(&sent), "{sent}");
+    }
+
+    /// Asked in the last nanosecond before the bucket is full (explore, seed 638).
+    #[test]
+    fn who_has_to_wait_is_never_told_to_wait_until_now() {
+        for rate in 130_000..140_000 {
+            let mut pacer = Pacer::new();
+            pacer.set_rate(Instant::START, rate, 12_320, 1232);
+            pacer.on_sent(Instant::START, 12_320);
+            let full = (12_320 * 1_000_000_000_u64).div_ceil(rate);
+            let now = Instant::START + Duration::from_nanos(full - 1);
+            assert!(pacer.blocked_until(now).is_some_and(|at| at > now), "{rate}");
+            let then = now + Duration::from_nanos(1);
+            assert_eq!(pacer.blocked_until(then), None, "{rate}");
+        }
     }
 
     #[test]
