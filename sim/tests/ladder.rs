@@ -26,7 +26,7 @@ const HOPS: u8 = 3;
 const BEACON: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9001);
 
 enum Event {
-    Offer(Offer),
+    Offer(Box<Offer>),
     Primed(u16, Primed),
     /// What the beacon saw.
     Observed(SocketId, Option<SocketAddr>),
@@ -110,10 +110,7 @@ impl Lab {
                 boxes.iter().map(|b| Middlebox::new(b.clone()).expect("a valid box")).collect()
             };
             // Another box of the same kind is probed: what the probe leaves is not in ours.
-            let probed = Ipv4Addr::from(match host {
-                IpAddr::V4(ip) => ip,
-                IpAddr::V6(_) => unreachable!("all are IPv4"),
-            });
+            let IpAddr::V4(probed) = host else { unreachable!("all are IPv4") };
             let class = classify(&mut make(&boxes), &mut random, Instant::START, probed);
             let setting = Setting {
                 nat: nat_of(class.expect("UDP passes")),
@@ -238,11 +235,10 @@ impl Lab {
         self.hit = self.hit.or(Some(number));
         self.send(i, path, 64, true, data);
         let end = &self.ends[i];
-        if end.proven.is_none() && end.punch.expects(packet.source.ip()) {
-            if self.ends[i].triggered.insert(key) {
-                for ms in [0, 300, 900] {
-                    self.at(Duration::from_millis(ms), i, Event::Again(path));
-                }
+        let is_new = end.proven.is_none() && end.punch.expects(packet.source.ip());
+        if is_new && self.ends[i].triggered.insert(key) {
+            for ms in [0, 300, 900] {
+                self.at(Duration::from_millis(ms), i, Event::Again(path));
             }
         }
     }
@@ -259,7 +255,7 @@ impl Lab {
                 Output::Offer if self.is_lost() => {}
                 Output::Offer => {
                     let offer = self.ends[i].punch.offer().clone();
-                    self.at(RELAYED, 1 - i, Event::Offer(offer));
+                    self.at(RELAYED, 1 - i, Event::Offer(Box::new(offer)));
                 }
                 Output::Primed(..) if self.is_lost() => {}
                 Output::Primed(attempt, code) => {
@@ -305,7 +301,7 @@ impl Lab {
                 match event {
                     Event::Offer(offer) => {
                         let setting = end.setting.clone();
-                        end.punch.handle_offer(now, offer, setting);
+                        end.punch.handle_offer(now, *offer, setting);
                     }
                     Event::Primed(attempt, code) => {
                         end.punch.handle_primed(now, attempt, code);
