@@ -7,6 +7,7 @@
 //!      → SIGTERM, SIGINT, `daemon stop`, or fenced → goodbye within 5 s
 //! ```
 
+pub(crate) mod courier;
 pub(crate) mod ends;
 mod identity;
 pub(crate) mod node;
@@ -22,6 +23,7 @@ use crate::api::{self, DaemonStatus};
 use crate::cli::values::PathChoice;
 use crate::config::DaemonSettings;
 use crate::home::Home;
+use courier::Courier;
 use ends::Ends;
 use node::Node;
 use offer::Offer;
@@ -35,6 +37,7 @@ use tokio::sync::watch;
 pub(crate) struct Shared {
     pub(crate) node: Node,
     pub(crate) offer: Offer,
+    pub(crate) courier: Courier,
     pub(crate) ends: Ends,
     /// Becomes true when the daemon shall stop.
     pub(crate) stop: watch::Sender<bool>,

@@ -5,6 +5,7 @@
 //! * [`serve`]: the server's side of data exchange, one task a stream.
 //! * [`inbox`], [`received`]: what arrived, durable before it is acknowledged.
 //! * [`send`]: messages and files to a peer; [`unfinished`]: which may be continued.
+//! * [`outbox`]: messages that wait for their receiver, durable before they are accepted.
 //! * [`echo`]: both sides of the echo.
 //! * [`accept`]: accepts streams within limits.
 //!
@@ -16,7 +17,9 @@ pub(crate) mod accept;
 mod disk;
 pub(crate) mod echo;
 pub(crate) mod inbox;
+pub(crate) mod outbox;
 pub(crate) mod received;
+mod seen;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod unfinished;
