@@ -21,7 +21,7 @@ use tokio::time::Instant;
 /// A client that asks for no time waits so long for the receipt, or for the first attempt to
 /// fail: most messages are delivered by then.
 const MOMENT: Duration = Duration::from_secs(5);
-/// The same where the attempt before has failed already.
+/// The same where the attempt before has failed already, or another message is under way.
 const SHORT_MOMENT: Duration = Duration::from_millis(250);
 
 fn span(ms: u64) -> Duration {
@@ -60,10 +60,10 @@ pub(super) async fn send_message(State(shared): Cx, bytes: Bytes) -> Response {
             if let Some(limit) = wanted.timeout_ms.map(span) {
                 return within(&shared, &item, start + limit).await;
             }
-            let is_failing = item.reason.is_some();
+            let is_held_up = item.reason.is_some() || shared.offer.outbox.is_behind(&item);
             match wanted.wait_ms.map(span) {
                 Some(wait) => settled(&shared, &item, start + wait, |_| false).await,
-                None if is_failing => {
+                None if is_held_up => {
                     settled(&shared, &item, start + SHORT_MOMENT, |_| false).await
                 }
                 None => {

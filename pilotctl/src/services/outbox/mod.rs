@@ -176,10 +176,29 @@ struct Waiting {
 struct Peer {
     /// With what is being written now.
     load: Load,
-    /// The last number given in this incarnation.
+    /// The first half of the ids that this process gives to messages for it: random, so that
+    /// no two receivers see the same.
+    incarnation: Option<[u8; 8]>,
+    /// The last number given in it.
     number: u64,
     /// Why the last attempt has failed; none since one that went well.
     failing: Option<Reason>,
+}
+
+impl Peer {
+    fn next_id(&mut self) -> io::Result<TransferId> {
+        let incarnation = match self.incarnation {
+            Some(incarnation) => incarnation,
+            None => {
+                let mut incarnation = [0; 8];
+                getrandom::fill(&mut incarnation).map_err(io::Error::other)?;
+                *self.incarnation.insert(incarnation)
+            }
+        };
+        self.number += 1;
+        TransferId::numbered(incarnation, self.number)
+            .ok_or_else(|| io::Error::other("all numbers are used"))
+    }
 }
 
 #[derive(Default)]
@@ -200,7 +219,6 @@ struct State {
 pub(crate) struct Outbox {
     dir: PathBuf,
     limits: OutboxLimits,
-    incarnation: [u8; 8],
     state: Mutex<State>,
     /// Lines in the file of settled messages. Locked before `state`.
     lines: Mutex<usize>,
@@ -244,12 +262,9 @@ impl Outbox {
         }
         let surplus = state.settled.len().saturating_sub(SETTLED_MAX);
         state.settled.drain(..surplus);
-        let mut incarnation = [0; 8];
-        getrandom::fill(&mut incarnation).map_err(io::Error::other)?;
         Ok(Outbox {
             dir,
             limits,
-            incarnation,
             state: Mutex::new(state),
             lines: Mutex::new(lines),
             changed: watch::Sender::new(()),
@@ -276,9 +291,7 @@ impl Outbox {
             let mut state = self.state();
             state.room(&self.limits, peer, size)?;
             let of_peer = state.peers.entry(peer).or_default();
-            let id = TransferId::numbered(self.incarnation, of_peer.number + 1);
-            let id = id.ok_or_else(|| io::Error::other("all numbers are used"))?;
-            of_peer.number += 1;
+            let id = of_peer.next_id()?;
             of_peer.load.add(size);
             state.all.add(size);
             let created_us = disk::unix_micros().max(state.last_us + 1);
@@ -435,6 +448,13 @@ impl Outbox {
             return Some(state.shown(&waiting.item));
         }
         state.settled.iter().rev().find(|item| item.id == id).cloned()
+    }
+
+    /// Whether another message for the same receiver waits before this one.
+    pub(crate) fn is_behind(&self, item: &Item) -> bool {
+        let (state, peer) = (self.state(), item.to.on_backbone());
+        let mut before = state.waiting.range(..item.created_us);
+        before.any(|(_, waiting)| waiting.item.to.on_backbone() == peer)
     }
 
     /// At most `limit` messages that were put in after `after_us`, oldest first: those that
