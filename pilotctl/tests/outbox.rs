@@ -99,7 +99,8 @@ fn a_message_waits_for_a_receiver_that_is_away_and_can_be_taken_back() {
     b.kill("daemon");
     b.ok(&["daemon", "start"]);
     assert_eq!(b.data(&["outbox"])["waiting"], 3);
-    let mut shown = follow(&a_started(&a, &registry, &beacon), &["--count", "3"]);
+    a.data(&start(&registry, &beacon));
+    let mut shown = follow(&a, &["--count", "3"]);
     let status = b.data(&["status", id, "--wait", "60s"]);
     assert_eq!(status["state"], "delivered");
     let lines = BufReader::new(shown.stdout.take().unwrap()).lines();
@@ -123,11 +124,6 @@ fn a_message_waits_for_a_receiver_that_is_away_and_can_be_taken_back() {
     let delivered = b.data(&["send-message", &to_a, "four", "--wait"]);
     assert_eq!(delivered["state"], "delivered");
     assert_eq!(a.inbox(), ["four"]);
-}
-
-fn a_started<'h>(a: &'h Home, registry: &str, beacon: &str) -> &'h Home {
-    a.data(&start(registry, beacon));
-    a
 }
 
 #[test]
