@@ -13,7 +13,7 @@
 //! | [`session`] | the tunnel: handshakes, session slots, keys, timers |
 //! | [`stream`], [`port`] | streams, datagrams, acknowledgement, loss recovery, congestion control |
 //! | [`journal`], [`trust`], [`directory`] | durable facts; who may reach us; the client of registry and beacon |
-//! | [`service`] | echo and data exchange over streams |
+//! | [`service`] | echo, data exchange and events over streams |
 //! | [`node`] | one agent: all of the above behind one interface |
 //! | `rendezvous` | the server machine: registry and beacon (feature `alloc`) |
 //! | [`drive`] | the one loop that all adapters share; with `std` also agents' handles and their household |
@@ -27,6 +27,7 @@
 //! use pilot_core::addr::Port;
 //! use pilot_core::machine::{Ecn, Machine, Path};
 //! use pilot_core::node::{Command, Event, Node, Reply, StreamId};
+//! # use pilot_core::trust::Permissions;
 //! # use pilot_core::crypto::{Identity, RUST_CRYPTO, TunnelSecret};
 //! # use pilot_core::name::Justification;
 //! # use pilot_core::node::Config;
@@ -113,7 +114,7 @@
 //! #                 }
 //! #             }
 //! #             Event::TrustRequested(from) => {
-//! #                 agent.command(now, Command::ApproveTrust { from }).unwrap();
+//! #                 agent.command(now, Command::ApproveTrust { from, permissions: Permissions::ALL }).unwrap();
 //! #             }
 //! #             _ => {}
 //! #         }

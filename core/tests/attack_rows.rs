@@ -27,6 +27,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Registry", &["W-R1", "W-R2", "W-R3", "W-R4", "W-R5", "W-R7"]),
     ("Beacon", &["W-B1", "W-B2", "W-B3", "W-B6"]),
     ("Trust", &["W-H1", "W-H2", "W-H3", "W-H4", "W-H5", "W-H6", "W-H7", "W-H8"]),
+    ("Services", &["W-X6", "W-X7", "W-X10"]),
 ];
 
 fn root() -> &'static Path {

@@ -11,6 +11,7 @@ use pilot_core::name::Justification;
 use pilot_core::node::{Command, CommandError, Event, Node};
 use pilot_core::stream::State;
 use pilot_core::time::Instant;
+use pilot_core::trust::Permissions;
 
 /// Whoever is shown as granting us access can be called, at any moment.
 fn call_who_grants(node: &mut Node<'_>, now: Instant) {
@@ -41,7 +42,10 @@ fn a_peer_that_is_shown_can_be_called_before_any_event_is_polled() {
     world.command(0, Command::RequestTrust { to: b, justification });
     world.run_until(secs(5), |w| w.agents[1].node.trust_requests().any(|r| r.from == a));
     let now = world.now;
-    world.agents[1].node.command(now, Command::ApproveTrust { from: a }).unwrap();
+    world.agents[1]
+        .node
+        .command(now, Command::ApproveTrust { from: a, permissions: Permissions::ALL })
+        .unwrap();
     call_who_grants(&mut world.agents[1].node, now);
     world.run_until(secs(5), |w| w.holds_grant(0, b) && w.holds_grant(1, a));
     world.run(secs(1));

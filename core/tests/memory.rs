@@ -21,7 +21,7 @@ use pilot_core::timer::{Cell, Deadlines};
 static ALLOCATOR: Counting = Counting;
 
 /// An idle peer with its current session; the project's bound is 16 KiB.
-const PEER_MAX: usize = 6_800;
+const PEER_MAX: usize = 7_000;
 const STREAM_MAX: usize = 1_536;
 /// Of a peer that there is not: queue places, deadlines and index cells, which are set up.
 const PLACE_RESIDENT_MAX: usize = 192;

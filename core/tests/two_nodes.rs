@@ -14,6 +14,7 @@ use pilot_core::slab::Slab;
 use pilot_core::stats::DropReason;
 use pilot_core::stream::PathState;
 use pilot_core::time::Duration;
+use pilot_core::trust::Permissions;
 
 fn path(world: &World, n: usize) -> PathKind {
     world.agents[n].node.peers().next().expect("a peer").path
@@ -570,4 +571,76 @@ fn a_fenced_agent_tells_its_peers() {
     let refused =
         world.agents[1].node.command(now, Command::Connect { to: address, port: Port(7) });
     assert_eq!(refused, Err(CommandError::Fenced));
+}
+
+fn allow(world: &mut World, n: usize, peer: usize, text: &str) {
+    let permissions = text.parse().unwrap();
+    let peer = world.address(peer);
+    world.command(n, Command::SetPermissions { peer, permissions });
+}
+
+/// A right that goes takes its open streams with it within one way; the others go on, and so
+/// do those that the one who took it has opened. The peer is told its new grant.
+#[test]
+fn a_right_that_is_taken_ends_its_streams_at_once() {
+    for (latency, text) in [(0, "message,ports"), (1, "echo,message,ports=9000-9002+9004")] {
+        let mut world = pair(30 + latency, Link::CLEAN);
+        let forbidden = [7, 9003][latency as usize];
+        world.listen(0, forbidden);
+        for port in [forbidden, 9000] {
+            world.listen(1, port);
+        }
+        let (gone, stays) = (world.connect(0, 1, forbidden), world.connect(0, 1, 9000));
+        let ours = world.connect(1, 0, forbidden);
+        world.run_until(secs(5), |w| {
+            [(0, gone), (0, stays), (1, ours)]
+                .iter()
+                .all(|(n, id)| w.saw(*n, Event::StreamOpened(*id)))
+        });
+        let accepted = world.agents[1].node.accept(Port(forbidden)).expect("it is open");
+        let kept = world.agents[1].node.accept(Port(9000)).expect("it is open");
+        // One more waits in the queue.
+        let queued = world.connect(0, 1, forbidden);
+        world.run_until(secs(5), |w| w.saw(0, Event::StreamOpened(queued)));
+        allow(&mut world, 1, 0, text);
+        let at_once = world.saw(1, Event::StreamClosed(accepted, StreamEnd::Reset));
+        assert!(at_once, "its own end is over with the command");
+        assert_eq!(world.agents[1].node.accept(Port(forbidden)), None);
+        let took = world.run_until(secs(5), |w| {
+            [gone, queued]
+                .iter()
+                .all(|id| w.saw(0, Event::StreamClosed(*id, StreamEnd::NotPermitted)))
+        });
+        assert!(took <= ms(20), "{took:?}");
+        world.write(0, stays, b"still here");
+        world.write(1, ours, b"here too");
+        let back = world.agents[0].node.accept(Port(forbidden)).expect("it is open");
+        let (mut there, mut here) = (Vec::new(), Vec::new());
+        world.run_until(secs(5), |w| {
+            w.read(1, kept, &mut there);
+            w.read(0, back, &mut here);
+            there == b"still here" && here == b"here too"
+        });
+        // Nor does it open another one, nor reach a port where nobody is told from nothing.
+        for port in [forbidden, 1002] {
+            let again = world.connect(0, 1, port);
+            world.run_until(secs(5), |w| {
+                w.saw(0, Event::StreamClosed(again, StreamEnd::NotPermitted))
+            });
+        }
+        let rights = |w: &World| w.agents[0].node.peers().next().expect("a peer").granted;
+        let wanted = text.parse::<Permissions>().unwrap().rights();
+        world.run_until(secs(5), |w| rights(w) == wanted);
+
+        // Given back, it works; and all of it outlives a restart.
+        allow(&mut world, 1, 0, "none");
+        world.kill(1);
+        world.revive(1);
+        world.register();
+        let peer = |w: &World| w.agents[1].node.peers().next().expect("a peer").permissions;
+        assert_eq!(peer(&world), Permissions::NONE);
+        allow(&mut world, 1, 0, "all");
+        world.listen(1, forbidden);
+        world.transfer(0, 1, forbidden, b"again", secs(20));
+    }
 }

@@ -20,6 +20,7 @@ pub mod beacon_client;
 pub mod beacon_session;
 pub mod demux_node;
 pub mod demux_rendezvous;
+pub mod events;
 pub mod exchange;
 pub mod handshake_init;
 pub mod handshake_resp;
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("beacon_session", beacon_session::run),
     ("demux_node", demux_node::run),
     ("demux_rendezvous", demux_rendezvous::run),
+    ("events", events::run),
     ("exchange", exchange::run),
     ("handshake_init", handshake_init::run),
     ("handshake_resp", handshake_resp::run),

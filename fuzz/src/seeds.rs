@@ -32,6 +32,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "stun" => stuns(),
         "records" => records(),
         "messages" => messages(),
+        "events" => events(),
         "exchange" => exchanges(),
         "punch" => punches(),
         "demux_node" => demux_node(),
@@ -304,6 +305,52 @@ fn messages() -> Vec<Script> {
     seeds.push(s().byte(3).raw(&[0, 0, 0, 1, 1, 1, 0, 16]));
     seeds.push(s().byte(3).raw(&[0, 0, 0, 1, 1, 5, 0, 0]));
     seeds.push(s().byte(3).raw(&[0, 0, 0, 1, 1, 6, 0, 0]));
+    seeds
+}
+
+fn event_frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[kind], &(body.len() as u32).to_be_bytes()[1..], body].concat()
+}
+
+fn events() -> Vec<Script> {
+    let subscribe = |flags: u8, pattern: &str| {
+        event_frame(16, &[&[0, 0, 0, 1, flags], pattern.as_bytes()].concat())
+    };
+    let publish = |flags: u8, topic: &str, data: &[u8]| {
+        let (len, topic) = (topic.len() as u8, topic.as_bytes());
+        event_frame(18, &[&[0, 0, 0, 2, flags, len], topic, data].concat())
+    };
+    let event = |flags: u8, topic: &str, data: &[u8]| {
+        let (len, topic) = (topic.len() as u8, topic.as_bytes());
+        event_frame(20, &[&[flags, 0, 0, 0, 0, 0, 9, len], topic, data].concat())
+    };
+    let unsubscribe = event_frame(17, b"\0\0\0\x03a.*");
+    let ping = event_frame(22, &[0, 0, 0, 4]);
+    let patterns = ["a", "a.*", "b.>", "*", ">"].map(|pattern| subscribe(1, pattern)).concat();
+    let kept = ["a.1", "a.2", "b.1", "b.2", "a.1"].map(|topic| publish(3, topic, b"kept")).concat();
+    let many = publish(1, "a.b", &[7; 100]).repeat(12);
+    let inputs = [
+        [patterns.clone(), many.clone(), ping.clone()].concat(),
+        [kept.clone(), patterns.clone(), publish(2, "a.1", b""), subscribe(1, "a.1")].concat(),
+        [subscribe(0, "a.*"), unsubscribe.clone(), unsubscribe, publish(0, "a.b", b"x")].concat(),
+        [patterns, ping.repeat(300)].concat(),
+        [subscribe(0, "own.>"), publish(3, "own.topic", b"mine"), many].concat(),
+        [kept, b"\0\x03t/1\0\0\0\x02hi".to_vec()].concat(),
+    ];
+    let mut seeds = Vec::new();
+    for (n, input) in inputs.iter().enumerate() {
+        seeds.push(s().byte(0).raw(&[2; 8]).byte(n as u8 % 3).raw(input));
+    }
+    let done = |request: u8, code: u8| event_frame(19, &[0, 0, 0, request, code, 0, 0, 0, 3]);
+    let dropped = event_frame(21, &[0, 0, 0, 0, 0, 0, 1, 0]);
+    let told = [done(1, 0), event(1, "a.b", b"kept"), dropped, event(0, "a", b""), done(2, 1)];
+    seeds.push(s().byte(1).raw(&[1; 8]).byte(2).raw(&told.concat()));
+    seeds.push(s().byte(1).raw(&[1; 8]).byte(1).raw(&[done(1, 0), done(2, 0)].concat()));
+    seeds.push(s().byte(1).raw(&[1; 8]).byte(0).raw(&event(0, "a b", b"x")));
+    for patterns in [[0, 4], [2, 3], [1, 4]] {
+        let steps = [2, 0, 9, 2, 2, 30, 0, 3, 3, 200, 2, 1, 255, 2, 2, 255, 1].repeat(6);
+        seeds.push(s().byte(2).raw(&patterns).raw(&steps));
+    }
     seeds
 }
 

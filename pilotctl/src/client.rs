@@ -232,10 +232,62 @@ impl Client {
         }
     }
 
+    /// `GET` of server-sent events: hands each to `each` until that returns false, or they end,
+    /// which is an error: an answer says itself when it is over.
+    pub(crate) async fn server_sent(
+        &self,
+        path: &str,
+        mut each: impl FnMut(ServerSent<'_>) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        let response = self.open(self.request(Method::GET, path, Vec::new())?).await?;
+        if response.status() != StatusCode::OK {
+            let answer: Envelope<serde_json::Value> = self.whole(response).await?;
+            return Err(answer.into_result().err().unwrap_or_else(|| defect("no events")));
+        }
+        let mut body = response.into_body();
+        let mut buffer = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| self.lost(e))?;
+            buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            let mut start = 0;
+            while let Some(len) = buffer[start..].windows(2).position(|end| end == b"\n\n") {
+                let text = std::str::from_utf8(&buffer[start..start + len]).map_err(defect)?;
+                start += len + 2;
+                if let Some(sent) = ServerSent::parse(text)
+                    && !each(sent)?
+                {
+                    return Ok(());
+                }
+            }
+            buffer.drain(..start);
+            if buffer.len() > LINE_MAX {
+                break;
+            }
+        }
+        Err(self.lost("its answer has no end"))
+    }
+
     /// The process went away in the middle.
     fn lost(&self, error: impl Display) -> Failure {
         let message = format!("{} ended the conversation: {error}", self.who);
         Failure::new(Code::Io, message).hint("see `pilotctl logs`, and try again")
+    }
+}
+
+/// One server-sent event, in the form in which the daemon sends them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ServerSent<'t> {
+    pub(crate) name: &'t str,
+    /// JSON.
+    pub(crate) data: &'t str,
+}
+
+impl<'t> ServerSent<'t> {
+    /// `None` for a comment.
+    fn parse(text: &'t str) -> Option<Self> {
+        let (name, data) = text.split_once('\n')?;
+        let (name, data) = (name.strip_prefix("event: ")?, data.strip_prefix("data: ")?);
+        Some(ServerSent { name, data })
     }
 }
 
@@ -305,6 +357,13 @@ mod tests {
             .with("network", None::<u16>)
             .with("name", Some("a b&c=ü.csv"));
         assert_eq!(query.as_str(), "/v1/files?to=1:0001.0000.0042&name=a%20b%26c%3D%C3%BC.csv");
+    }
+
+    #[test]
+    fn server_sent_events_are_told_from_comments() {
+        let sent = ServerSent { name: "event", data: "{\"a\":1}" };
+        assert_eq!(ServerSent::parse("event: event\ndata: {\"a\":1}"), Some(sent));
+        assert_eq!(ServerSent::parse(": alive"), None);
     }
 
     #[tokio::test]

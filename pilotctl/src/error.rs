@@ -60,7 +60,8 @@ codes! {
         "an agent's address looks like 1:0001.0000.0042; `pilotctl info` shows your own";
     NotRegistered "not_registered" 1 503
         "the registry has not given this agent an address yet: see `pilotctl daemon status`";
-    NotPermitted "not_permitted" 1 403 "the other side's grant does not cover that port";
+    NotPermitted "not_permitted" 1 403
+        "`pilotctl trust list` shows what you may do there; its owner can change it with `pilotctl trust allow`";
     Refused "refused" 1 502 "start a listener there first, as `pilotctl listen PORT`";
     Busy "busy" 1 503 "try again in a moment";
     Ended "ended" 1 502 "the other side ended the stream: try again";

@@ -78,6 +78,11 @@ impl Home {
         self.path.join("unfinished.json")
     }
 
+    /// What the daemon listens on for other programs.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.path.join("programs.json")
+    }
+
     /// Exists while this identity is known to run elsewhere.
     pub(crate) fn fenced(&self) -> PathBuf {
         self.path.join("fenced")

@@ -118,7 +118,7 @@ impl ServerLimits {
 }
 
 /// Raises the soft limit of open files to the hard one, and gives it; `None` is no limit.
-fn descriptors() -> Option<u64> {
+pub(crate) fn descriptors() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return current;

@@ -20,6 +20,7 @@ mod http;
 mod limits;
 mod log;
 mod output;
+mod programs;
 mod rendezvous;
 mod services;
 mod socket;

@@ -117,8 +117,9 @@ fn two_agents_share_a_queue_and_readiness_comes_once() {
         rounds += 1;
         (rounds == 3).then_some(())
     });
-    assert_eq!(right.read(&mut buf).unwrap(), 5);
-    assert_eq!(&buf[..5], b"again");
+    // However long it takes on a busy machine.
+    let read = pair.until(|_, _| right.read(&mut buf).ok());
+    assert_eq!((read, &buf[..5]), (5, b"again".as_slice()));
     right.finish().unwrap();
     pair.until(|_, _| match left.read(&mut buf) {
         Ok(n) => {

@@ -237,9 +237,15 @@ impl World {
         }
     }
 
+    /// Whose it is, bytes that have arrived, and bytes that are to.
+    pub(crate) fn stand(&self, id: TransferId) -> (HostId, HostId, u64, u64) {
+        let transfer = &self.transfers[id.0];
+        (transfer.from, transfer.to, transfer.read, transfer.len)
+    }
+
     /// Whether nobody at either end lies.
-    fn is_honest(&self, n: usize) -> bool {
-        let transfer = &self.transfers[n];
+    pub(crate) fn is_honest(&self, id: TransferId) -> bool {
+        let transfer = &self.transfers[id.0];
         ![transfer.from, transfer.to].into_iter().any(|host| self.hosts[host.0].lies)
     }
 
@@ -293,7 +299,7 @@ impl World {
 
     fn read(&mut self, n: usize) {
         let now = self.now;
-        let honest = self.is_honest(n);
+        let honest = self.is_honest(TransferId(n));
         match self.try_read(n) {
             Ok(None) => {}
             Ok(Some(Progress::Done(_))) => {

@@ -9,6 +9,7 @@ use pilot_core::machine::SocketId;
 use pilot_core::name::Justification;
 use pilot_core::node::{Command, CommandError, Reply};
 use pilot_core::time::Duration;
+use pilot_core::trust::Permissions;
 use std::net::SocketAddr;
 
 impl World {
@@ -24,7 +25,7 @@ impl World {
         self.due.insert(host);
         let trusts = match &command {
             Command::RequestTrust { to, .. } => Some((*to, true)),
-            Command::ApproveTrust { from } => Some((*from, true)),
+            Command::ApproveTrust { from, .. } => Some((*from, true)),
             Command::RevokeTrust { peer } => Some((*peer, false)),
             _ => None,
         };
@@ -74,7 +75,7 @@ impl World {
                 asked = w.command(a, Command::RequestTrust { to, justification }).is_ok();
             }
             if w.hosts[b.0].node.trust_requests().any(|request| request.from == from) {
-                let _ = w.command(b, Command::ApproveTrust { from });
+                let _ = w.command(b, Command::ApproveTrust { from, permissions: Permissions::ALL });
             }
             false
         })

@@ -454,7 +454,10 @@ impl World {
             self.fail(format!("an early timeout changes host {}: {before:?}, {after:?}", id.0));
         }
         if stalls > 0 {
-            self.fail(format!("host {} asked for the present and had nothing to do", id.0));
+            self.fail(format!(
+                "host {} asked for the present and had nothing to do: {after:?}",
+                id.0
+            ));
         }
         if peers > peers_max || streams > streams_max {
             self.fail(format!("host {} has {peers} peers and {streams} streams", id.0));

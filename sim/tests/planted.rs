@@ -5,6 +5,7 @@
 use pilot_core::planted::{Defect, plant};
 use pilot_sim::explore::explore;
 use pilot_sim::{Tape, shrink};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// In so many worlds each has to be found.
 const SEEDS: u64 = 2000;
@@ -20,9 +21,18 @@ const SHRINKS: [Defect; 5] = [
 ];
 
 /// What is wrong with the world of a tape, in general and in detail, and what of the tape it has
-/// read.
+/// read. A machine whose own assertion fails has found it, too; what was read is not known then.
 fn fault(tape: Tape) -> Option<(String, String, Vec<u8>)> {
-    let (result, world) = explore(tape, String::new(), false);
+    let run = AssertUnwindSafe(|| explore(tape, String::new(), false));
+    let (result, world) = match catch_unwind(run) {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            let what = format!("a panic: {}", text.unwrap_or_default());
+            return Some(("a panic".to_string(), what, Vec::new()));
+        }
+    };
     let failure = result.err()?;
     Some((failure.kind().to_string(), failure.what, world.tape().used().to_vec()))
 }
@@ -37,6 +47,7 @@ fn find(defect: Defect) -> String {
         return format!("{defect:?}: seed {seed}, {what}");
     }
     let full = tape.len();
+    assert!(full > 0, "{defect:?}: seed {seed}, {what}: a tape to make smaller");
     let mut best = full;
     let small = shrink(&tape, RUNS, |tape| {
         // Small enough: the rest of the runs is saved.

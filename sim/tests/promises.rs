@@ -150,7 +150,9 @@ fn no_stream_ends_within_an_hour_behind_nats_that_forget() {
 }
 
 /// A carrier's NAT that ends every mapping after a minute, with another port afterwards: two
-/// deaths are noticed by what has to wait, from then on the next path is there before the old one ends.
+/// deaths are noticed by what has to wait, from then on the next path is there before the old one
+/// ends; and if nothing is sent, too, neither end leaves the direct path for the offers of the
+/// other, which come by the relay.
 #[test]
 fn a_path_with_a_known_end_has_a_successor_in_time() {
     let mut boxes = Preset::PortRestricted.boxes(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)));
@@ -170,6 +172,10 @@ fn a_path_with_a_known_end_has_a_successor_in_time() {
         let worst = slowest_message(&mut world, a, b, secs(400));
         println!("seed {seed}: slowest message {worst:?} once it is known");
         assert!(worst <= Duration::from_millis(200), "seed {seed}: {worst:?}");
+        let (before, idle) = (world.path_changes().len(), world.elapsed());
+        world.run(secs(300));
+        let changes = &world.path_changes()[before..];
+        assert!(changes.is_empty(), "seed {seed}, idle since {idle:?}: {changes:?}");
         assert_eq!(arrived(&world, kept), 1);
     }
 }

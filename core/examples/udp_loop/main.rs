@@ -24,6 +24,7 @@ use agent::Agent;
 use pilot_core::addr::{Address, Port};
 use pilot_core::name::Justification;
 use pilot_core::node::{Command, Event, StreamError, StreamId};
+use pilot_core::trust::Permissions;
 use std::error::Error;
 
 const ECHO: Port = Port(7);
@@ -52,7 +53,9 @@ fn serve(agent: &mut Agent) -> Result<(), Box<dyn Error>> {
     loop {
         match agent.next()? {
             Event::Registered(address) => println!("address {address}"),
-            Event::TrustRequested(from) => drop(agent.command(Command::ApproveTrust { from })?),
+            Event::TrustRequested(from) => {
+                agent.command(Command::ApproveTrust { from, permissions: Permissions::ALL })?;
+            }
             Event::Acceptable(port) => {
                 while let Some(id) = agent.core.node.accept(port) {
                     streams.push((id, Vec::new()));

@@ -62,17 +62,21 @@ impl Rights {
         self.0 & other.0 == other.0
     }
 
-    /// Whether any right to `port` is in it. Port 1001 needs messages or files; which of the
-    /// two, the service asks itself.
-    pub const fn allows(self, port: Port) -> bool {
-        let needed = match port {
+    /// The rights of which one is needed for `port`. For port 1001 these are messages and files.
+    pub const fn of_port(port: Port) -> Self {
+        match port {
             Port::ECHO => Rights::ECHO,
             Port::DATA_EXCHANGE => Rights::MESSAGES.union(Rights::FILES),
             Port::EVENTS => Rights::EVENTS,
             Port::TASKS => Rights::TASKS,
             _ => Rights::OTHER,
-        };
-        self.0 & needed.0 != 0
+        }
+    }
+
+    /// Whether any right to `port` is in it. Port 1001 needs messages or files; which of the
+    /// two, the service asks itself.
+    pub const fn allows(self, port: Port) -> bool {
+        self.0 & Rights::of_port(port).0 != 0
     }
 
     /// The right of a name: echo, messages, files, events, tasks or other.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::name::{Hostname, Justification, Tags};
+use crate::trust::Permissions;
 use crate::trust::TrustError;
 #[cfg(doc)]
 use crate::trust::TrustEvent;
@@ -155,9 +156,25 @@ impl<'s> Directory<'s> {
         self.with_trust(now, |trust, ctx| trust.request(ctx, to, justification))
     }
 
-    /// Grants a pending request.
-    pub fn approve_trust(&mut self, now: Instant, from: Address) -> Result<(), DirectoryError> {
-        self.with_trust(now, |trust, ctx| trust.approve(ctx, from).map(drop))
+    /// Grants a pending request, to do here what `permissions` says.
+    pub fn approve_trust(
+        &mut self,
+        now: Instant,
+        from: Address,
+        permissions: Permissions,
+    ) -> Result<(), DirectoryError> {
+        self.with_trust(now, |trust, ctx| trust.approve(ctx, from, permissions).map(drop))
+    }
+
+    /// Changes what a peer may do here; [`TrustEvent::Updated`] follows if that is not what it
+    /// may do already.
+    pub fn set_permissions(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        permissions: Permissions,
+    ) -> Result<(), DirectoryError> {
+        self.with_trust(now, |trust, ctx| trust.set_permissions(ctx, peer, permissions).map(drop))
     }
 
     /// Refuses a pending request.

@@ -6,6 +6,7 @@ use crate::machine::SocketId;
 use crate::name::{Hostname, Justification, Tags};
 use crate::stream::StreamId;
 use crate::time::UnixTime;
+use crate::trust::Permissions;
 use core::net::SocketAddr;
 
 impl From<Address> for Target {
@@ -164,6 +165,16 @@ pub enum Command<'a> {
     ApproveTrust {
         /// Who asked.
         from: Address,
+        /// What it may do here.
+        permissions: Permissions,
+    },
+    /// Changes what a trusted agent may do here, at once: streams that it has opened to ports
+    /// which it may reach no more are reset, and it is told its new rights.
+    SetPermissions {
+        /// Whose.
+        peer: Address,
+        /// All that it may do from now on.
+        permissions: Permissions,
     },
     /// Refuses a pending request.
     RefuseTrust {

@@ -10,6 +10,7 @@ use crate::path::{PeerIndex, Route};
 use crate::stats::Drops;
 use crate::stream;
 use crate::time::{Duration, UnixTime};
+use crate::trust::Permissions;
 use core::net::SocketAddr;
 
 /// A trusted agent, as `trust list` and `peers` show it.
@@ -31,6 +32,10 @@ pub struct PeerInfo {
     pub rtt: Option<Duration>,
     /// Whether it has granted us access (we have granted it ours in any case).
     pub grants_us: bool,
+    /// What its grant lets us do there; none without one. Which ports, it may limit further.
+    pub granted: Rights,
+    /// What it may do here.
+    pub permissions: Permissions,
     /// Its registry entry names another identity than the pinned one.
     pub is_frozen: bool,
     /// Streams that are not over.
@@ -178,6 +183,8 @@ impl Node<'_> {
                 },
                 rtt: active.and_then(|path| self.transport.srtt(index, path)),
                 grants_us: peer.held().is_some(),
+                granted: peer.held().map_or(Rights::NONE, |grant| grant.rights),
+                permissions: peer.permissions(),
                 is_frozen: peer.frozen,
                 streams: self.transport.open_streams(index),
             }

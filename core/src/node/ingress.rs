@@ -34,6 +34,11 @@ pub(super) enum Inner<'b> {
     Dropped(DropReason),
 }
 
+/// Whether a frame's plaintext that begins so is an inner packet (`wire.md` 5.3).
+const fn is_packet(first: u8) -> bool {
+    matches!(first, 0x10..=0x1F)
+}
+
 const SILENT: Inner<'static> = Inner::Taken { eliciting: false, immediate: false };
 const ELICITING: Inner<'static> = Inner::Taken { eliciting: true, immediate: false };
 
@@ -105,16 +110,19 @@ impl<'s> Node<'s> {
         let Frame { peer, index, counter, plaintext, is_newest, streams_ok, .. } = frame;
         let came = FRAME_HEADER + plaintext.len() + TAG;
         self.heard(now, peer, route, is_newest, came);
+        // Segments and datagrams go by the path in use and nothing else does: offers to punch go
+        // by the relay whatever that is, and probes by the path that they are about.
+        let is_data = is_newest && plaintext.first().is_some_and(|&first| is_packet(first));
         match self.inner(now, peer, route, streams_ok, plaintext) {
             Inner::Taken { eliciting, immediate } => {
-                if eliciting && is_newest {
+                if eliciting && is_data {
                     self.peer_uses(now, peer, route);
                 }
                 self.acknowledge(now, peer, route, index, counter, eliciting, immediate);
                 Ingress::Handled
             }
             Inner::Datagram(from, to, payload) => {
-                if is_newest {
+                if is_data {
                     self.peer_uses(now, peer, route);
                 }
                 self.acknowledge(now, peer, route, index, counter, true, false);
@@ -137,7 +145,7 @@ impl<'s> Node<'s> {
     ) -> Inner<'b> {
         let Some((&first, body)) = plaintext.split_first() else { return SILENT };
         match first {
-            0x10..=0x1F => self.packet(now, peer, streams_ok, plaintext),
+            first if is_packet(first) => self.packet(now, peer, streams_ok, plaintext),
             control::ACKNOWLEDGE => {
                 let sent = |index| self.tunnel.counters(peer, index);
                 match self.transport.handle_ack(now, peer, plaintext, sent) {

@@ -545,6 +545,7 @@ impl<'s> Node<'s> {
                     if let Some(record) = self.directory.trust().peer(peer).map(|p| p.record) {
                         self.tunnel.update_peer_record(now, peer, &record);
                     }
+                    self.enforce_permissions(now, peer);
                 }
                 TrustEvent::Removed { peer, .. } => self.peer_removed(now, peer),
                 TrustEvent::Resolved(peer) => self.routes_found(now, peer),

@@ -68,8 +68,16 @@ impl<'s> Node<'s> {
             Command::RequestTrust { to, justification } => {
                 self.directory.request_trust(now, to.on_backbone(), justification)?;
             }
-            Command::ApproveTrust { from } => {
-                self.directory.approve_trust(now, from.on_backbone())?;
+            Command::ApproveTrust { from, permissions } => {
+                self.directory.approve_trust(now, from.on_backbone(), permissions)?;
+            }
+            Command::SetPermissions { peer, permissions } => {
+                let index = self.directory.trust().find(peer.on_backbone());
+                self.directory.set_permissions(
+                    now,
+                    index.ok_or(CommandError::NotFound)?,
+                    permissions,
+                )?;
             }
             Command::RefuseTrust { from } => {
                 self.directory.refuse_trust(now, from.on_backbone())?;

@@ -54,6 +54,15 @@ impl<'s> Node<'s> {
         }
     }
 
+    /// What a peer may do here has changed: what it may not do any more ends.
+    pub(super) fn enforce_permissions(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(permissions) = self.directory.trust().peer(peer).map(|p| p.permissions()) else {
+            return;
+        };
+        self.transport.reset_forbidden(now, peer, |port| permissions.allows(port));
+        self.reach_to_end(now, Some(peer));
+    }
+
     /// The next stream of a listener.
     pub fn accept(&mut self, port: Port) -> Option<StreamId> {
         self.transport.accept(port)

@@ -3,4 +3,5 @@
 //! storage; what the bytes mean is decided here.
 
 pub mod echo;
+pub mod events;
 pub mod exchange;

@@ -1,9 +1,9 @@
 //! Streams coming, going and moving along their table; what each change asks for.
 
-use super::StreamEnd;
 use super::entry::{ACCEPT, EVENT, OF_PEER, SEND, Stream, UNTOLD, event};
 use super::state::{State, Step};
 use super::transport::{NIL, Transport};
+use super::{ResetCode, StreamEnd};
 use crate::addr::Port;
 use crate::limits::{
     BLOCKS_GUARANTEED_RECEIVE, BLOCKS_GUARANTEED_SEND, OVERHEAD, SEGMENT_LIFETIME,
@@ -98,6 +98,23 @@ impl Transport<'_> {
     pub fn end_streams(&mut self, now: Instant, peer: PeerIndex, end: StreamEnd) {
         let now = self.see(now);
         self.end_streams_if(now, peer, end, |_| true);
+    }
+
+    /// Resets the streams that a peer has opened to ports which it may not reach any more; what
+    /// we have opened to it goes on.
+    pub fn reset_forbidden(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        permits: impl Fn(Port) -> bool,
+    ) {
+        let now = self.see(now);
+        self.for_each_stream(peer, |this, key| {
+            let stream = &this.streams[key];
+            if !stream.initiator && !permits(stream.local) {
+                this.abort(now, key, ResetCode::NotPermitted);
+            }
+        });
     }
 
     pub(crate) fn end_streams_if(

@@ -515,23 +515,11 @@ impl PathState {
         }
     }
 
-    /// Marks what is in flight as queued again; it is neither in flight nor lost any more.
-    /// `each` is told every content once.
-    pub(crate) fn requeue_all(
-        &mut self,
-        table: &mut FrameTable<'_>,
-        mut each: impl FnMut(&mut FrameTable<'_>, u32),
-    ) {
-        let mut at = self.frames.front();
-        while let Some(current) = at {
-            at = self.frames.next(table, current);
-            if !table.get(current).requeued {
-                each(table, current);
-                table.get_mut(current).requeued = true;
-            }
-        }
+    /// The frames whose content is about to be queued again: none of them is in flight any more.
+    pub(crate) fn suspend_all(&mut self) -> FrameList {
         self.flight = 0;
         self.tail_probe = TailProbe::Idle;
+        self.frames
     }
 
     /// Takes out the frames of a session that is gone, without a congestion signal.

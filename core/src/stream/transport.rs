@@ -329,17 +329,18 @@ impl<'s> Transport<'s> {
     /// signal; its late acknowledgement still counts.
     pub fn mark_suspect(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
         let now = self.see(now);
-        let Some(state) = self.peers.path_mut(peer, path) else {
-            return;
-        };
-        let streams = &mut self.streams;
-        state.requeue_all(&mut self.frames, |table, at| {
-            if let Content::Stream { key, offset, len, marks } = table.get(at).content
-                && let Some(stream) = streams.get_mut(key)
-            {
-                stream.snd.on_lost(offset, len, marks);
+        let Some(state) = self.peers.path_mut(peer, path) else { return };
+        let frames = state.suspend_all();
+        let mut at = frames.front();
+        while let Some(current) = at {
+            at = frames.next(&self.frames, current);
+            let record = self.frames.get_mut(current);
+            let content = record.content;
+            if !core::mem::replace(&mut record.requeued, true) {
+                self.requeue(now, peer, content);
             }
-        });
+        }
+        // The others, too: the path that they go by now may carry less or more.
         self.for_each_stream(peer, |this, key| this.update_stream(now, key));
         self.touch(peer);
     }

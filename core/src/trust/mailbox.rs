@@ -119,7 +119,8 @@ impl Trust<'_> {
             if out.identity.is_some_and(|id| id != sender.identity) {
                 return Err(DropReason::Untrusted);
             }
-            self.accept(ctx, sender, request.nonce, request.rights, grant)
+            let permissions = Permissions::ALL.within(request.rights);
+            self.accept(ctx, sender, request.nonce, permissions, grant)
                 .map_err(|_| DropReason::Full)?;
             if let Some(i) = self.find_incoming(address) {
                 self.drop_incoming(i, ctx.journal);

@@ -24,7 +24,8 @@
 //! | | Waiting | `approve` | peer Trusted, answer due; gone |
 //! | | Waiting | `refuse` | Refused, answer due; gone once the registry took it |
 //! | peer | Trusted | request of the same identity | present grant is answered at once |
-//! | | Trusted | `revoke`, or F7 code 2 | Leaving: Revoke due; gone once answered |
+//! | | Trusted | `set_permissions` | new grant and confirmation due, if its rights changed |
+//! | | Trusted | `revoke`, or F7 code 2 | Leaving: Revoke due; gone once answered, if rights were changed once the epoch is raised |
 //!
 //! Everything here is bounded: `Limits::peers` slots for trusted and leaving peers, of which
 //! each outgoing request reserves one, `Limits::trust_requests` requests in each direction.
@@ -33,6 +34,7 @@
 
 mod mailbox;
 mod peer;
+mod permissions;
 mod request;
 mod store;
 #[cfg(test)]
@@ -40,6 +42,7 @@ mod tests;
 mod work;
 
 pub use peer::{Peer, PeerSlot};
+pub use permissions::{Permissions, PermissionsError, PortRange, PortRanges};
 pub use request::{Incoming, IncomingSlot, Outgoing, OutgoingSlot};
 pub(crate) use work::{Outcome, Ticket};
 
@@ -215,9 +218,10 @@ impl<'s> Trust<'s> {
         })
     }
 
-    /// Whether the grant that we gave this peer covers a port of ours (`wire.md` 12).
+    /// Whether this peer may reach a port of ours: its grant covers it, and so do our own
+    /// ranges of ports (`wire.md` 12).
     pub fn permits(&self, peer: PeerIndex, port: Port) -> bool {
-        self.peer(peer).is_some_and(|p| p.given.rights.allows(port))
+        self.peer(peer).is_some_and(|p| p.permissions().allows(port))
     }
 
     /// Trust requests that wait for us.
@@ -284,17 +288,19 @@ impl<'s> Trust<'s> {
         self.outgoing_used += 1;
         // Crossing: who asked us before is asked by us now; both want it.
         if self.find(to).is_none() && self.find_incoming(to).is_some() {
-            self.approve(ctx, to)?;
+            self.approve(ctx, to, Permissions::ALL)?;
         }
         self.look();
         Ok(())
     }
 
-    /// Grants a pending request: the peer is pinned and trusted, the answer is due.
+    /// Grants a pending request: the peer is pinned and trusted, the answer is due. It may do
+    /// here what `permissions` says and it has asked for.
     pub(crate) fn approve(
         &mut self,
         ctx: &mut Context<'_>,
         from: Address,
+        permissions: Permissions,
     ) -> Result<PeerIndex, TrustError> {
         let from = from.on_backbone();
         let i = self.find_incoming(from).ok_or(TrustError::NotFound)?;
@@ -303,7 +309,7 @@ impl<'s> Trust<'s> {
         };
         let (record, nonce, rights, held) =
             (request.record, request.nonce, request.rights, request.grant);
-        let peer = self.accept(ctx, &record, nonce, rights, held)?;
+        let peer = self.accept(ctx, &record, nonce, permissions.within(rights), held)?;
         self.drop_incoming(i, ctx.journal);
         Ok(peer)
     }
@@ -339,7 +345,7 @@ impl<'s> Trust<'s> {
         let Some(entry) = self.peer(peer) else {
             return Err(TrustError::NotFound);
         };
-        let leaving = Leaving::new(entry.address, &entry.given, false);
+        let leaving = Leaving::new(entry.address, &entry.given, entry.superseded);
         // A live nonce would let a late answer undo the revocation.
         if let Some(i) = self.find_outgoing(entry.address) {
             self.drop_outgoing(i, ctx.journal);
@@ -478,7 +484,7 @@ impl<'s> Trust<'s> {
         ctx: &mut Context<'_>,
         record: &Record,
         nonce: [u8; 16],
-        rights: Rights,
+        permissions: Permissions,
         held: Option<Grant>,
     ) -> Result<PeerIndex, TrustError> {
         let address = record.fields.addr;
@@ -487,15 +493,16 @@ impl<'s> Trust<'s> {
         }
         let out = self.find_outgoing(address);
         let ours = out.and_then(|i| self.outgoing[i].live()).and_then(|o| o.grant);
-        let given = match ours.filter(|g| g.grantee == record.identity) {
+        let ours = ours.filter(|g| g.grantee == record.identity);
+        let given = match ours.filter(|g| g.rights == permissions.rights()) {
             Some(given) => given,
-            None => {
-                let rights = Rights::from_bits(rights.bits() & Rights::ALL.bits());
-                ctx.grant_to(record.identity, rights)
-            }
+            None => ctx.grant_to(record.identity, permissions.rights()),
         };
         let mut peer = Peer::new(record, given, held);
         peer.answer_due = Some(nonce);
+        peer.ports = permissions.ports();
+        // Our own request may have brought it another one.
+        peer.superseded = ours.is_some_and(|sent| sent != given);
         let index = self.insert_peer(ctx, peer, out.is_some())?;
         // Our own request has its purpose once we hold a grant; without one it stays live.
         if let Some(i) = out
@@ -634,6 +641,7 @@ impl<'s> Trust<'s> {
         for slot in self.peers.iter_mut() {
             if let PeerState::Trusted(peer) = &mut slot.state {
                 peer.given = ctx.grant_to(peer.identity, peer.given.rights);
+                peer.superseded = false;
                 peer.confirm_due = peer.held.is_some();
                 slot.fact.touch(ctx.journal);
             }

@@ -1,6 +1,9 @@
 //! One slot of the peer table: a trusted peer, or one that is leaving.
 
+use super::permissions::{Permissions, PortRanges};
 use crate::addr::{Address, NetworkId};
+#[cfg(doc)]
+use crate::crypto::Rights;
 use crate::crypto::{Grant, IdentityKey, Record};
 use crate::journal::Fact;
 use crate::name::Hostname;
@@ -44,6 +47,12 @@ pub struct Peer {
     pub(super) answer_due: Option<[u8; 16]>,
     /// A `TrustConfirm` is due.
     pub(super) confirm_due: bool,
+    /// Ports that are no service's own and that [`Rights::OTHER`] covers: our own rule.
+    #[serde(skip)]
+    pub(super) ports: PortRanges,
+    /// It also has a grant of ours with other rights, of the same epoch.
+    #[serde(skip)]
+    pub(super) superseded: bool,
     #[serde(skip)]
     pub(super) resolve_due: bool,
     #[serde(skip)]
@@ -62,9 +71,16 @@ impl Peer {
             frozen: false,
             answer_due: None,
             confirm_due: false,
+            ports: PortRanges::ALL,
+            superseded: false,
             resolve_due: false,
             endpoints: Vec::new(),
         }
+    }
+
+    /// What it may do here.
+    pub fn permissions(&self) -> Permissions {
+        Permissions::new(self.given.rights, self.ports)
     }
 
     /// The grant that it gave us, unless its record has voided it since.
@@ -113,15 +129,19 @@ pub(super) struct Leaving {
     pub(super) hash: [u8; 8],
     /// The grant's epoch; once our record has a higher one, there is nothing to revoke.
     pub(super) epoch: u32,
+    /// It has other grants of this epoch, too: only a higher epoch voids them all.
+    #[serde(skip)]
+    pub(super) has_more: bool,
     #[serde(skip)]
     pub(super) done: bool,
 }
 
 impl Leaving {
-    pub(super) fn new(address: Address, grant: &Grant, done: bool) -> Self {
+    pub(super) fn new(address: Address, grant: &Grant, has_more: bool) -> Self {
         let mut hash = [0; 8];
         hash.copy_from_slice(&grant.hash()[..8]);
-        Leaving { address, grantee: grant.grantee, hash, epoch: grant.epoch, done }
+        let (grantee, epoch) = (grant.grantee, grant.epoch);
+        Leaving { address, grantee, hash, epoch, has_more, done: false }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::Trust;
 use super::peer::{Leaving, Peer, PeerSlot, PeerState};
+use super::permissions::PortRanges;
 use super::request::{Incoming, IncomingState, Outgoing};
 use crate::addr::Address;
 use crate::journal::{Fact, Journal, LoadError, StoreChange, decode, encode, key};
@@ -42,6 +43,15 @@ impl Trust<'_> {
                 PeerState::Trusted(peer)
             }
             StoredPeer::Leaving(leaving) => PeerState::Leaving(leaving),
+            StoredPeer::Ruled(mut peer, rules) => {
+                self.nodes[i] = peer.address.node.0;
+                (peer.ports, peer.superseded) = (rules.ports, rules.superseded);
+                PeerState::Trusted(peer)
+            }
+            StoredPeer::LeavingWithMore(mut leaving) => {
+                leaving.has_more = true;
+                PeerState::Leaving(leaving)
+            }
         };
         self.stamps += 1;
         slot.stamp = self.stamps;
@@ -93,8 +103,11 @@ impl Trust<'_> {
             let slot = &mut self.peers[i];
             let len = match &slot.state {
                 PeerState::Empty => None,
-                PeerState::Trusted(peer) => Some(encode(&StoredPeerRef::Trusted(peer), out)),
+                PeerState::Trusted(peer) => Some(encode(&StoredPeerRef::of(peer), out)),
                 PeerState::Leaving(l) if l.done => None,
+                PeerState::Leaving(l) if l.has_more => {
+                    Some(encode(&StoredPeerRef::LeavingWithMore(l), out))
+                }
                 PeerState::Leaving(leaving) => Some(encode(&StoredPeerRef::Leaving(leaving), out)),
             };
             return Some(change(b"peer", i, len, &mut slot.fact, journal));
@@ -117,17 +130,40 @@ impl Trust<'_> {
     }
 }
 
+/// The first two are as the first version wrote them, and are written so still where nothing
+/// else is to be said: what is at rest stays as it is, and only who has rules of our own is not
+/// understood by that version.
 #[derive(Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "lives on the stack while one fact is loaded")]
 enum StoredPeer {
     Trusted(Peer),
     Leaving(Leaving),
+    Ruled(Peer, Rules),
+    LeavingWithMore(Leaving),
 }
 
 #[derive(Serialize)]
 enum StoredPeerRef<'a> {
     Trusted(&'a Peer),
     Leaving(&'a Leaving),
+    Ruled(&'a Peer, Rules),
+    LeavingWithMore(&'a Leaving),
+}
+
+impl<'a> StoredPeerRef<'a> {
+    fn of(peer: &'a Peer) -> Self {
+        let Peer { ports, superseded, .. } = *peer;
+        if ports == PortRanges::ALL && !superseded {
+            return StoredPeerRef::Trusted(peer);
+        }
+        StoredPeerRef::Ruled(peer, Rules { ports, superseded })
+    }
+}
+
+/// What is kept about a peer beside its grant.
+#[derive(Serialize, Deserialize)]
+struct Rules {
+    ports: PortRanges,
+    superseded: bool,
 }
 
 #[derive(Deserialize)]

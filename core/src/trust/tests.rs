@@ -1,6 +1,7 @@
 //! What a hostile registry, agent or mailbox can make us believe: nothing (attacks W-H1 to
 //! W-H4). The honest ways are tested with the real registry in `directory::tests::trust`.
 
+use super::work::Job;
 use super::*;
 use crate::addr::NodeId;
 use crate::crypto::record::{RecordFields, flag};
@@ -25,6 +26,7 @@ struct Agent {
     rng: Rng,
     drops: Drops,
     now: Instant,
+    epoch: u32,
 }
 
 fn registry() -> Identity {
@@ -48,6 +50,7 @@ impl Agent {
             rng: Rng::new([n; 32]),
             drops: Drops::new(),
             now: Instant::START + Duration::from_secs(10),
+            epoch: 0,
         }
     }
 
@@ -57,7 +60,7 @@ impl Agent {
             registry: registry().public(),
             address: self.address,
             secrets: (&self.secret, self.previous.as_ref()),
-            epoch: 0,
+            epoch: self.epoch,
             network: NetworkId::BACKBONE,
             now: self.now,
             unix: UNIX,
@@ -171,7 +174,7 @@ impl Agent {
     /// Approves whoever asked.
     fn approve_first(&mut self) -> PeerIndex {
         let from = self.trust.requests().next().unwrap().from();
-        self.with(|t, ctx| t.approve(ctx, from)).unwrap()
+        self.with(|t, ctx| t.approve(ctx, from, Permissions::ALL)).unwrap()
     }
 }
 
@@ -530,4 +533,166 @@ proptest! {
         });
         prop_assert!(a.trusts_nobody());
     }
+}
+
+/// The next request to the registry, decoded by `look`.
+fn next_request<R>(agent: &mut Agent, look: impl FnOnce(Request<'_>) -> R) -> R {
+    let bytes = agent.job(Ok(&Answer::Done)).expect("a job");
+    look(Envelope::parse(&bytes).unwrap().request().unwrap())
+}
+
+fn permissions(text: &str) -> Permissions {
+    text.parse().unwrap()
+}
+
+/// B trusts A with these permissions, and both hold grants; nothing is due.
+fn approved(text: &str) -> (Agent, Agent, PeerIndex) {
+    let (a, mut b) = (Agent::new(1), Agent::new(2));
+    b.receive_request(&a.record(1), &a.request_to(&b, true).encode());
+    let peer = b.with(|t, ctx| t.approve(ctx, a.address, permissions(text))).unwrap();
+    b.job(Ok(&Answer::Done));
+    while b.job(Ok(&resolved(&a, &a.record(1)))).is_some() {}
+    b.events();
+    (a, b, peer)
+}
+
+#[test]
+fn an_approval_grants_what_its_owner_says_and_no_more() {
+    let (_, b, peer) = approved("message,ports=8000-8100");
+    let entry = b.trust.peer(peer).unwrap();
+    assert_eq!(entry.given.rights, Rights::MESSAGES.union(Rights::OTHER));
+    assert_eq!(entry.permissions(), permissions("message,ports=8000-8100"));
+    for (port, allowed) in [(1001, true), (8050, true), (8101, false), (7, false)] {
+        assert_eq!(b.trust.permits(peer, Port(port)), allowed, "{port}");
+    }
+    // Nor more than was asked for.
+    let (a, mut b) = (Agent::new(1), Agent::new(2));
+    let mut request = a.request_to(&b, true);
+    let (to, text) = ((b.address, Some(b.public())), Justification::cleaned("x"));
+    request = TrustRequest::sign(
+        &a.identity,
+        &registry().public(),
+        a.address,
+        to,
+        [5; 16],
+        UNIX.as_secs(),
+        Rights::ECHO,
+        &text,
+        request.grant,
+    );
+    b.receive_request(&a.record(1), &request.encode());
+    let peer = b.approve_first();
+    assert_eq!(b.trust.peer(peer).unwrap().permissions(), permissions("echo"));
+}
+
+#[test]
+fn changed_rights_are_a_new_grant_that_the_peer_is_sent() {
+    let (a, mut b, peer) = approved("all");
+    let before = b.trust.peer(peer).unwrap().given;
+    let set =
+        |b: &mut Agent, text| b.with(|t, ctx| t.set_permissions(ctx, peer, permissions(text)));
+    assert_eq!(set(&mut b, "all"), Ok(false));
+    assert!(b.events().is_empty() && b.job(Ok(&Answer::Done)).is_none());
+    // Ranges are our own rule: nothing is sent.
+    assert_eq!(set(&mut b, "echo,message,file,events,tasks,ports=80"), Ok(true));
+    assert_eq!(b.events(), [TrustEvent::Updated(peer)]);
+    assert!(b.job(Ok(&Answer::Done)).is_none());
+    assert_eq!(b.trust.peer(peer).unwrap().given, before);
+
+    // While the confirmation is under way they change again: it is sent again.
+    assert_eq!(set(&mut b, "echo"), Ok(true));
+    let now = b.now;
+    let ticket = b.trust.next_job(now, |_| false).unwrap();
+    assert!(matches!(ticket.job, Job::Confirm(_)));
+    assert_eq!(set(&mut b, "echo,file"), Ok(true));
+    b.with(|t, ctx| t.handle_answer(ctx, ticket, Ok(&Answer::Done)));
+    let given = b.trust.peer(peer).unwrap().given;
+    assert_eq!(given.rights, Rights::ECHO.union(Rights::FILES));
+    next_request(&mut b, |request| {
+        let Request::TrustConfirm { to, grant, .. } = request else { panic!("{request:?}") };
+        assert_eq!((to, grant), (a.address, Bytes(given.encode())));
+    });
+    assert!(b.job(Ok(&Answer::Done)).is_none());
+    let unknown = b.with(|t, ctx| t.set_permissions(ctx, PeerIndex(9), Permissions::NONE));
+    assert_eq!(unknown, Err(TrustError::NotFound));
+}
+
+/// The registry knows a revoked grant by its hash, and the peer has two: neither may count.
+#[test]
+fn who_had_several_grants_keeps_none_when_trust_ends() {
+    for (changed, raises) in [(false, false), (true, true)] {
+        let (_, mut b, peer) = approved("all");
+        if changed {
+            b.with(|t, ctx| t.set_permissions(ctx, peer, permissions("echo"))).unwrap();
+            b.job(Ok(&Answer::Done));
+        }
+        b.with(|t, ctx| t.revoke(ctx, peer, true)).unwrap();
+        let mut stored = std::vec![0; 2048];
+        let change = b.with(|t, ctx| t.poll_store(ctx.journal, &mut stored)).unwrap();
+        stored.truncate(change.len.unwrap());
+        // Also after a restart.
+        let mut again = Agent::new(2);
+        again.trust.load(*b"peer", peer.0, &stored).unwrap().unwrap();
+        for b in [&mut b, &mut again] {
+            let now = b.now;
+            let ticket = b.trust.next_job(now, |_| false).unwrap();
+            assert_eq!(ticket.job, Job::Revoke(peer));
+            let outcome = b.with(|t, ctx| t.handle_answer(ctx, ticket, Ok(&Answer::Done)));
+            let wanted = if raises { Outcome::RaiseEpoch } else { Outcome::Done };
+            assert_eq!(outcome, wanted);
+            if raises {
+                // The epoch is raised: the next answer ends it.
+                b.epoch = 1;
+                let ticket = b.trust.next_job(now, |_| false).unwrap();
+                let outcome = b.with(|t, ctx| t.handle_answer(ctx, ticket, Ok(&Answer::Done)));
+                assert_eq!(outcome, Outcome::Done);
+            }
+            b.events();
+            assert!(b.trust.next_job(now, |_| false).is_none() && b.trusts_nobody());
+        }
+    }
+}
+
+#[test]
+fn permissions_outlive_a_restart_and_old_facts_still_load() {
+    let stored = |b: &mut Agent| {
+        let mut out = std::vec![0; 2048];
+        b.with(|t, ctx| t.poll_store(ctx.journal, &mut out))
+            .map(|change| out[..change.len.unwrap()].to_vec())
+            .unwrap()
+    };
+    let load = |fact: &[u8]| {
+        let mut b = Agent::new(2);
+        b.trust.load(*b"peer", 0, fact).unwrap().unwrap();
+        let (_, peer) = b.trust.peers().next().unwrap();
+        (peer.permissions(), peer.superseded)
+    };
+    // As the first version wrote it, byte for byte: format, variant, and the peer as it is.
+    let (_, mut b, peer) = approved("echo,file");
+    let fact = stored(&mut b);
+    let mut first = std::vec![0; 2048];
+    let of = b.trust.peer(peer).unwrap();
+    let len = postcard::to_slice(&(1u8, 0u8, of), &mut first).unwrap().len();
+    assert_eq!(fact, first[..len]);
+    assert_eq!(load(&fact), (permissions("echo,file"), false));
+
+    for text in ["all", "none", "echo,ports=1+2-3+4+5+6+7+8+65535", "message,ports=8000-8100"] {
+        let (_, mut b, peer) = approved("echo,file");
+        stored(&mut b);
+        b.with(|t, ctx| t.set_permissions(ctx, peer, permissions(text))).unwrap();
+        assert_eq!(load(&stored(&mut b)), (permissions(text), true), "{text}");
+    }
+}
+
+/// Our own request brought the other a grant for everything; what is approved counts.
+#[test]
+fn a_crossing_request_does_not_widen_an_approval() {
+    let (a, mut b) = (Agent::new(1), Agent::new(2));
+    b.receive_request(&a.record(1), &a.request_to(&b, true).encode());
+    let peer = b.with(|t, ctx| t.approve(ctx, a.address, permissions("echo"))).unwrap();
+    b.ask(a.address);
+    assert_eq!(b.trust.peer(peer).unwrap().permissions(), permissions("echo"));
+    b.receive_answer(&a, [1; 16], Some(a.grant_to(b.public(), 0)));
+    b.receive_request(&a.record(1), &a.request_to(&b, true).encode());
+    assert_eq!(b.trust.peer(peer).unwrap().permissions(), permissions("echo"));
 }

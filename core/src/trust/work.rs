@@ -40,8 +40,8 @@ pub(crate) struct Ticket {
 pub(crate) enum Outcome {
     /// Nothing.
     Done,
-    /// The registry's list of our revocations is full: raise the grant epoch in our record,
-    /// call [`Trust::reissue`] and register.
+    /// The registry's list of our revocations is full, or the peer has more grants than the one
+    /// that was revoked: raise the grant epoch in our record, call [`Trust::reissue`] and register.
     RaiseEpoch,
 }
 
@@ -309,6 +309,7 @@ impl Trust<'_> {
                 slot.hold = ctx.now + TRUST_RETRY;
                 return Outcome::Done;
             }
+            _ if leaving.has_more && leaving.epoch >= ctx.epoch => return Outcome::RaiseEpoch,
             _ => leaving.done = true,
         }
         slot.fact.touch(ctx.journal);

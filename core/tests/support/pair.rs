@@ -14,6 +14,7 @@ use pilot_core::node::{Command, Config, Event, Node, Reply, Storage, StreamError
 use pilot_core::rendezvous::{Change, ConnId, Event as ServerEvent, Rendezvous, RendezvousConfig};
 use pilot_core::rng::Rng;
 use pilot_core::time::{Duration, Instant, UnixTime};
+use pilot_core::trust::Permissions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -615,7 +616,7 @@ impl World {
         self.command(a, Command::RequestTrust { to, justification });
         let begin = self.now;
         self.run_until(secs(30), |w| w.agents[b].node.trust_requests().any(|r| r.from == from));
-        self.command(b, Command::ApproveTrust { from });
+        self.command(b, Command::ApproveTrust { from, permissions: Permissions::ALL });
         self.run_until(secs(30), |w| w.holds_grant(a, to) && w.holds_grant(b, from));
         self.now.since(begin)
     }

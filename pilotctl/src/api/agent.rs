@@ -123,11 +123,14 @@ pub(crate) struct RequestTrust {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TrustState {
     pub(crate) address: String,
-    /// `pending`, `approved`, `refused` or `revoked`.
+    /// `pending`, `approved`, `allowed`, `refused` or `revoked`.
     pub(crate) state: String,
+    /// What it may do here, after `approve` and `allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allow: Option<String>,
 }
 
-/// `POST /v1/trust/approve`, `refuse` and `revoke`.
+/// `POST /v1/trust/approve`, `allow`, `refuse` and `revoke`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DecideTrust {
@@ -135,6 +138,10 @@ pub(crate) struct DecideTrust {
     /// For the log of this agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// What it may do here, as `message,file,ports=8000-8100`: for `approve` (without: all) and
+    /// `allow` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allow: Option<String>,
 }
 
 /// `GET /v1/trust/pending`.
@@ -179,6 +186,10 @@ pub(crate) struct Peer {
     pub(crate) rtt_us: Option<u64>,
     /// Whether it has granted us access, too.
     pub(crate) mutual: bool,
+    /// What it may do here, as `trust allow` takes it.
+    pub(crate) allow: String,
+    /// What its grant lets us do there, once there is one. It may limit `ports` further.
+    pub(crate) allows_us: Option<String>,
 }
 
 /// `GET /v1/why?agent=ADDR`: how packets to a peer travel, and why not better.

@@ -4,12 +4,16 @@
 //! by the daemon already.
 
 mod agent;
+mod events;
 mod exchange;
 mod process;
+mod programs;
 
 pub(crate) use agent::*;
+pub(crate) use events::*;
 pub(crate) use exchange::*;
 pub(crate) use process::*;
+pub(crate) use programs::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@ use super::values::{Agent, Span, TagList, Visibility};
 use clap::{Args, Subcommand};
 use pilot_core::addr::Address;
 use pilot_core::name::Hostname;
+use pilot_core::trust::Permissions;
 use std::path::PathBuf;
 
 /// Which network names and addresses belong to.
@@ -126,6 +127,7 @@ pub(crate) enum TrustCommand {
     Pending(TrustPending),
     Approve(TrustApprove),
     Refuse(TrustRefuse),
+    Allow(TrustAllow),
     Revoke(TrustRevoke),
     List(TrustList),
 }
@@ -158,12 +160,41 @@ pub(crate) struct TrustPending {}
 
 /// Grant a request: both agents may then reach each other.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:
-  pilotctl trust approve 1:0001.0000.0017        (also: pilotctl approve ADDR)")]
+#[command(after_help = "\
+Examples:
+  pilotctl trust approve 1:0001.0000.0017        (also: pilotctl approve ADDR)
+  pilotctl trust approve 1:0001.0000.0017 --allow message,file
+  pilotctl trust approve 1:0001.0000.0017 --allow echo,ports=8000-8100+9000
+
+What it may do here: echo, message, file, events, tasks, and ports (any other port that something
+listens on, or only the ranges named). `pilotctl trust allow` changes it later.")]
 pub(crate) struct TrustApprove {
     /// Who asked.
     #[arg(value_name = "ADDR")]
     pub(crate) address: Address,
+    /// What it may do here, with commas; all of echo,message,file,events,tasks,ports or none.
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    pub(crate) allow: Permissions,
+}
+
+/// Change what a trusted agent may do here; at once, for what it has open too.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  pilotctl trust allow 1:0001.0000.0017 message,file
+  pilotctl trust allow 1:0001.0000.0017 echo,ports=8000-8100+9000
+  pilotctl trust allow 1:0001.0000.0017 all
+  pilotctl trust allow 1:0001.0000.0017 none
+
+The list is all that it may do from now on. What this agent may do there is up to the other side:
+`pilotctl trust list` shows both.")]
+pub(crate) struct TrustAllow {
+    /// Whose rights.
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    /// echo, message, file, events, tasks, ports or ports=FIRST-LAST+..., with commas; all; none.
+    #[arg(value_name = "LIST")]
+    pub(crate) allow: Permissions,
 }
 
 /// Refuse a request.
@@ -193,7 +224,7 @@ pub(crate) struct TrustRevoke {
     pub(crate) address: Address,
 }
 
-/// List the agents that are trusted.
+/// List the agents that are trusted, and what they may do here.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:
   pilotctl trust list")]

@@ -1,6 +1,8 @@
 //! The command line: every command, its flags, and an example in each `--help`.
 
 pub(crate) mod agent;
+pub(crate) mod events;
+pub(crate) mod programs;
 pub(crate) mod run;
 pub(crate) mod values;
 
@@ -80,9 +82,14 @@ pub(crate) enum Command {
     Inbox(agent::Inbox),
     SendFile(agent::SendFile),
     Received(agent::Received),
+    Publish(events::Publish),
+    Subscribe(events::Subscribe),
     Echo(agent::Echo),
     Connect(agent::Connect),
     Listen(agent::Listen),
+    Forward(programs::Forward),
+    Expose(programs::Expose),
+    Proxy(programs::Proxy),
     Info(agent::Info),
     Peers(agent::Peers),
     Why(agent::Why),

@@ -233,6 +233,63 @@ impl FromStr for Agent {
     }
 }
 
+/// A port of an agent, as `1:0001.0000.0042:8080` or `analysis-gcp:8080`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AgentPort {
+    pub(crate) agent: Agent,
+    /// 1 to 65535.
+    pub(crate) port: u16,
+}
+
+impl fmt::Display for AgentPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.agent, self.port)
+    }
+}
+
+impl FromStr for AgentPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "must be ADDR:PORT or HOSTNAME:PORT, as 1:0001.0000.0042:8080";
+        let (agent, port) = text.rsplit_once(':').ok_or(form)?;
+        let port = port.parse().ok().filter(|&port| port != 0);
+        let port = port.ok_or_else(|| format!("it has no port from 1 to 65535; it {form}"))?;
+        Ok(AgentPort { agent: agent.parse()?, port })
+    }
+}
+
+/// Where the daemon listens on TCP for programs of this host: `8080` is `127.0.0.1:8080`, and
+/// other hosts reach it only where an address is written that they reach.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct LocalAddr(pub(crate) SocketAddr);
+
+impl LocalAddr {
+    /// Where the SOCKS5 proxy listens unless told otherwise: the port that IANA has for it.
+    pub(crate) const PROXY: LocalAddr =
+        LocalAddr(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1080));
+}
+
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for LocalAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = text.strip_prefix("localhost:").unwrap_or(text);
+        if let Ok(port) = port.parse::<u16>() {
+            return Ok(LocalAddr((std::net::Ipv4Addr::LOCALHOST, port).into()));
+        }
+        text.parse().map(LocalAddr).map_err(|_| {
+            "must be PORT or IP:PORT, as 8080 or [::1]:8080; no other host names".to_owned()
+        })
+    }
+}
+
 /// Tags as `set` and `--tag` take them: `a=b,c`. An empty text is no tags.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct TagList(pub(crate) Vec<Tag>);
@@ -266,7 +323,7 @@ macro_rules! serde_as_text {
     )*};
 }
 
-serde_as_text!(HostPort, RegistryKey, Registry, PathChoice, Agent);
+serde_as_text!(HostPort, RegistryKey, Registry, PathChoice, Agent, AgentPort, LocalAddr);
 
 #[cfg(test)]
 mod tests {
@@ -317,5 +374,27 @@ mod tests {
         assert!(matches!("analysis-gcp".parse(), Ok(Agent::Hostname(_))));
         assert!("1:00A3.F291.0004".parse::<Agent>().is_err());
         assert!("under_score".parse::<Agent>().is_err());
+    }
+
+    #[test]
+    fn ports_of_agents_and_of_this_host() {
+        for text in ["1:0001.0000.0042:8080", "analysis-gcp:80"] {
+            assert_eq!(text.parse::<AgentPort>().unwrap().to_string(), text);
+        }
+        for text in ["", "analysis-gcp", "1:0001.0000.0042", "a:0", "a:x", "a:70000", ":80"] {
+            assert!(text.parse::<AgentPort>().is_err(), "{text}");
+        }
+        for (text, at) in [
+            ("8080", "127.0.0.1:8080"),
+            ("localhost:8080", "127.0.0.1:8080"),
+            ("[::1]:8080", "[::1]:8080"),
+            ("0.0.0.0:8080", "0.0.0.0:8080"),
+        ] {
+            assert_eq!(text.parse::<LocalAddr>().unwrap().to_string(), at);
+        }
+        // No host that is not written as an address, so that none is open by mistake.
+        for text in ["", ":8080", "*:8080", "host.example:8080", "70000", "::1:x", "-1"] {
+            assert!(text.parse::<LocalAddr>().is_err(), "{text}");
+        }
     }
 }

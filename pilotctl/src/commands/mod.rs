@@ -1,10 +1,12 @@
 //! One function per command: ask the daemon, show the answer. Nothing is decided here.
 
+mod events;
 mod exchange;
 mod messages;
 mod names;
 mod pipe;
 mod process;
+mod programs;
 mod show;
 mod trust;
 mod why;
@@ -64,6 +66,7 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
             TrustCommand::Pending(_) => trust::pending(cx).await,
             TrustCommand::Approve(args) => trust::approve(cx, args).await,
             TrustCommand::Refuse(args) => trust::refuse(cx, args).await,
+            TrustCommand::Allow(args) => trust::allow(cx, args).await,
             TrustCommand::Revoke(args) => trust::revoke(cx, args).await,
             TrustCommand::List(_) => trust::list(cx).await,
         },
@@ -84,8 +87,13 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::SendFile(args) => exchange::send_file(cx, args).await,
         Command::Received(_) => exchange::received(cx).await,
         Command::Echo(args) => exchange::echo(cx, args).await,
+        Command::Publish(args) => events::publish(cx, args).await,
+        Command::Subscribe(args) => events::subscribe(cx, args).await,
         Command::Connect(args) => pipe::connect(cx, args).await,
         Command::Listen(args) => pipe::listen(cx, args).await,
+        Command::Forward(args) => programs::forward(cx, args).await,
+        Command::Expose(args) => programs::expose(cx, args).await,
+        Command::Proxy(args) => programs::proxy(cx, args).await,
         Command::Info(_) => show::info(cx).await,
         Command::Peers(_) => show::peers(cx).await,
         Command::Why(args) => why::why(cx, args).await,

@@ -294,6 +294,7 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
         let mut doomed = vec![home.state(), home.socket(), home.config(), home.takeover()];
         doomed.extend([home.inbox(), home.outbox(), home.received()]);
         doomed.extend([home.unfinished(), home.log()]);
+        doomed.push(home.programs());
         doomed.extend((1..=9).map(|i| rotated(&home.log(), i)));
         if !args.keep_identity {
             // An identity that runs elsewhere stays known as such for as long as it is here.

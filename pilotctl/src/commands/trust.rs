@@ -2,12 +2,13 @@
 
 use super::Context;
 use crate::api::{DecideTrust, Peers, Pending, RequestTrust, TrustState};
-use crate::cli::agent::{TrustApprove, TrustRefuse, TrustRequest, TrustRevoke};
+use crate::cli::agent::{TrustAllow, TrustApprove, TrustRefuse, TrustRequest, TrustRevoke};
 use crate::error::{Code, Failure};
 use crate::output::{cleaned, quoted, table, utc};
 use hyper::Method;
 use pilot_core::addr::Address;
 use pilot_core::name::Justification;
+use pilot_core::trust::Permissions;
 
 pub(super) async fn request(cx: &Context, args: TrustRequest) -> Result<(), Failure> {
     // Refused here rather than cut off: its owner should know what the other side reads.
@@ -66,25 +67,39 @@ async fn decide(
     verb: &str,
     address: Address,
     reason: Option<String>,
+    allow: Option<Permissions>,
 ) -> Result<TrustState, Failure> {
-    let body = DecideTrust { address: address.to_string(), reason };
+    let allow = allow.map(|allow| allow.to_string());
+    let body = DecideTrust { address: address.to_string(), reason, allow };
     cx.client().send(Method::POST, &format!("/v1/trust/{verb}"), &body).await
 }
 
 pub(super) async fn approve(cx: &Context, args: TrustApprove) -> Result<(), Failure> {
-    let state = decide(cx, "approve", args.address, None).await?;
-    cx.out.show(&state, |s| format!("approved: {} and this agent trust each other", s.address));
+    let state = decide(cx, "approve", args.address, None, Some(args.allow)).await?;
+    cx.out.show(&state, |s| {
+        let may = s.allow.as_deref().filter(|_| args.allow != Permissions::ALL);
+        let may = may.map(|may| format!("; it may do here: {may}")).unwrap_or_default();
+        format!("approved: {} and this agent trust each other{may}", s.address)
+    });
+    Ok(())
+}
+
+pub(super) async fn allow(cx: &Context, args: TrustAllow) -> Result<(), Failure> {
+    let state = decide(cx, "allow", args.address, None, Some(args.allow)).await?;
+    cx.out.show(&state, |s| {
+        format!("allowed: {} may do here: {}", s.address, s.allow.as_deref().unwrap_or("-"))
+    });
     Ok(())
 }
 
 pub(super) async fn refuse(cx: &Context, args: TrustRefuse) -> Result<(), Failure> {
-    let state = decide(cx, "refuse", args.address, args.reason).await?;
+    let state = decide(cx, "refuse", args.address, args.reason, None).await?;
     cx.out.show(&state, |s| format!("refused: {}", s.address));
     Ok(())
 }
 
 pub(super) async fn revoke(cx: &Context, args: TrustRevoke) -> Result<(), Failure> {
-    let state = decide(cx, "revoke", args.address, None).await?;
+    let state = decide(cx, "revoke", args.address, None, None).await?;
     cx.out.show(&state, |s| format!("revoked: {} is no longer trusted", s.address));
     Ok(())
 }
@@ -100,11 +115,14 @@ pub(super) async fn list(cx: &Context) -> Result<(), Failure> {
                 peer.address.clone(),
                 cleaned(peer.hostname.as_deref().unwrap_or("-")),
                 if peer.mutual { "mutual" } else { "one-way" }.to_owned(),
+                peer.allow.clone(),
+                peer.allows_us.clone().unwrap_or_else(|| "-".to_owned()),
                 peer.fingerprint.clone(),
             ]
         };
         let rows: Vec<_> = trusted.peers.iter().map(row).collect();
-        table(&["ADDRESS", "HOSTNAME", "TRUST", "FINGERPRINT OF THE PAIR"], &rows)
+        let (here, there) = ("MAY DO HERE", "WE MAY DO THERE");
+        table(&["ADDRESS", "HOSTNAME", "TRUST", here, there, "FINGERPRINT OF THE PAIR"], &rows)
     });
     Ok(())
 }

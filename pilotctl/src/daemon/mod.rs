@@ -23,6 +23,7 @@ use crate::api::{self, DaemonStatus};
 use crate::cli::values::PathChoice;
 use crate::config::DaemonSettings;
 use crate::home::Home;
+use crate::programs::Programs;
 use courier::Courier;
 use ends::Ends;
 use node::Node;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) offer: Offer,
     pub(crate) courier: Courier,
     pub(crate) ends: Ends,
+    pub(crate) programs: Programs,
     /// Becomes true when the daemon shall stop.
     pub(crate) stop: watch::Sender<bool>,
     home: Home,
@@ -55,6 +57,7 @@ impl Shared {
         let info = self.node.agent.info();
         let online = info.link == Link::Online;
         let mut warnings = self.warnings.lock().map(|w| w.clone()).unwrap_or_default();
+        warnings.extend(self.programs.warnings());
         if info.address.is_some() && !online {
             warnings.push(format!(
                 "the registry or beacon at {} does not answer; trying on",

@@ -10,6 +10,7 @@ use pilot_core::name::{Hostname, Justification, Tags};
 use pilot_core::node::{
     AgentInfo, CommandError, Link, PathKind, RequestError, StreamEnd, StreamError, Target,
 };
+use pilot_core::trust::{Permissions, PortRanges};
 use pilot_tokio::{
     Agent, AgentEvent, ConnectError, DirectoryError, ListenError, RecvError, StreamFailure,
     TrustError,
@@ -25,6 +26,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(30);
 const REQUEST_TIME: Duration = Duration::from_secs(15);
 
 /// The running agent.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) agent: Agent,
 }
@@ -206,8 +208,12 @@ impl Node {
         }
     }
 
-    pub(crate) fn approve(&self, from: Address) -> Result<(), Failure> {
-        self.agent.approve_trust(from.on_backbone()).map_err(|e| no_request(e, from))
+    pub(crate) fn approve(&self, from: Address, allow: Permissions) -> Result<(), Failure> {
+        self.agent.approve_trust_for(from.on_backbone(), allow).map_err(|e| no_request(e, from))
+    }
+
+    pub(crate) fn allow(&self, peer: Address, allow: Permissions) -> Result<(), Failure> {
+        self.agent.set_permissions(peer.on_backbone(), allow).map_err(|e| not_a_peer(e, peer))
     }
 
     pub(crate) fn refuse(&self, from: Address) -> Result<(), Failure> {
@@ -215,13 +221,7 @@ impl Node {
     }
 
     pub(crate) fn revoke(&self, peer: Address) -> Result<(), Failure> {
-        self.agent.revoke_trust(peer.on_backbone()).map_err(|e| match e {
-            TrustError::Command(CommandError::NotFound) => {
-                Failure::new(Code::NotFound, format!("{peer} is not trusted"))
-                    .hint("`pilotctl trust list` shows who is")
-            }
-            e => from_trust(e),
-        })
+        self.agent.revoke_trust(peer.on_backbone()).map_err(|e| not_a_peer(e, peer))
     }
 
     /// All agents that are trusted.
@@ -245,6 +245,10 @@ impl Node {
             endpoint: p.endpoint,
             rtt_us: p.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             mutual: p.grants_us,
+            allow: p.permissions.to_string(),
+            allows_us: p
+                .grants_us
+                .then(|| Permissions::new(p.granted, PortRanges::ALL).to_string()),
         };
         peers.iter().map(peer).collect()
     }
@@ -399,6 +403,16 @@ fn no_request(error: TrustError, from: Address) -> Failure {
         TrustError::Command(CommandError::NotFound) => {
             Failure::new(Code::NotFound, format!("no request of {from} waits"))
                 .hint("`pilotctl trust pending` shows those that do")
+        }
+        error => from_trust(error),
+    }
+}
+
+fn not_a_peer(error: TrustError, peer: Address) -> Failure {
+    match error {
+        TrustError::Command(CommandError::NotFound) => {
+            Failure::new(Code::NotFound, format!("{peer} is not trusted"))
+                .hint("`pilotctl trust list` shows who is")
         }
         error => from_trust(error),
     }

@@ -1,4 +1,4 @@
-//! What this agent offers its peers, over the agent's streams: echo and data exchange. The
+//! What this agent offers its peers, over the agent's streams: echo, data exchange, events. The
 //! work is in `services`; here it meets the agent.
 
 use super::Shared;
@@ -7,6 +7,8 @@ use crate::error::{Code, Failure};
 use crate::home::Home;
 use crate::services::accept::{AcceptLimits, accept_all};
 use crate::services::echo::{self, EchoError};
+use crate::services::events::Events;
+use crate::services::events::client::ClientError;
 use crate::services::inbox::{Inbox, InboxLimits};
 use crate::services::outbox::{Outbox, OutboxLimits};
 use crate::services::received::{Received, ReceivedLimits};
@@ -16,15 +18,24 @@ use crate::services::unfinished::Unfinished;
 use crate::services::{Accept, Connect};
 use pilot_core::addr::{Address, Port, SocketAddress};
 use pilot_core::node::PathKind;
+use pilot_core::service::events::{BrokerLimits, Refusal};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// The stores behind data exchange.
+/// Connections of peers to the broker: fewer than it takes, so that some are left for our own
+/// commands.
+const EVENT_STREAMS: usize = 128;
+/// Bytes on their way within the daemon, each way.
+const LOCAL_PIPE: usize = 64 * 1024;
+
+/// The stores behind data exchange, and the broker of events.
 pub(crate) struct Offer {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) received: Arc<Received>,
     pub(crate) unfinished: Arc<Unfinished>,
+    pub(crate) events: Arc<Events>,
 }
 
 impl Offer {
@@ -39,10 +50,11 @@ impl Offer {
         let unfinished = Unfinished::open(home.unfinished())
             .map_err(|e| Failure::io(format!("open {}", home.unfinished().display()), e))?;
         let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
-        Ok(Offer { inbox, outbox, received, unfinished: Arc::new(unfinished) })
+        let events = Arc::new(Events::new(BrokerLimits::default()));
+        Ok(Offer { inbox, outbox, received, unfinished: Arc::new(unfinished), events })
     }
 
-    /// Serves both ports until the agent shuts down.
+    /// Serves all ports until the agent shuts down.
     pub(crate) fn serve(&self, node: &Node) -> Result<(), Failure> {
         let streams = Listening(node.listen(Port::ECHO)?);
         tokio::spawn(accept_all(streams, AcceptLimits::default(), |stream, peer| async move {
@@ -69,6 +81,19 @@ impl Offer {
             }
         };
         tokio::spawn(accept_all(streams, AcceptLimits::default(), serve));
+        let events = self.events.clone();
+        // The port is open to grants with the right, and to nobody else.
+        let streams = Listening(node.listen(Port::EVENTS)?);
+        let limits = AcceptLimits { streams: EVENT_STREAMS, ..AcceptLimits::default() };
+        let serve = move |stream, peer: Address| {
+            let events = events.clone();
+            async move {
+                if let Err(error) = events.serve(peer.on_backbone(), stream).await {
+                    tracing::info!(%peer, %error, "a connection for events was closed");
+                }
+            }
+        };
+        tokio::spawn(accept_all(streams, limits, serve));
         Ok(())
     }
 }
@@ -133,6 +158,56 @@ pub(crate) fn is_hopeless(error: &SendError<Failure>) -> bool {
     }
 }
 
+/// A stream to a broker.
+pub(crate) trait EventStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> EventStream for S {}
+
+/// Opens a stream to the broker of an agent, which may be this one.
+pub(crate) async fn connect_events(
+    shared: &Shared,
+    to: Address,
+    limit: Option<Duration>,
+) -> Result<Box<dyn EventStream>, Failure> {
+    let own = shared.node.agent.address();
+    if own.map(Address::on_backbone) != Some(to.on_backbone()) {
+        return Ok(Box::new(shared.node.connect(to, Port::EVENTS, limit).await?));
+    }
+    let (ours, theirs) = tokio::io::duplex(LOCAL_PIPE);
+    let events = shared.offer.events.clone();
+    tokio::spawn(async move {
+        if let Err(error) = events.serve(to.on_backbone(), theirs).await {
+            tracing::debug!(%error, "a local connection for events was closed");
+        }
+    });
+    Ok(Box::new(ours))
+}
+
+/// Why nothing was published, or nothing more is heard.
+pub(crate) fn from_events(error: ClientError) -> Failure {
+    match error {
+        ClientError::Stream(e) => node::from_io(&e)
+            .unwrap_or_else(|| Failure::new(Code::Ended, format!("the stream broke: {e}"))),
+        ClientError::Ended => Failure::new(Code::Ended, "the other side ended the connection")
+            .hint("it may be stopping, or have as many connections as it allows: try again"),
+        ClientError::Silent => Failure::new(Code::NoAnswer, "the other side does not answer"),
+        ClientError::Protocol(_) | ClientError::Flooded => {
+            let message = format!("the other side does not keep to the protocol: {error}");
+            Failure::new(Code::Unsupported, message)
+        }
+        ClientError::Refused(refusal) => {
+            let code = match refusal {
+                Refusal::TooManyPatterns => Code::Full,
+                _ => Code::Rejected,
+            };
+            Failure::new(code, format!("the other side refused: {refusal}"))
+        }
+        ClientError::Topic(e) => Failure::new(Code::Usage, e.to_string()),
+        ClientError::TooLong(e) => Failure::new(Code::TooLarge, format!("an event is {e}"))
+            .hint("an event carries at most 64 KiB: send a file and publish its name"),
+    }
+}
+
 /// Why a message or file was not delivered; `is_limited` if the client set the time.
 pub(crate) fn from_send(error: SendError<Failure>, is_limited: bool) -> Failure {
     use pilot_core::service::exchange::{Failure as NotStored, Refusal};
@@ -151,8 +226,12 @@ pub(crate) fn from_send(error: SendError<Failure>, is_limited: bool) -> Failure 
                 Refusal::BadName => Code::Usage,
                 _ => Code::Rejected,
             };
-            Failure::new(code, format!("the other side refused: {refusal}"))
-                .hint("its inbox or received folder may be full: ask its owner")
+            let failure = Failure::new(code, format!("the other side refused: {refusal}"));
+            match code {
+                // Its own hint says what helps.
+                Code::NotPermitted => failure,
+                _ => failure.hint("its inbox or received folder may be full: ask its owner"),
+            }
         }
         SendError::NotStored(reason) => {
             let code = match reason {

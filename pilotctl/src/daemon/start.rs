@@ -12,6 +12,7 @@ use crate::config::{self, DaemonSettings, Settings as _};
 use crate::error::{Code, Failure};
 use crate::home::Home;
 use crate::output::utc;
+use crate::programs::Programs;
 use crate::{http, socket};
 use pilot_core::node::{Link, PathPolicy};
 use pilot_tokio::{Agent, AgentEvent, BindError, Events, ReadyError, RecvError, StartError};
@@ -157,6 +158,8 @@ async fn serve(
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     shared.stop.send_replace(true);
     let _ = tokio::time::timeout(API_TIME, api).await;
+    // Cut before the goodbye: what is cut by it would look like an end of file to programs.
+    let _ = tokio::time::timeout(API_TIME, shared.programs.stop()).await;
     if tokio::time::timeout(GOODBYE_TIME, shared.node.agent.shutdown()).await.is_err() {
         tracing::warn!("not everybody has heard our goodbye");
     }
@@ -180,6 +183,9 @@ async fn build(
     let identity = identity::load_or_create(&home.identity())?;
     let state = State::open(&home.state())?;
     let offer = Offer::open(home)?;
+    let programs = Programs::open(home.programs())?;
+    // Each connection that is carried for another program takes a descriptor.
+    crate::limits::descriptors();
     let mut builder = Agent::builder(identity).store(Kept(state)).takeover(takeover);
     builder = builder.limits(settings.limits.apply());
     if let Some(registry) = &settings.registry {
@@ -210,6 +216,7 @@ async fn build(
         offer,
         courier: super::courier::Courier::default(),
         ends: super::ends::Ends::default(),
+        programs,
         stop: watch::Sender::new(false),
         home: home.clone(),
         settings,
@@ -272,7 +279,7 @@ async fn get_ready(shared: &Shared, news: &mut Events) -> Result<(), Failure> {
             return Err(Failure::new(Code::RegistryUnreachable, message));
         }
         // Its address is for life: others reach it by what they know, and it tries on.
-        Err(_) => return shared.offer.serve(&shared.node),
+        Err(_) => return offer(shared).await,
     }
     // The address is there; the beacon a moment later. Its absence is a warning, no error.
     let online = async {
@@ -284,7 +291,14 @@ async fn get_ready(shared: &Shared, news: &mut Events) -> Result<(), Failure> {
         }
     };
     let _ = tokio::time::timeout(ONLINE_TIME, online).await;
-    shared.offer.serve(&shared.node)
+    offer(shared).await
+}
+
+/// Serves peers, and other programs of this host.
+async fn offer(shared: &Shared) -> Result<(), Failure> {
+    shared.offer.serve(&shared.node)?;
+    shared.programs.start(&shared.node).await;
+    Ok(())
 }
 
 fn key_changed(pinned: &pilot_tokio::IdentityKey, shown: &pilot_tokio::IdentityKey) -> Failure {

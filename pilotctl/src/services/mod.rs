@@ -1,5 +1,5 @@
 //! What this agent offers its trusted peers, and what it asks of theirs: echo on port 7,
-//! messages and files on port 1001 (`wire.md` 12). The protocol is `pilot_core::service`;
+//! messages and files on port 1001, events on port 1002 (`wire.md` 12). The protocol is `pilot_core::service`;
 //! here are its streams, stores and limits.
 //!
 //! * [`serve`]: the server's side of data exchange, one task a stream.
@@ -7,6 +7,7 @@
 //! * [`send`]: messages and files to a peer; [`unfinished`]: which may be continued.
 //! * [`outbox`]: messages that wait for their receiver, durable before they are accepted.
 //! * [`echo`]: both sides of the echo.
+//! * [`events`]: the broker, and its clients.
 //! * [`accept`]: accepts streams within limits.
 //!
 //! Nothing here blocks the runtime on a disk: stores are used on blocking threads, and a file
@@ -16,6 +17,7 @@
 pub(crate) mod accept;
 mod disk;
 pub(crate) mod echo;
+pub(crate) mod events;
 pub(crate) mod inbox;
 pub(crate) mod outbox;
 pub(crate) mod received;

@@ -49,6 +49,8 @@ pub(crate) enum ServeError {
     Stalled,
     #[error("a newer stream went on with its transfer")]
     Superseded,
+    #[error("it is not permitted to send this any more")]
+    NotPermitted,
     #[error("{0}")]
     NotStored(Failure),
     #[error("internal: {0}")]
@@ -67,6 +69,16 @@ enum Current {
     Nothing,
     Message { offer: Offer, content: Vec<u8> },
     File(Writer),
+}
+
+impl Current {
+    fn kind(&self) -> Option<Kind> {
+        match self {
+            Current::Nothing => None,
+            Current::Message { offer, .. } => Some(offer.kind),
+            Current::File(_) => Some(Kind::File),
+        }
+    }
 }
 
 /// The async end of the thread that writes a file.
@@ -142,6 +154,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut current = Current::Nothing;
+    // A stream that breaks off is tried again, and the offer is then refused with its reason.
     let served = run(&exchange, from, stream, &mut current).await;
     // What has come of a file is kept to the last byte.
     if let Current::File(writer) = current {
@@ -236,6 +249,13 @@ async fn handle(
     current: &mut Current,
     event: ReceiverEvent<'_>,
 ) -> Result<Result<(), Failure>, ServeError> {
+    // Rights that were taken meanwhile end what is under way: the port may still be open for
+    // the other kind.
+    if let Some(kind) = current.kind()
+        && !(exchange.permits)(from, kind)
+    {
+        return Err(ServeError::NotPermitted);
+    }
     match event {
         ReceiverEvent::Offered(offer) => {
             let (answer, next) = decide(exchange, from, offer).await?;

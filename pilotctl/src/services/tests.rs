@@ -300,6 +300,25 @@ async fn what_is_not_permitted_too_large_or_not_trusted_is_refused() {
     assert!(net.texts().is_empty() && net.exchange.received.list(0, 9).is_empty());
 }
 
+/// The port stays open for messages; the file that is under way does not go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_that_is_taken_ends_the_transfer_under_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut net = Net::new(&dir);
+    let carried = net.carried.clone();
+    let permits = move |_, kind| kind != Kind::File || carried.load(Ordering::Relaxed) < 1_000_000;
+    Arc::get_mut(&mut net.exchange).unwrap().permits = Box::new(permits);
+    let bytes = content(8_000_000);
+    let id = random_id().unwrap();
+    let refused = file(&net, id, bytes.len() as u64, &mut Memory::new(&bytes)).await;
+    assert!(matches!(refused, Err(SendError::Refused(Refusal::NotPermitted))), "{refused:?}");
+    let carried = net.carried.load(Ordering::Relaxed);
+    assert!(carried < 4_000_000, "{carried} bytes were sent");
+    assert!(net.exchange.received.list(0, 9).is_empty());
+    send_message(&net, PEER, text("still allowed"), soon()).await.unwrap();
+    assert_eq!(net.texts(), ["still allowed"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unreachable_peer_times_out() {
     let dir = tempfile::tempdir().unwrap();

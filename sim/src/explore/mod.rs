@@ -3,8 +3,9 @@
 //!
 //! Two phases. *Safety*: anything may happen, and only the checks must hold. *Healing*: faults
 //! end, links are clean, everybody runs; now the world has to converge: all agents online, those
-//! who trusted each other do again, a stream gets through between each two of them, and at rest
-//! the path is the one that the oracle says. In the end nothing is left of any stream or session.
+//! who trusted each other do again, a stream gets through between each two of them, those that
+//! were begun before go on or end, and at rest the path is the one that the oracle says. In the
+//! end nothing is left of any stream or session.
 //!
 //! Those who mean harm do not heal: liars go on to lie, floods go on, and everybody else has to
 //! converge nevertheless.

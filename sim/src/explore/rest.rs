@@ -56,7 +56,23 @@ impl Explorer {
                 return Err(self.missed(format!("a stream from {a:?} to {b:?}: {progress:?}")));
             }
         }
+        self.outlast()?;
         self.give_up();
+        Ok(())
+    }
+
+    /// Streams that were begun among the faults have got through by now, or have ended; those of
+    /// liars need not.
+    fn outlast(&mut self) -> Result<(), Failure> {
+        let mut begun = self.transfers.clone();
+        begun.retain(|id| self.world.is_honest(*id));
+        let running = |w: &World, id: &TransferId| matches!(w.progress(*id), Progress::Running(_));
+        let over = |w: &mut World| !begun.iter().any(|id| running(w, id));
+        if self.world.try_run_until(STREAM, over)?.is_none() {
+            begun.retain(|id| running(&self.world, id));
+            let stand = begun.iter().map(|id| self.world.stand(*id)).collect::<Vec<_>>();
+            return Err(self.missed(format!("streams neither go on nor end: {stand:?}")));
+        }
         Ok(())
     }
 

@@ -235,7 +235,7 @@ fn a_channel_of_somebody_not_yet_trusted_is_not_taken() {
     world.run(secs(70));
     world.agents[0].no_tcp = true;
     let now = world.now;
-    world.agents[1].dir.approve_trust(now, a).unwrap();
+    world.agents[1].dir.approve_trust(now, a, Permissions::ALL).unwrap();
     bind(&mut world, 1, 0);
     world.run(secs(5));
     assert!(bound(&world, 1, 0).is_some() && world.peer(0, 1).is_none());

@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::machine::{Machine, SocketId};
 use crate::name::Justification;
 use crate::rendezvous::{ConnId, Event as ServerEvent, Rendezvous, RendezvousConfig};
-use crate::trust::TrustEvent;
+use crate::trust::{Permissions, TrustEvent};
 use crate::wire::control::BeaconError;
 use core::num::NonZeroUsize;
 use std::collections::BTreeMap;
@@ -534,7 +534,7 @@ impl World {
         let (from, now) = (self.address(a), self.now);
         self.ask(a, b);
         self.run_until(secs(10), |w| w.has(b, DirectoryEvent::Trust(TrustEvent::Requested(from))));
-        self.agents[b].dir.approve_trust(now.max(self.now), from).unwrap();
+        self.agents[b].dir.approve_trust(now.max(self.now), from, Permissions::ALL).unwrap();
         self.run_until(secs(10), |w| w.holds(a, b) && w.holds(b, a));
         self.run(secs(1));
     }

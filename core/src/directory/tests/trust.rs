@@ -18,7 +18,7 @@ fn publish(world: &mut World, n: usize) {
 
 fn approve(world: &mut World, at: usize, from: usize) {
     let (from, now) = (world.address(from), world.now);
-    world.agents[at].dir.approve_trust(now, from).unwrap();
+    world.agents[at].dir.approve_trust(now, from, Permissions::ALL).unwrap();
 }
 
 fn letters(world: &World) -> usize {
@@ -350,7 +350,7 @@ fn tables_are_bounded() {
         let result = world.agents[1].dir.request_trust(now, bad, why.clone());
         assert_eq!(result, Err(DirectoryError::BadAddress));
     }
-    let unknown = world.agents[1].dir.approve_trust(now, to);
+    let unknown = world.agents[1].dir.approve_trust(now, to, Permissions::ALL);
     assert_eq!(unknown, Err(DirectoryError::NotFound));
 }
 
@@ -367,7 +367,10 @@ fn each_request_reserves_the_peer_that_its_answer_will_be() {
     world.run_until(secs(10), |w| requested(w, 0, 2));
     world.ask(0, 1);
     let (third, now) = (world.address(2), world.now);
-    assert_eq!(world.agents[0].dir.approve_trust(now, third), Err(DirectoryError::Full));
+    assert_eq!(
+        world.agents[0].dir.approve_trust(now, third, Permissions::ALL),
+        Err(DirectoryError::Full)
+    );
     world.run_until(secs(10), |w| requested(w, 1, 0));
     approve(&mut world, 1, 0);
     world.run_until(secs(10), |w| w.holds(0, 1) && w.holds(1, 0));
@@ -504,7 +507,7 @@ proptest! {
                 0 | 1 => {
                     let _ = dir.request_trust(now, to, Justification::cleaned("why"));
                 }
-                2 | 3 => drop(dir.approve_trust(now, to)),
+                2 | 3 => drop(dir.approve_trust(now, to, Permissions::ALL)),
                 4 => drop(dir.refuse_trust(now, to)),
                 5 => drop(dir.revoke_trust(now, to)),
                 _ => drop(dir.set_visibility(now, off == 1)),
@@ -522,4 +525,43 @@ proptest! {
             prop_assert_eq!(before, summary(&world, n));
         }
     }
+}
+
+#[test]
+fn changed_rights_reach_the_peer_and_no_grant_outlives_trust() {
+    let mut world = World::online(3);
+    world.befriend(0, 1);
+    world.befriend(0, 2);
+    world.run(secs(1));
+    let (at0, b) = (world.peer(0, 1).unwrap(), world.address(1));
+    let now = world.now;
+    let permissions = "echo,ports=80".parse().unwrap();
+    world.agents[0].dir.set_permissions(now, at0, permissions).unwrap();
+    let held = |w: &World, n: usize| {
+        let trust = w.agents[n].dir.trust();
+        *trust.peer(w.peer(n, 0).unwrap()).unwrap().held().unwrap()
+    };
+    let took = world.run_until(secs(10), |w| held(w, 1).rights == permissions.rights());
+    assert!(took < ms(150), "{took:?}");
+    world.run(secs(1));
+    assert_eq!(letters(&world), 0);
+    // The grant from before is not in the revocation that the registry gets. It is void too:
+    // the epoch is raised, and the third agent has a new grant.
+    let epoch = |w: &World| w.agents[0].dir.record().unwrap().fields.grant_epoch;
+    let (before, theirs) = (epoch(&world), held(&world, 2));
+    let now = world.now;
+    world.agents[0].dir.revoke_trust(now, b).unwrap();
+    world.run_until(secs(10), |w| epoch(w) == before + 1 && held(w, 2) != theirs);
+    world.run(secs(2));
+    assert_eq!(epoch(&world), before + 1, "once");
+    assert_eq!(world.agents[0].disk.keys().filter(|k| k.starts_with(b"peer")).count(), 1);
+    let now = world.now;
+    let (from2, to0) = (world.peer(2, 0).unwrap(), world.address(0));
+    world.agents[2].events.clear();
+    world.agents[2].dir.resolve_peer(now, from2);
+    let resolved = DirectoryEvent::Trust(TrustEvent::Resolved(from2));
+    world.run_until(secs(5), |w| w.has(2, resolved));
+    let trust = world.agents[2].dir.trust();
+    let known = trust.peer(from2).unwrap();
+    assert_eq!((known.address, known.endpoints().len()), (to0, 1), "its new grant counts");
 }

@@ -23,6 +23,7 @@ use crate::node::{
 };
 use crate::stats::Drops;
 use crate::time::Duration;
+use crate::trust;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Deref;
@@ -237,9 +238,28 @@ impl<R: Runtime> Handle<R> {
         Ok(self.command(Command::RequestTrust { to, justification }).map(drop)?)
     }
 
-    /// Grants a pending request; trust is mutual then.
+    /// Grants a pending request, with all rights; trust is mutual then.
     pub fn approve_trust(&self, from: Address) -> Result<(), TrustError> {
-        Ok(self.command(Command::ApproveTrust { from }).map(drop)?)
+        self.approve_trust_for(from, trust::Permissions::ALL)
+    }
+
+    /// Grants a pending request, with these rights alone; trust is mutual then.
+    pub fn approve_trust_for(
+        &self,
+        from: Address,
+        permissions: trust::Permissions,
+    ) -> Result<(), TrustError> {
+        Ok(self.command(Command::ApproveTrust { from, permissions }).map(drop)?)
+    }
+
+    /// Changes what a trusted agent may do here. Streams that it has opened to ports which it
+    /// may reach no more are reset at once. [`PeerInfo::permissions`] shows what holds.
+    pub fn set_permissions(
+        &self,
+        peer: Address,
+        permissions: trust::Permissions,
+    ) -> Result<(), TrustError> {
+        Ok(self.command(Command::SetPermissions { peer, permissions }).map(drop)?)
     }
 
     /// Refuses a pending request.

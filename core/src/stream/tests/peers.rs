@@ -150,6 +150,41 @@ fn a_lost_control_frame_is_told_and_is_no_congestion() {
     assert_eq!(world.ends[0].t.path_info(PEER, MAIN).unwrap().window, window);
 }
 
+/// All that a suspect path had in flight is taken up again, not only bytes: a stream that was
+/// reset stays until the peer knows, and a control frame until the node hears what became of it.
+#[test]
+fn a_reset_and_a_control_frame_outlive_a_suspect_path() {
+    let mut world = World::listening(6, Link::clean(ms(20)));
+    let now = world.now;
+    for (from, end) in world.ends.iter_mut().enumerate() {
+        assert!(end.t.add_path(now, PEER, RELAY, SizeRange::direct(1220)));
+        world.links[from][1] = Link::clean(ms(40));
+    }
+    let (a, b) = world.open(PORT);
+    world.pass(S(1));
+    for from in 0..2 {
+        world.links[from][0].loss = 1000;
+    }
+    let now = world.now;
+    world.ends[0].t.reset(now, a, ResetCode::Aborted);
+    world.ends[0].t.release(now, a);
+    let (index, counter) = (world.ends[0].index, world.ends[0].counter);
+    world.ends[0].counter += 1;
+    assert!(world.ends[0].t.control_sent(now, PEER, MAIN, index, counter, 60, 3, false));
+    world.flush();
+    assert!(!world.ends[0].t.wants_session(PEER), "it is in flight");
+    for end in &mut world.ends {
+        end.t.set_active_path(now, PEER, RELAY);
+        end.t.mark_suspect(now, PEER, MAIN);
+    }
+    world.pass(S(5));
+    let told = TransportEvent::Closed(b, StreamEnd::Reset(ResetCode::Aborted));
+    assert!(world.ends[1].events.contains(&told), "{:?}", world.ends[1].events);
+    assert_eq!(world.ends[0].t.streams().count(), 0, "the peer knows, and nobody else asks");
+    let lost = |event: &&TransportEvent| **event == TransportEvent::ControlLost(PEER, 3);
+    assert_eq!(world.ends[0].events.iter().filter(lost).count(), 1);
+}
+
 /// Switching paths marks nothing lost; a removed path's frames go over the other.
 #[test]
 fn switching_and_removing_paths_loses_nothing() {

@@ -13,6 +13,7 @@ use axum::response::Response;
 use clap::ValueEnum as _;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::name::{Hostname, Justification, Tag, Tags};
+use pilot_core::trust::Permissions;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -197,7 +198,7 @@ pub(super) async fn request_trust(State(shared): Cx, bytes: Bytes) -> Response {
             let justification: Justification = parse("the justification", &wanted.justification)?;
             let wait = wanted.wait_ms.map(Duration::from_millis);
             let state = shared.node.request_trust(to, justification, wait).await?;
-            Ok(TrustState { address: to.to_string(), state: state.to_owned() })
+            Ok(decided(to, state, None))
         }
         .await,
     )
@@ -207,24 +208,49 @@ pub(super) async fn pending(State(shared): Cx) -> Response {
     answer(Ok(shared.node.pending()))
 }
 
-fn decide(bytes: &Bytes) -> Result<(Address, Option<String>), Failure> {
+/// Who is decided about, why, and what it is allowed.
+fn decide(bytes: &Bytes) -> Result<(Address, Option<String>, Option<Permissions>), Failure> {
     let wanted: DecideTrust = body(bytes)?;
     let address = parse("the address", &wanted.address)
         .map_err(|f| Failure::new(Code::BadAddress, f.message))?;
-    Ok((address, wanted.reason))
+    let allow = wanted.allow.map(|allow| parse("what is allowed", &allow)).transpose()?;
+    Ok((address, wanted.reason, allow))
 }
 
-fn decided(address: Address, state: &str) -> TrustState {
-    TrustState { address: address.to_string(), state: state.to_owned() }
+/// A decision that allows nothing.
+fn denied(bytes: &Bytes) -> Result<(Address, Option<String>), Failure> {
+    match decide(bytes)? {
+        (address, reason, None) => Ok((address, reason)),
+        _ => Err(Failure::new(Code::Usage, "`allow` belongs to approve and allow")),
+    }
+}
+
+fn decided(address: Address, state: &str, allow: Option<Permissions>) -> TrustState {
+    let allow = allow.map(|allow| allow.to_string());
+    TrustState { address: address.to_string(), state: state.to_owned(), allow }
 }
 
 pub(super) async fn approve(State(shared): Cx, bytes: Bytes) -> Response {
     answer(
         async {
-            let (from, _) = decide(&bytes)?;
-            shared.node.approve(from)?;
-            tracing::info!(%from, "trust approved");
-            Ok(decided(from, "approved"))
+            let (from, _, allow) = decide(&bytes)?;
+            let allow = allow.unwrap_or_default();
+            shared.node.approve(from, allow)?;
+            tracing::info!(%from, %allow, "trust approved");
+            Ok(decided(from, "approved", Some(allow)))
+        }
+        .await,
+    )
+}
+
+pub(super) async fn allow(State(shared): Cx, bytes: Bytes) -> Response {
+    answer(
+        async {
+            let (peer, _, allow) = decide(&bytes)?;
+            let allow = allow.ok_or_else(|| Failure::new(Code::Usage, "`allow` is missing"))?;
+            shared.node.allow(peer, allow)?;
+            tracing::info!(%peer, %allow, "rights changed");
+            Ok(decided(peer, "allowed", Some(allow)))
         }
         .await,
     )
@@ -233,11 +259,11 @@ pub(super) async fn approve(State(shared): Cx, bytes: Bytes) -> Response {
 pub(super) async fn refuse(State(shared): Cx, bytes: Bytes) -> Response {
     answer(
         async {
-            let (from, reason) = decide(&bytes)?;
+            let (from, reason) = denied(&bytes)?;
             shared.node.refuse(from)?;
             let reason = quoted(reason.as_deref().unwrap_or_default());
             tracing::info!(%from, %reason, "trust refused");
-            Ok(decided(from, "refused"))
+            Ok(decided(from, "refused", None))
         }
         .await,
     )
@@ -246,10 +272,10 @@ pub(super) async fn refuse(State(shared): Cx, bytes: Bytes) -> Response {
 pub(super) async fn revoke(State(shared): Cx, bytes: Bytes) -> Response {
     answer(
         async {
-            let (peer, _) = decide(&bytes)?;
+            let (peer, _) = denied(&bytes)?;
             shared.node.revoke(peer)?;
             tracing::info!(%peer, "trust revoked");
-            Ok(decided(peer, "revoked"))
+            Ok(decided(peer, "revoked", None))
         }
         .await,
     )

@@ -2,8 +2,10 @@
 //! puts the answer into its envelope.
 
 mod agent;
+mod events;
 mod exchange;
 mod outbox;
+mod programs;
 mod stream;
 
 use super::Shared;
@@ -38,6 +40,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/trust/requests", post(agent::request_trust))
         .route("/v1/trust/pending", get(agent::pending))
         .route("/v1/trust/approve", post(agent::approve))
+        .route("/v1/trust/allow", post(agent::allow))
         .route("/v1/trust/refuse", post(agent::refuse))
         .route("/v1/trust/revoke", post(agent::revoke))
         .route("/v1/messages", post(outbox::send_message))
@@ -47,9 +50,20 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/inbox/{seq}", delete(exchange::delete_message))
         .route("/v1/received", get(exchange::received))
         .route("/v1/echo", post(exchange::echo))
+        .route("/v1/events", get(events::stats))
+        .route("/v1/events/publish", post(events::publish))
+        .route("/v1/events/subscribe", get(events::subscribe))
         .route("/v1/connect", post(stream::connect))
         .route("/v1/listen", post(stream::listen))
         .route("/v1/streams/{id}", get(stream::end))
+        .route("/v1/forwards", get(programs::forwards))
+        .route("/v1/forwards/{local}", put(programs::set_forward).delete(programs::remove_forward))
+        .route("/v1/exposes", get(programs::exposes))
+        .route("/v1/exposes/{port}", put(programs::set_expose).delete(programs::remove_expose))
+        .route(
+            "/v1/proxy",
+            get(programs::proxy).put(programs::set_proxy).delete(programs::remove_proxy),
+        )
         .layer(DefaultBodyLimit::max(JSON_MAX))
         // A file is as long as it is: its bytes pass through.
         .route("/v1/files", post(exchange::send_file).layer(DefaultBodyLimit::disable()))
