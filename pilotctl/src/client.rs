@@ -53,7 +53,17 @@ impl Client {
 
     /// `GET`.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.call(self.request(Method::GET, path, Vec::new())?, PATIENCE).await
+        self.get_within(path, None).await
+    }
+
+    /// The same, where the answer itself may take as long as `extra`.
+    pub(crate) async fn get_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        extra: Option<Duration>,
+    ) -> Result<T, Failure> {
+        let request = self.request(Method::GET, path, Vec::new())?;
+        self.call(request, PATIENCE.saturating_add(extra.unwrap_or_default())).await
     }
 
     /// `POST`, `PUT` or `DELETE` with a JSON body.
@@ -75,7 +85,7 @@ impl Client {
         extra: Option<Duration>,
     ) -> Result<T, Failure> {
         let request = self.request(method, path, json(body)?)?;
-        self.call(request, PATIENCE + extra.unwrap_or_default()).await
+        self.call(request, PATIENCE.saturating_add(extra.unwrap_or_default())).await
     }
 
     /// `POST` of raw bytes, with an answer in lines. The bytes go out once the daemon has told of

@@ -68,6 +68,11 @@ impl Home {
         self.path.join("received")
     }
 
+    /// Messages that wait for their receivers.
+    pub(crate) fn outbox(&self) -> PathBuf {
+        self.path.join("outbox")
+    }
+
     /// Files that were begun to be sent.
     pub(crate) fn unfinished(&self) -> PathBuf {
         self.path.join("unfinished.json")

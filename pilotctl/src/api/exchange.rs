@@ -12,8 +12,55 @@ pub(crate) struct SendMessage {
     pub(crate) text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<u16>,
+    /// Wait so long for the receipt, then take the message back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeout_ms: Option<u64>,
+    /// Wait so long for the receipt; the message stays in the outbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wait_ms: Option<u64>,
+}
+
+/// A message in the outbox, or one that was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outgoing {
+    pub(crate) id: String,
+    /// The receiver's address.
+    pub(crate) to: String,
+    /// `queued`, `sending`, `delivered`, `refused` or `cancelled`.
+    pub(crate) state: String,
+    /// `text`, `json` or `binary`.
+    pub(crate) kind: String,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+    /// When it was accepted, in Unix microseconds; the order of delivery.
+    pub(crate) seq: u64,
+    /// When it was settled, in Unix microseconds.
+    pub(crate) settled_us: Option<u64>,
+    /// Attempts by this process.
+    pub(crate) attempts: u32,
+    /// Of a cancelled message: it was on the way, and nobody knows whether it is there.
+    pub(crate) may_have_arrived: bool,
+    /// Why it was refused, or is not delivered yet.
+    pub(crate) reason: Option<Reason>,
+}
+
+/// An error code and what it means here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reason {
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+/// `GET /v1/outbox`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outbox {
+    pub(crate) messages: Vec<Outgoing>,
+    /// There are more: give the last `seq` as `after`.
+    pub(crate) more: bool,
+    /// Messages that wait, also those not on this page.
+    pub(crate) waiting: usize,
+    /// Their bytes.
+    pub(crate) waiting_bytes: u64,
 }
 
 /// What was sent, and is on the receiver's disk.

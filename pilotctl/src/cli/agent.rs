@@ -238,12 +238,17 @@ pub(crate) struct Timeout {
     pub(crate) timeout: Option<Span>,
 }
 
-/// Send a text to an agent's inbox; returns once it is on its disk.
+/// Send a text to an agent's inbox. If the agent cannot be reached now, the message waits in
+/// the outbox, also across restarts, and is delivered once, in order, when it can.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   pilotctl send-message 1:0001.0000.0042 \"Analyze this dataset\"
-  pilotctl send-message analysis-gcp - < question.txt")]
+  pilotctl send-message analysis-gcp - < question.txt
+  pilotctl send-message analysis-gcp \"Are you there?\" --wait 10m
+
+Says \"delivered\" once it is on the other side's disk, or \"queued\" with an id for `pilotctl
+status ID` and `pilotctl cancel ID`.")]
 pub(crate) struct SendMessage {
     /// Its address or hostname.
     #[arg(value_name = "ADDR")]
@@ -252,8 +257,47 @@ pub(crate) struct SendMessage {
     pub(crate) text: String,
     #[command(flatten)]
     pub(crate) at: InNetwork,
-    #[command(flatten)]
-    pub(crate) timeout: Timeout,
+    /// Wait for the receipt, at most so long (exit 6; the message stays in the outbox).
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, conflicts_with = "timeout")]
+    pub(crate) wait: Option<Option<Span>>,
+    /// Wait for the receipt so long, then take the message back (exit 6), as 500ms, 10s or 2m.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<Span>,
+}
+
+/// List the messages that wait for their receivers, and those that were refused.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  pilotctl outbox
+  pilotctl outbox --all --json | jq '.data.messages[] | {id, state}'")]
+pub(crate) struct Outbox {
+    /// Also those delivered and cancelled; the youngest 1000 are remembered.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Say what has become of a message: queued, sending, delivered, refused or cancelled.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  pilotctl status 5b1f0c7a93d2e846000000000000002a
+  pilotctl status 5b1f0c7a93d2e846000000000000002a --wait 10m")]
+pub(crate) struct Status {
+    /// Its id, as `send-message` and `outbox` show it.
+    pub(crate) id: String,
+    /// Wait so long for its end.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) wait: Option<Span>,
+}
+
+/// Take a message back that waits in the outbox.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:
+  pilotctl cancel 5b1f0c7a93d2e846000000000000002a")]
+pub(crate) struct Cancel {
+    /// Its id, as `send-message` and `outbox` show it.
+    pub(crate) id: String,
 }
 
 /// Show the messages received. What others wrote is shown quoted: it is data.
@@ -261,11 +305,20 @@ pub(crate) struct SendMessage {
 #[command(after_help = "\
 Examples:
   pilotctl inbox
-  pilotctl inbox --json | jq -r '.data.messages[].text'")]
+  pilotctl inbox --json | jq -r '.data.messages[].text'
+  pilotctl inbox --follow --clear --json | while read -r message; do echo \"$message\"; done
+
+With --follow and --json each message is a line of its own, without an envelope.")]
 pub(crate) struct Inbox {
     /// Delete the messages shown.
     #[arg(long)]
     pub(crate) clear: bool,
+    /// Go on with those that come, until it is ended.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// End after so many messages.
+    #[arg(long, value_name = "N", requires = "follow", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
 }
 
 /// Send a file to an agent's `received` folder; returns once it is on its disk, hash checked.

@@ -1,9 +1,7 @@
-//! Messages, files and echo.
+//! Files and echo.
 
 use super::Context;
-use crate::api::{
-    self, EchoReport, EchoRequest, Inbox, Message, Nothing, Progress, Received, Sent,
-};
+use crate::api::{self, EchoReport, EchoRequest, Progress, Received, Sent};
 use crate::cli::agent;
 use crate::cli::values::Span;
 use crate::client::Query;
@@ -11,12 +9,9 @@ use crate::error::{Code, Failure};
 use crate::output::{bytes, quoted, time, to_line, utc};
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-/// Longest text of one message (`Type 1` frames carry at most 2^24 bytes; a message is read
-/// whole, so it is bounded far below).
-const TEXT_MAX: u64 = 1024 * 1024;
 /// How often in a row a file that does not get on is tried again, and after how long.
 const RETRIES: u32 = 20;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -25,67 +20,12 @@ const ECHO_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Distance of progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
-fn millis(span: Option<Span>) -> Option<u64> {
+pub(super) fn millis(span: Option<Span>) -> Option<u64> {
     span.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX))
-}
-
-pub(super) async fn send_message(cx: &Context, args: agent::SendMessage) -> Result<(), Failure> {
-    let text = if args.text == "-" { read_text()? } else { args.text };
-    if text.len() as u64 > TEXT_MAX {
-        let message = format!("the text has more than {}", bytes(TEXT_MAX));
-        return Err(Failure::new(Code::TooLarge, message).hint("use `pilotctl send-file`"));
-    }
-    let body = api::SendMessage {
-        to: args.agent.to_string(),
-        text,
-        network: args.at.network,
-        timeout_ms: millis(args.timeout.timeout),
-    };
-    let sent: Sent = cx
-        .client()
-        .send_within(Method::POST, "/v1/messages", &body, args.timeout.timeout.map(|t| t.0))
-        .await?;
-    cx.out.show(&sent, |s| format!("delivered to {} in {}", s.to, seconds(s.seconds)));
-    Ok(())
-}
-
-fn read_text() -> Result<String, Failure> {
-    let mut text = String::new();
-    std::io::stdin()
-        .take(TEXT_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(|e| Failure::io("read standard input as UTF-8", e))?;
-    Ok(text)
 }
 
 fn seconds(seconds: f64) -> String {
     time(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-}
-
-pub(super) async fn inbox(cx: &Context, args: agent::Inbox) -> Result<(), Failure> {
-    let mut inbox = Inbox { messages: Vec::new(), more: true };
-    while inbox.more {
-        let after = inbox.messages.last().map(|message| message.seq);
-        let query = Query::new("/v1/inbox").with("after", after);
-        let page: Inbox = cx.client().get(query.as_str()).await?;
-        inbox.more = page.more && !page.messages.is_empty();
-        inbox.messages.extend(page.messages);
-    }
-    cx.out.show(&inbox, |inbox| {
-        if inbox.messages.is_empty() {
-            return "no messages".to_owned();
-        }
-        let line = |m: &Message| format!("{} {} {}", utc(m.at), m.from, quoted(&m.text));
-        inbox.messages.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
-    if args.clear {
-        // One by one: what came in since then has not been shown.
-        for message in &inbox.messages {
-            let path = format!("/v1/inbox/{}", message.seq);
-            let _: Nothing = cx.client().send(Method::DELETE, &path, &Nothing {}).await?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) async fn send_file(cx: &Context, args: agent::SendFile) -> Result<(), Failure> {

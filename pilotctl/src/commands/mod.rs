@@ -2,6 +2,7 @@
 
 mod events;
 mod exchange;
+mod messages;
 mod names;
 mod pipe;
 mod process;
@@ -78,8 +79,11 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
             trust::refuse(cx, agent::TrustRefuse { address, reason }).await
         }
         Command::Untrust(args) => trust::revoke(cx, args).await,
-        Command::SendMessage(args) => exchange::send_message(cx, args).await,
-        Command::Inbox(args) => exchange::inbox(cx, args).await,
+        Command::SendMessage(args) => messages::send_message(cx, args).await,
+        Command::Outbox(args) => messages::outbox(cx, args).await,
+        Command::Status(args) => messages::status(cx, args).await,
+        Command::Cancel(args) => messages::cancel(cx, args).await,
+        Command::Inbox(args) => messages::inbox(cx, args).await,
         Command::SendFile(args) => exchange::send_file(cx, args).await,
         Command::Received(_) => exchange::received(cx).await,
         Command::Echo(args) => exchange::echo(cx, args).await,

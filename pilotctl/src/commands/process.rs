@@ -292,7 +292,8 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
                 .hint("run `pilotctl daemon stop` first"));
         };
         let mut doomed = vec![home.state(), home.socket(), home.config(), home.takeover()];
-        doomed.extend([home.inbox(), home.received(), home.unfinished(), home.log()]);
+        doomed.extend([home.inbox(), home.outbox(), home.received()]);
+        doomed.extend([home.unfinished(), home.log()]);
         doomed.push(home.programs());
         doomed.extend((1..=9).map(|i| rotated(&home.log(), i)));
         if !args.keep_identity {

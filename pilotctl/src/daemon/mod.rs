@@ -7,6 +7,7 @@
 //!      → SIGTERM, SIGINT, `daemon stop`, or fenced → goodbye within 5 s
 //! ```
 
+pub(crate) mod courier;
 pub(crate) mod ends;
 mod identity;
 pub(crate) mod node;
@@ -23,6 +24,7 @@ use crate::cli::values::PathChoice;
 use crate::config::DaemonSettings;
 use crate::home::Home;
 use crate::programs::Programs;
+use courier::Courier;
 use ends::Ends;
 use node::Node;
 use offer::Offer;
@@ -36,6 +38,7 @@ use tokio::sync::watch;
 pub(crate) struct Shared {
     pub(crate) node: Node,
     pub(crate) offer: Offer,
+    pub(crate) courier: Courier,
     pub(crate) ends: Ends,
     pub(crate) programs: Programs,
     /// Becomes true when the daemon shall stop.

@@ -141,6 +141,11 @@ impl Node {
 
     // ---- trust ----
 
+    /// Fails where a message could not be delivered however long it waited.
+    pub(crate) fn check_grant(&self, to: Address) -> Result<(), Failure> {
+        if self.has_grant_from(to.on_backbone()) { Ok(()) } else { Err(no_grant(to)) }
+    }
+
     fn has_grant_from(&self, address: Address) -> bool {
         let is = |peer: &pilot_tokio::PeerInfo| peer.address == address && peer.grants_us;
         self.agent.trusted().iter().any(is)
@@ -287,12 +292,7 @@ impl Node {
         let time = limit.unwrap_or(CONNECT_TIME);
         match tokio::time::timeout(time, self.agent.connect(to, port)).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(ConnectError::Command(CommandError::NotTrusted))) => {
-                let message = format!("{to} has not granted this agent access");
-                Err(Failure::new(Code::NotTrusted, message).hint(format!(
-                    "run `pilotctl trust request {to} --justification \"...\"` and wait for the other side to approve"
-                )))
-            }
+            Ok(Err(ConnectError::Command(CommandError::NotTrusted))) => Err(no_grant(to)),
             Ok(Err(error)) => Err(from_connect(error)),
             Err(_) if limit.is_some() => {
                 Err(Failure::new(Code::Timeout, format!("{to} has not answered within {time:?}")))
@@ -389,6 +389,13 @@ fn from_trust(error: TrustError) -> Failure {
         TrustError::Command(error) => from_command(error),
         error => Failure::new(Code::Internal, error.to_string()),
     }
+}
+
+fn no_grant(to: Address) -> Failure {
+    let message = format!("{to} has not granted this agent access");
+    Failure::new(Code::NotTrusted, message).hint(format!(
+        "run `pilotctl trust request {to} --justification \"...\"` and wait for the other side to approve"
+    ))
 }
 
 fn no_request(error: TrustError, from: Address) -> Failure {

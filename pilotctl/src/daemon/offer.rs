@@ -10,6 +10,7 @@ use crate::services::echo::{self, EchoError};
 use crate::services::events::Events;
 use crate::services::events::client::ClientError;
 use crate::services::inbox::{Inbox, InboxLimits};
+use crate::services::outbox::{Outbox, OutboxLimits};
 use crate::services::received::{Received, ReceivedLimits};
 use crate::services::send::SendError;
 use crate::services::serve::{self, Exchange};
@@ -31,6 +32,7 @@ const LOCAL_PIPE: usize = 64 * 1024;
 /// The stores behind data exchange, and the broker of events.
 pub(crate) struct Offer {
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) outbox: Arc<Outbox>,
     pub(crate) received: Arc<Received>,
     pub(crate) unfinished: Arc<Unfinished>,
     pub(crate) events: Arc<Events>,
@@ -41,12 +43,15 @@ impl Offer {
     pub(crate) fn open(home: &Home) -> Result<Offer, Failure> {
         let inbox = Inbox::open(home.inbox(), InboxLimits::default())
             .map_err(|e| Failure::io(format!("open {}", home.inbox().display()), e))?;
+        let outbox = Outbox::open(home.outbox(), OutboxLimits::default())
+            .map_err(|e| Failure::io(format!("open {}", home.outbox().display()), e))?;
         let received = Received::open(home.received(), ReceivedLimits::default())
             .map_err(|e| Failure::io(format!("open {}", home.received().display()), e))?;
         let unfinished = Unfinished::open(home.unfinished())
             .map_err(|e| Failure::io(format!("open {}", home.unfinished().display()), e))?;
+        let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
         let events = Arc::new(Events::new(BrokerLimits::default()));
-        Ok(Offer { inbox: Arc::new(inbox), received, unfinished: Arc::new(unfinished), events })
+        Ok(Offer { inbox, outbox, received, unfinished: Arc::new(unfinished), events })
     }
 
     /// Serves all ports until the agent shuts down.
@@ -131,6 +136,25 @@ impl Connect for Net<'_> {
 
     async fn path(&self, peer: Address) -> PathKind {
         self.node.path(peer)
+    }
+}
+
+/// Whether a message will never be delivered, however often it is tried.
+pub(crate) fn is_hopeless(error: &SendError<Failure>) -> bool {
+    use pilot_core::service::exchange::Refusal;
+    let without_grant = |failure: &Failure| {
+        matches!(failure.code, Code::NotTrusted | Code::NotPermitted | Code::BadAddress)
+    };
+    match error {
+        SendError::Connect(failure) => without_grant(failure),
+        SendError::Broken(e) => node::from_io(e).is_some_and(|failure| without_grant(&failure)),
+        // Room may be made, and storage may be repaired.
+        SendError::Refused(refusal) => {
+            !matches!(refusal, Refusal::Full | Refusal::Busy | Refusal::Failed)
+        }
+        SendError::Source(e) => e.kind() == std::io::ErrorKind::InvalidData,
+        SendError::Size | SendError::Offer(_) => true,
+        SendError::NotStored(_) | SendError::Protocol(_) | SendError::TimedOut => false,
     }
 }
 

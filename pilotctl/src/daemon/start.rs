@@ -3,7 +3,7 @@
 use super::node::{Node, key_texts};
 use super::offer::Offer;
 use super::state::{Change, State};
-use super::{Shared, identity, routes};
+use super::{Shared, courier, identity, routes};
 use crate::background::Foreground;
 use crate::cli::run::DaemonStart;
 use crate::cli::values::{HostPort, PathChoice, RegistryKey};
@@ -131,13 +131,18 @@ async fn serve(
     let api = tokio::spawn(api);
     let mut stop = shared.stop.subscribe();
 
+    let carrying = tokio::spawn(courier::watch(Arc::clone(&shared), shared.node.agent.events()));
+
     let ready = tokio::select! {
         ready = get_ready(&shared, &mut news) => ready,
         () = signals.terminate() => Err(stopped_early()),
         _ = stop.wait_for(|stop| *stop) => Err(stopped_early()),
     };
     let ready = match ready {
-        Ok(()) => announce(&shared, foreground),
+        Ok(()) => {
+            courier::start(&shared);
+            announce(&shared, foreground)
+        }
         Err(failure) => Err(failure),
     };
     let result = match ready {
@@ -159,6 +164,7 @@ async fn serve(
         tracing::warn!("not everybody has heard our goodbye");
     }
     watching.abort();
+    carrying.abort();
     let _ = std::fs::remove_file(cx.home.socket());
     result
 }
@@ -208,6 +214,7 @@ async fn build(
     Ok(Arc::new(Shared {
         node: Node { agent },
         offer,
+        courier: super::courier::Courier::default(),
         ends: super::ends::Ends::default(),
         programs,
         stop: watch::Sender::new(false),

@@ -29,6 +29,16 @@ pub(super) fn open_append(path: &Path) -> io::Result<File> {
     Ok(File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?))
 }
 
+/// Whether a file is empty or its last line is whole.
+pub(super) fn ends_in_newline(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt as _;
+    let mut last = *b"\n";
+    if let Some(at) = file.metadata()?.len().checked_sub(1) {
+        file.read_exact_at(&mut last, at)?;
+    }
+    Ok(last == *b"\n")
+}
+
 /// Makes names created, renamed and removed in a directory durable.
 pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()

@@ -3,22 +3,22 @@
 //! A message file is a line of JSON that describes it and, behind it, the content as it came.
 //! It is written under a temporary name, synced, renamed, and the directory synced, before
 //! the sender gets its receipt; what a crash leaves under a temporary name was never
-//! acknowledged and is removed at the next start. Messages are known by sender and id. Of
-//! those that the user has deleted the newest [`SEEN_MAX`] are remembered in a file, so that
-//! a late repetition does not bring one back.
+//! acknowledged and is removed at the next start. Messages are known by sender and id, also
+//! those that the user has deleted ([`Seen`]), so that a late repetition does not bring one
+//! back.
 
 use super::disk;
+use super::seen::{MessageKey, Seen};
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{Digest, Kind, Note, Refusal, TransferId};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
-/// Deleted messages whose repetition is still recognised.
-const SEEN_MAX: usize = 16_384;
 /// Longest first line of a message file that is read.
 const HEADER_MAX: u64 = 16 * 1024;
 
@@ -92,23 +92,22 @@ struct Header {
     note: String,
 }
 
-type MessageKey = (Address, TransferId);
+struct Writing {
+    /// Reserved.
+    size: u64,
+    received_us: u64,
+}
 
-#[derive(Default)]
 struct State {
     /// By the time of arrival.
     messages: BTreeMap<u64, MessageInfo>,
     known: BTreeMap<MessageKey, u64>,
-    /// Being written now, with the bytes they reserve.
-    writing: BTreeMap<MessageKey, u64>,
+    /// Being written now.
+    writing: BTreeMap<MessageKey, Writing>,
     senders: BTreeMap<Address, (usize, u64)>,
     bytes: u64,
     last_us: u64,
-    seen: BTreeSet<MessageKey>,
-    /// The same, oldest first.
-    seen_order: VecDeque<MessageKey>,
-    /// Lines of the file of deleted messages.
-    seen_lines: usize,
+    seen: Seen,
 }
 
 /// The inbox of one agent. Every method blocks on the disk.
@@ -116,6 +115,8 @@ pub(crate) struct Inbox {
     dir: PathBuf,
     limits: InboxLimits,
     state: Mutex<State>,
+    /// Changes whenever a message is stored or has failed to be.
+    changed: watch::Sender<()>,
 }
 
 /// What became of a message.
@@ -132,7 +133,15 @@ impl Inbox {
     /// A file that is not a message is left alone and not shown.
     pub(crate) fn open(dir: PathBuf, limits: InboxLimits) -> io::Result<Inbox> {
         disk::private_dir(&dir)?;
-        let mut state = State::default();
+        let mut state = State {
+            messages: BTreeMap::new(),
+            known: BTreeMap::new(),
+            writing: BTreeMap::new(),
+            senders: BTreeMap::new(),
+            bytes: 0,
+            last_us: 0,
+            seen: Seen::load(dir.join("seen"))?,
+        };
         for entry in std::fs::read_dir(&dir)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -146,9 +155,7 @@ impl Inbox {
                 }
             }
         }
-        let inbox = Inbox { dir, limits, state: Mutex::new(state) };
-        inbox.load_seen()?;
-        Ok(inbox)
+        Ok(Inbox { dir, limits, state: Mutex::new(state), changed: watch::Sender::new(()) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,18 +199,23 @@ impl Inbox {
                 return Err(StoreError::Refused(Refusal::Busy));
             }
             state.room(&self.limits, key.0, size).map_err(StoreError::Refused)?;
-            state.writing.insert(key, size);
-            state.last_us = disk::unix_micros().max(state.last_us + 1);
-            state.last_us
+            let received_us = disk::unix_micros().max(state.last_us + 1);
+            state.last_us = received_us;
+            state.writing.insert(key, Writing { size, received_us });
+            received_us
         };
         // Without the lock: one slow disk write delays no other message.
         let info = MessageInfo { id, from, kind, received_us, size, hash, note };
         let written = self.write(&info, content);
         let mut state = self.state();
         state.writing.remove(&key);
-        written.map_err(StoreError::Disk)?;
-        state.insert(info);
-        Ok(Delivery::New)
+        let delivery = written.map_err(StoreError::Disk).map(|()| {
+            state.insert(info);
+            Delivery::New
+        });
+        drop(state);
+        self.changed.send_replace(());
+        delivery
     }
 
     fn write(&self, info: &MessageInfo, content: &[u8]) -> io::Result<()> {
@@ -225,6 +237,21 @@ impl Inbox {
     pub(crate) fn list(&self, after_us: u64, limit: usize) -> Vec<MessageInfo> {
         let after = after_us.saturating_add(1);
         self.state().messages.range(after..).take(limit).map(|(_, info)| info.clone()).collect()
+    }
+
+    /// The same for who follows: only what no message that is being written now can come to
+    /// stand before.
+    pub(crate) fn list_settled(&self, after_us: u64, limit: usize) -> Vec<MessageInfo> {
+        let after = after_us.saturating_add(1);
+        let state = self.state();
+        let end = state.writing.values().map(|w| w.received_us).min().unwrap_or(u64::MAX);
+        let settled = state.messages.range(after.min(end)..end);
+        settled.take(limit).map(|(_, info)| info.clone()).collect()
+    }
+
+    /// Tells when something came.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// How many messages there are, and their bytes.
@@ -251,7 +278,9 @@ impl Inbox {
         if there.is_empty() {
             return Ok(0);
         }
-        self.remember(&mut state, &there)?;
+        // Durably, before their files go.
+        let keys: Vec<_> = there.iter().map(MessageInfo::key).collect();
+        state.seen.remember(&keys)?;
         for info in &there {
             match std::fs::remove_file(self.dir.join(info.file_name())) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -261,62 +290,6 @@ impl Inbox {
         disk::sync_dir(&self.dir)?;
         Ok(there.len())
     }
-
-    /// Notes deleted messages durably, before their files go.
-    fn remember(&self, state: &mut State, messages: &[MessageInfo]) -> io::Result<()> {
-        for info in messages {
-            state.see(info.key());
-        }
-        let path = self.dir.join("seen");
-        if state.seen_lines + messages.len() > 2 * SEEN_MAX {
-            let all: String = state.seen_order.iter().map(seen_line).collect();
-            disk::replace(&path, &[all.as_bytes()], true)?;
-            state.seen_lines = state.seen_order.len();
-            return Ok(());
-        }
-        let lines: String = messages.iter().map(|info| seen_line(&info.key())).collect();
-        let mut file = disk::open_append(&path)?;
-        // A line that a crash or a full disk has cut must not swallow the next one.
-        if !ends_in_newline(&file)? {
-            file.write_all(b"\n")?;
-        }
-        file.write_all(lines.as_bytes())?;
-        file.sync_all()?;
-        state.seen_lines += messages.len();
-        Ok(())
-    }
-
-    fn load_seen(&self) -> io::Result<()> {
-        let text = match std::fs::read_to_string(self.dir.join("seen")) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        let mut state = self.state();
-        for line in text.lines() {
-            state.seen_lines += 1;
-            // The last line may be cut by a crash: its messages were not deleted then.
-            let key = line.split_once(' ').and_then(|(from, id)| {
-                Some((from.parse::<Address>().ok()?, id.parse::<TransferId>().ok()?))
-            });
-            if let Some(key) = key {
-                state.see(key);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn ends_in_newline(file: &File) -> io::Result<bool> {
-    use std::os::unix::fs::FileExt as _;
-    let mut last = *b"\n";
-    if let Some(at) = file.metadata()?.len().checked_sub(1) {
-        file.read_exact_at(&mut last, at)?;
-    }
-    Ok(last == *b"\n")
-}
-
-fn seen_line((from, id): &MessageKey) -> String {
-    format!("{from} {id}\n")
 }
 
 impl State {
@@ -330,7 +303,7 @@ impl State {
         }
         let (mut messages, mut bytes) = self.senders.get(&from).copied().unwrap_or_default();
         let mut all = self.bytes;
-        for (&(sender, _), &reserved) in &self.writing {
+        for (&(sender, _), &Writing { size: reserved, .. }) in &self.writing {
             all += reserved;
             if sender == from {
                 messages += 1;
@@ -364,17 +337,6 @@ impl State {
             sender.1 -= info.size;
             if sender.0 == 0 {
                 self.senders.remove(&from);
-            }
-        }
-    }
-
-    fn see(&mut self, key: MessageKey) {
-        if self.seen.insert(key) {
-            self.seen_order.push_back(key);
-            if self.seen_order.len() > SEEN_MAX
-                && let Some(oldest) = self.seen_order.pop_front()
-            {
-                self.seen.remove(&oldest);
             }
         }
     }

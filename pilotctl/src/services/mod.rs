@@ -5,6 +5,7 @@
 //! * [`serve`]: the server's side of data exchange, one task a stream.
 //! * [`inbox`], [`received`]: what arrived, durable before it is acknowledged.
 //! * [`send`]: messages and files to a peer; [`unfinished`]: which may be continued.
+//! * [`outbox`]: messages that wait for their receiver, durable before they are accepted.
 //! * [`echo`]: both sides of the echo.
 //! * [`events`]: the broker, and its clients.
 //! * [`accept`]: accepts streams within limits.
@@ -18,7 +19,9 @@ mod disk;
 pub(crate) mod echo;
 pub(crate) mod events;
 pub(crate) mod inbox;
+pub(crate) mod outbox;
 pub(crate) mod received;
+mod seen;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod unfinished;

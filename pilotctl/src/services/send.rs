@@ -155,6 +155,7 @@ pub(crate) async fn send_message<C: Connect>(
     to: Address,
     message: Message<'_>,
     deadline: Instant,
+    progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Sent, SendError<C::Error>> {
     let id = match message.id {
         Some(id) => id,
@@ -162,7 +163,7 @@ pub(crate) async fn send_message<C: Connect>(
     };
     let size = message.content.len() as u64;
     let offer = Offer { id, kind: message.kind, size, name: None, note: message.note };
-    send(net, to, &offer, &mut Memory::new(message.content), deadline, &mut |_| {}).await
+    send(net, to, &offer, &mut Memory::new(message.content), deadline, progress).await
 }
 
 /// Sends a file and returns when the receiver has it whole, verified and on its disk. Where

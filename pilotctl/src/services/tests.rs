@@ -3,7 +3,7 @@
 use super::echo::{EchoError, EchoReport};
 use super::inbox::{Inbox, InboxLimits};
 use super::received::{Received, ReceivedLimits};
-use super::send::{Memory, Message, Once, Progress, SendError, Sent, send_file, send_message};
+use super::send::{Memory, Message, Once, Progress, SendError, Sent, send_file};
 use super::serve::{Exchange, random_id, serve};
 use super::*;
 use pilot_core::service::exchange::{ContentHash, Kind, Note, Refusal, TransferId};
@@ -15,6 +15,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{DuplexStream, ReadBuf, duplex};
 use tokio::time::Instant;
+
+async fn send_message(
+    net: &Net,
+    to: Address,
+    message: Message<'_>,
+    deadline: Instant,
+) -> Result<Sent, SendError<NotTrusted>> {
+    send::send_message(net, to, message, deadline, &mut |_| {}).await
+}
 
 const ME: Address = Address::backbone(pilot_core::addr::NodeId(16));
 const PEER: Address = Address::backbone(pilot_core::addr::NodeId(17));

@@ -37,6 +37,7 @@
 mod frame;
 mod hash;
 mod name;
+mod numbered;
 mod receiver;
 mod sender;
 
@@ -45,6 +46,7 @@ mod tests;
 
 pub use hash::{ContentHash, Digest};
 pub use name::{FileName, NAME_MAX, NOTE_MAX, Note};
+pub use numbered::{NUMBER_LIMIT, NumberSet, RANGES_MAX};
 pub use receiver::{Answer, PlainOffer, Receiver, ReceiverEvent};
 pub use sender::{Sender, SenderEvent};
 
@@ -58,7 +60,8 @@ pub const PLAIN_MAX: u32 = 1 << 24;
 /// Longest frame that a machine writes or gathers: an OFFER with the longest name and note.
 pub const FRAME_MAX: usize = 8 + 28 + NAME_MAX + NOTE_MAX;
 
-/// Names one transfer; 128 random bits, chosen by the sender. Unique per sender only.
+/// Names one transfer; chosen by the sender, at random or [numbered](TransferId::numbered).
+/// Unique per sender only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransferId(pub [u8; 16]);
 

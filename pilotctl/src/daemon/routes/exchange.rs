@@ -20,7 +20,7 @@ use axum::http::header::{ACCEPT, CONTENT_LENGTH};
 use axum::response::Response;
 use futures_util::TryStreamExt as _;
 use pilot_core::addr::NetworkId;
-use pilot_core::service::exchange::{FileName, Kind, Note};
+use pilot_core::service::exchange::{FileName, Note};
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -30,12 +30,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::io::StreamReader;
 
-/// A message has so long to reach the other side's disk, unless the client says otherwise.
-const MESSAGE_TIME: Duration = Duration::from_secs(30);
 /// A file may take as long as it moves; this only ends what nobody waits for any more.
 const FILE_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Nobody waits longer than a year, in milliseconds.
+pub(super) const WAIT_MAX_MS: u64 = 365 * 24 * 3600 * 1000;
 /// Most entries of one page.
-const PAGE: usize = 100;
+pub(super) const PAGE: usize = 100;
 /// Bytes between two progress lines.
 const PROGRESS_BYTES: u64 = 256 * 1024;
 /// How long a client that has its answer may go on sending.
@@ -43,29 +43,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Progress lines that wait for the client; more are left out, since the next says as much.
 const PROGRESS_QUEUE: usize = 16;
 
-type Queried<T> = Result<Query<T>, QueryRejection>;
-
-pub(super) async fn send_message(State(shared): Cx, bytes: Bytes) -> Response {
-    answer(
-        async {
-            let wanted: api::SendMessage = body(&bytes)?;
-            let agent: Agent = parse("the agent", &wanted.to)?;
-            let limit = wanted.timeout_ms.map(Duration::from_millis);
-            let deadline = Instant::now() + limit.unwrap_or(MESSAGE_TIME);
-            let to = shared.node.target(&agent, wanted.network.map(NetworkId)).await?;
-            let message = send::Message {
-                kind: Kind::Text,
-                content: wanted.text.as_bytes(),
-                note: Note::default(),
-                id: None,
-            };
-            let net = Net::new(&shared, limit);
-            let sent = send::send_message(&net, to, message, deadline).await;
-            sent.map(|sent| shown(to, &sent)).map_err(|e| from_send(e, limit.is_some()))
-        }
-        .await,
-    )
-}
+pub(super) type Queried<T> = Result<Query<T>, QueryRejection>;
 
 fn shown(to: pilot_core::addr::Address, sent: &send::Sent) -> api::Sent {
     api::Sent {
@@ -109,7 +87,7 @@ fn message(info: &MessageInfo, content: &[u8]) -> api::Message {
 }
 
 /// Runs what blocks on the disk.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -119,14 +97,50 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-pub(super) async fn inbox(State(shared): Cx, listed: Queried<Listed>) -> Response {
+/// `?after=SEQ&limit=N&wait_ms=T`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Followed {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+    wait_ms: Option<u64>,
+}
+
+/// Waits until a message has come after `after`, the time is over, or the daemon stops.
+async fn arrival(shared: &crate::daemon::Shared, after: u64, limit: Duration) {
+    let inbox = &shared.offer.inbox;
+    let (mut changes, mut stop) = (inbox.changes(), shared.stop.subscribe());
+    let arrived = async {
+        while inbox.list_settled(after, 1).is_empty() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = arrived => {}
+        () = tokio::time::sleep(limit) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+pub(super) async fn inbox(State(shared): Cx, listed: Queried<Followed>) -> Response {
     answer(
         async {
             let listed = query(listed)?;
             let inbox = shared.offer.inbox.clone();
+            let limit = listed.limit.unwrap_or(PAGE).clamp(1, PAGE);
+            let is_following = listed.wait_ms.is_some();
+            if let Some(wait) = listed.wait_ms {
+                arrival(&shared, listed.after, Duration::from_millis(wait.min(WAIT_MAX_MS))).await;
+            }
             blocking("read the inbox", move || {
-                let limit = listed.limit();
-                let infos = inbox.list(listed.after, limit + 1);
+                let infos = if is_following {
+                    inbox.list_settled(listed.after, limit + 1)
+                } else {
+                    inbox.list(listed.after, limit + 1)
+                };
                 let more = infos.len() > limit;
                 let mut messages = Vec::new();
                 for info in infos.iter().take(limit) {

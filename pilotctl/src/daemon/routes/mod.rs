@@ -4,6 +4,7 @@
 mod agent;
 mod events;
 mod exchange;
+mod outbox;
 mod programs;
 mod stream;
 
@@ -42,7 +43,9 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/trust/allow", post(agent::allow))
         .route("/v1/trust/refuse", post(agent::refuse))
         .route("/v1/trust/revoke", post(agent::revoke))
-        .route("/v1/messages", post(exchange::send_message))
+        .route("/v1/messages", post(outbox::send_message))
+        .route("/v1/outbox", get(outbox::list))
+        .route("/v1/outbox/{id}", get(outbox::status).delete(outbox::cancel))
         .route("/v1/inbox", get(exchange::inbox))
         .route("/v1/inbox/{seq}", delete(exchange::delete_message))
         .route("/v1/received", get(exchange::received))

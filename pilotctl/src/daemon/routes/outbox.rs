@@ -1,0 +1,241 @@
+//! Messages to send: the routes in front of the outbox.
+
+use super::Cx;
+use super::exchange::{PAGE, Queried, WAIT_MAX_MS, blocking};
+use crate::api::{self, Outgoing};
+use crate::cli::values::Agent;
+use crate::daemon::{Shared, courier};
+use crate::error::{Code, Failure};
+use crate::http::{answer, body, parse, query};
+use crate::services::outbox::{Item, ItemState, PutError};
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use pilot_core::addr::{Address, NetworkId};
+use pilot_core::service::exchange::{Kind, TransferId};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A client that asks for no time waits so long for the receipt, or for the first attempt to
+/// fail: most messages are delivered by then.
+const MOMENT: Duration = Duration::from_secs(5);
+/// The same where the attempt before has failed already, or another message is under way.
+const SHORT_MOMENT: Duration = Duration::from_millis(250);
+
+fn span(ms: u64) -> Duration {
+    Duration::from_millis(ms.min(WAIT_MAX_MS))
+}
+
+fn outgoing(item: &Item) -> Outgoing {
+    Outgoing {
+        id: item.id.to_string(),
+        to: item.to.to_string(),
+        state: item.state.as_str().to_owned(),
+        kind: item.kind.as_str().to_owned(),
+        bytes: item.size,
+        sha256: item.hash.to_string(),
+        seq: item.created_us,
+        settled_us: item.settled_us,
+        attempts: item.attempts,
+        may_have_arrived: item.state == ItemState::Cancelled && item.may_have_arrived,
+        reason: item.reason.as_ref().map(|reason| api::Reason {
+            code: reason.code.clone(),
+            message: reason.message.clone(),
+        }),
+    }
+}
+
+pub(super) async fn send_message(State(shared): Cx, bytes: Bytes) -> Response {
+    answer(
+        async {
+            let wanted: api::SendMessage = body(&bytes)?;
+            let agent: Agent = parse("the agent", &wanted.to)?;
+            let start = Instant::now();
+            let to = shared.node.target(&agent, wanted.network.map(NetworkId)).await?;
+            shared.node.check_grant(to)?;
+            let item = put(&shared, to, Kind::Text, wanted.text.into_bytes()).await?;
+            courier::carry(&shared, to);
+            if let Some(limit) = wanted.timeout_ms.map(span) {
+                return within(&shared, &item, start + limit).await;
+            }
+            let is_held_up = item.reason.is_some() || shared.offer.outbox.is_behind(&item);
+            match wanted.wait_ms.map(span) {
+                Some(wait) => settled(&shared, &item, start + wait, |_| false).await,
+                None if is_held_up => {
+                    settled(&shared, &item, start + SHORT_MOMENT, |_| false).await
+                }
+                None => {
+                    let has_failed = |item: &Item| item.reason.is_some();
+                    settled(&shared, &item, start + MOMENT, has_failed).await
+                }
+            }
+        }
+        .await,
+    )
+}
+
+async fn put(shared: &Shared, to: Address, kind: Kind, content: Vec<u8>) -> Result<Item, Failure> {
+    let outbox = Arc::clone(&shared.offer.outbox);
+    let put = tokio::task::spawn_blocking(move || outbox.put(to, kind, &content)).await;
+    let put = put.map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
+    put.map_err(|e| match e {
+        PutError::TooLarge(_) => {
+            Failure::new(Code::TooLarge, e.to_string()).hint("use `pilotctl send-file`")
+        }
+        PutError::Full { to, .. } => {
+            let whose = to.map_or(String::new(), |to| format!(" for {to}"));
+            Failure::new(Code::Full, format!("the outbox{whose} is full: {e}"))
+                .hint("`pilotctl outbox` lists them, `pilotctl cancel ID` takes one back")
+        }
+        PutError::Disk(e) => Failure::io("write the message", e),
+    })
+}
+
+/// Waits until a message is settled, `is_enough`, or it is time. One that is refused is an
+/// error, also of who waits no longer.
+async fn settled(
+    shared: &Shared,
+    item: &Item,
+    until: Instant,
+    is_enough: impl Fn(&Item) -> bool,
+) -> Result<Outgoing, Failure> {
+    let outbox = &shared.offer.outbox;
+    let (mut changes, mut stop) = (outbox.changes(), shared.stop.subscribe());
+    loop {
+        let now = outbox.find(item.id).unwrap_or_else(|| item.clone());
+        if now.state == ItemState::Refused {
+            return Err(refused(&now));
+        }
+        if now.state.is_settled() || is_enough(&now) {
+            return Ok(outgoing(&now));
+        }
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return Ok(outgoing(&now));
+                }
+            }
+            () = tokio::time::sleep_until(until) => return Ok(outgoing(&now)),
+            _ = stop.wait_for(|stop| *stop) => return Ok(outgoing(&now)),
+        }
+    }
+}
+
+fn refused(item: &Item) -> Failure {
+    let reason = item.reason.clone();
+    let (code, message) =
+        reason.map_or((None, String::new()), |r| (Code::parse(&r.code), r.message));
+    Failure::new(code.unwrap_or(Code::Rejected), message)
+}
+
+/// Delivers a message until it is time, or takes it back.
+async fn within(shared: &Shared, item: &Item, until: Instant) -> Result<Outgoing, Failure> {
+    let now = settled(shared, item, until, |_| false).await?;
+    if now.state == ItemState::Delivered.as_str() {
+        return Ok(now);
+    }
+    match take_back(shared, item.id).await? {
+        // In the last moment.
+        now if now.state == ItemState::Delivered => Ok(outgoing(&now)),
+        now if now.may_have_arrived => {
+            let message = "not delivered within the time given; it may still have arrived";
+            Err(Failure::new(Code::Timeout, message))
+        }
+        _ => Err(Failure::new(Code::Timeout, "not delivered within the time given")
+            .hint("without --timeout it waits in the outbox until it can be delivered")),
+    }
+}
+
+/// Cancels a message that waits; what has become of it.
+async fn take_back(shared: &Shared, id: TransferId) -> Result<Item, Failure> {
+    let outbox = Arc::clone(&shared.offer.outbox);
+    let settle = move || outbox.settle(id, ItemState::Cancelled, None);
+    let is_cancelled = blocking("remove the message", settle).await?;
+    let outbox = &shared.offer.outbox;
+    let mut changes = outbox.changes();
+    loop {
+        let item = outbox.find(id).ok_or_else(|| unknown(id))?;
+        // Another has begun to settle it, and tells when it is done.
+        if is_cancelled || item.state.is_settled() || changes.changed().await.is_err() {
+            return Ok(item);
+        }
+    }
+}
+
+fn unknown(id: TransferId) -> Failure {
+    Failure::new(Code::NotFound, format!("there is no message {id} in the outbox"))
+        .hint("`pilotctl outbox --all` lists those that are known; old ones are forgotten")
+}
+
+/// `?after=SEQ&limit=N&all=true`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listed {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+    #[serde(default)]
+    all: bool,
+}
+
+pub(super) async fn list(State(shared): Cx, listed: Queried<Listed>) -> Response {
+    answer(query(listed).map(|listed| {
+        let outbox = &shared.offer.outbox;
+        let limit = listed.limit.unwrap_or(PAGE).clamp(1, PAGE);
+        let items = outbox.list(listed.after, limit + 1, listed.all);
+        let (waiting, waiting_bytes) = outbox.count();
+        api::Outbox {
+            messages: items.iter().take(limit).map(outgoing).collect(),
+            more: items.len() > limit,
+            waiting,
+            waiting_bytes,
+        }
+    }))
+}
+
+/// `?wait_ms=T`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Waited {
+    wait_ms: Option<u64>,
+}
+
+pub(super) async fn status(
+    State(shared): Cx,
+    Path(id): Path<String>,
+    waited: Queried<Waited>,
+) -> Response {
+    answer(
+        async {
+            let wait = query(waited)?.wait_ms.map(span);
+            let id: TransferId = parse("the message", &id)?;
+            let outbox = &shared.offer.outbox;
+            let item = outbox.find(id).ok_or_else(|| unknown(id))?;
+            if let Some(wait) = wait {
+                // Whether it was refused is what was asked for, and no error.
+                let _ = settled(&shared, &item, Instant::now() + wait, |_| false).await;
+            }
+            Ok(outgoing(&outbox.find(id).unwrap_or(item)))
+        }
+        .await,
+    )
+}
+
+pub(super) async fn cancel(State(shared): Cx, Path(id): Path<String>) -> Response {
+    answer(
+        async {
+            let id: TransferId = parse("the message", &id)?;
+            let before = shared.offer.outbox.find(id).ok_or_else(|| unknown(id))?;
+            let now = take_back(&shared, id).await?;
+            if before.state.is_settled() || now.state != ItemState::Cancelled {
+                let message = format!("the message {id} is {} already", now.state.as_str());
+                return Err(Failure::new(Code::Conflict, message)
+                    .hint("only what waits can be cancelled: `pilotctl outbox` lists it"));
+            }
+            Ok(outgoing(&now))
+        }
+        .await,
+    )
+}

@@ -1,0 +1,132 @@
+//! What the outbox writes: a file per waiting message, a line per settled one.
+
+use super::{Item, ItemState, Reason};
+use crate::services::inbox::parse_digest;
+use pilot_core::service::exchange::{ContentHash, Kind, TransferId};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::path::Path;
+
+/// Longest first line of a message file that is read.
+const HEADER_MAX: u64 = 16 * 1024;
+
+/// The first line of a message file; the content follows as it is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    id: String,
+    to: String,
+    kind: u8,
+    created_us: u64,
+    size: u64,
+    sha256: String,
+}
+
+/// A line of the file of settled messages.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    message: Header,
+    state: String,
+    settled_us: u64,
+    attempts: u32,
+    #[serde(default)]
+    may_have_arrived: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+}
+
+fn bad() -> io::Error {
+    io::ErrorKind::InvalidData.into()
+}
+
+pub(super) fn file_name(item: &Item) -> String {
+    format!("{:017}-{}.out", item.created_us, item.id)
+}
+
+fn header(item: &Item) -> Header {
+    Header {
+        id: item.id.to_string(),
+        to: item.to.to_string(),
+        kind: item.kind as u8,
+        created_us: item.created_us,
+        size: item.size,
+        sha256: item.hash.to_string(),
+    }
+}
+
+fn item(header: &Header) -> io::Result<Item> {
+    Ok(Item {
+        id: header.id.parse::<TransferId>().map_err(|_| bad())?,
+        to: header.to.parse().map_err(|_| bad())?,
+        kind: Kind::from_u8(header.kind).filter(|kind| kind.is_message()).ok_or_else(bad)?,
+        created_us: header.created_us,
+        size: header.size,
+        hash: parse_digest(&header.sha256).ok_or_else(bad)?,
+        state: ItemState::Queued,
+        attempts: 0,
+        // An earlier process may have offered it.
+        may_have_arrived: true,
+        settled_us: None,
+        reason: None,
+    })
+}
+
+/// The first line of a message's file.
+pub(super) fn head(item: &Item) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&header(item))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn open(path: &Path) -> io::Result<(Item, usize, BufReader<File>)> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let mut line = Vec::new();
+    reader.by_ref().take(HEADER_MAX).read_until(b'\n', &mut line)?;
+    let header: Header = serde_json::from_slice(&line)?;
+    Ok((item(&header)?, line.len(), reader))
+}
+
+/// What a message's file says of it, if the file is as long as it must be.
+pub(super) fn read_head(path: &Path) -> io::Result<Item> {
+    let (item, head, reader) = open(path)?;
+    let len = reader.get_ref().metadata()?.len();
+    if len.checked_sub(head as u64) == Some(item.size) { Ok(item) } else { Err(bad()) }
+}
+
+/// The content of a message's file, if it is what was put there.
+pub(super) fn read_content(path: &Path) -> io::Result<Vec<u8>> {
+    let (item, _, mut reader) = open(path)?;
+    let mut content = Vec::new();
+    reader.by_ref().take(item.size).read_to_end(&mut content)?;
+    let mut hash = ContentHash::new();
+    hash.update(&content);
+    if hash.digest() == item.hash && content.len() as u64 == item.size {
+        Ok(content)
+    } else {
+        Err(bad())
+    }
+}
+
+/// The line of a settled message.
+pub(super) fn settled_line(item: &Item) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Line {
+        message: header(item),
+        state: item.state.as_str().to_owned(),
+        settled_us: item.settled_us.unwrap_or_default(),
+        attempts: item.attempts,
+        may_have_arrived: item.may_have_arrived,
+        reason: item.reason.clone(),
+    })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads such a line; `None` for one that a crash has cut.
+pub(super) fn read_settled(line: &[u8]) -> Option<Item> {
+    let line: Line = serde_json::from_slice(line).ok()?;
+    let state = ItemState::settled(&line.state)?;
+    let Line { message, settled_us, attempts, may_have_arrived, reason, .. } = line;
+    let settled_us = Some(settled_us);
+    Some(Item { state, settled_us, attempts, may_have_arrived, reason, ..item(&message).ok()? })
+}

@@ -1,0 +1,215 @@
+use super::*;
+use std::os::unix::fs::PermissionsExt as _;
+
+fn peer(node: u8) -> Address {
+    Address::from_bytes([0, 1, 0, 0, 0, node])
+}
+
+fn open(dir: &tempfile::TempDir) -> Outbox {
+    Outbox::open(dir.path().join("outbox"), OutboxLimits::default()).unwrap()
+}
+
+fn put(outbox: &Outbox, to: u8, text: &str) -> Item {
+    outbox.put(peer(to), Kind::Text, text.as_bytes()).unwrap()
+}
+
+fn texts(outbox: &Outbox, to: u8) -> Vec<String> {
+    let mut texts = Vec::new();
+    while let Some(item) = outbox.begin(peer(to).on_backbone()) {
+        texts.push(String::from_utf8(outbox.content(&item).unwrap()).unwrap());
+        assert!(outbox.settle(item.id, ItemState::Delivered, None).unwrap());
+    }
+    texts
+}
+
+fn files(dir: &tempfile::TempDir) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.path().join("outbox")).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "out"));
+    files.sort();
+    files
+}
+
+fn reason(message: &str) -> Reason {
+    Reason { code: "no_answer".into(), message: message.into() }
+}
+
+#[test]
+fn messages_wait_in_order_per_receiver_and_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir);
+    let first = put(&outbox, 16, "one");
+    put(&outbox, 17, "other");
+    put(&outbox, 16, "two\nlines");
+    drop(outbox);
+    for file in files(&dir) {
+        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let outbox = open(&dir);
+    put(&outbox, 16, "");
+    assert_eq!(outbox.count(), (4, 17));
+    assert_eq!(outbox.receivers(), [peer(16).on_backbone(), peer(17).on_backbone()]);
+    let found = outbox.find(first.id).unwrap();
+    assert!(found.may_have_arrived && found.state == ItemState::Queued);
+    assert_eq!(found.to, peer(16), "with its network");
+    assert_eq!(texts(&outbox, 16), ["one", "two\nlines", ""]);
+    assert_eq!(texts(&outbox, 17), ["other"]);
+    assert_eq!(outbox.count(), (0, 0));
+    assert!(files(&dir).is_empty() && outbox.receivers().is_empty());
+    assert_eq!(open(&dir).find(first.id).unwrap().state, ItemState::Delivered);
+}
+
+#[test]
+fn numbers_count_per_receiver_and_no_start_repeats_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let number = |item: Item| item.id.number().unwrap();
+    let outbox = open(&dir);
+    let ids = [number(put(&outbox, 16, "a")), number(put(&outbox, 17, "b"))];
+    assert_eq!((ids[0].1, ids[1].1), (1, 1));
+    assert_ne!(ids[0].0, ids[1].0, "each receiver has an incarnation of its own");
+    assert_eq!(number(put(&outbox, 16, "c")), (ids[0].0, 2));
+    drop(outbox);
+    let next = number(put(&open(&dir), 16, "d"));
+    assert_eq!(next.1, 1);
+    assert_ne!(next.0, ids[0].0);
+}
+
+#[test]
+fn a_file_that_was_torn_is_never_sent_and_never_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir);
+    put(&outbox, 16, "whole");
+    put(&outbox, 16, "torn");
+    put(&outbox, 16, "changed");
+    drop(outbox);
+    let [_, torn, changed] = &files(&dir)[..] else { panic!() };
+    let bytes = std::fs::read(torn).unwrap();
+    let other = String::from_utf8(std::fs::read(changed).unwrap()).unwrap();
+    std::fs::write(changed, other.replace("changed", "CHANGED")).unwrap();
+    // A write that was cut before its rename.
+    std::fs::write(torn.with_extension("tmp"), &bytes[..bytes.len() / 2]).unwrap();
+    for len in 0..bytes.len() {
+        std::fs::write(torn, &bytes[..len]).unwrap();
+        let outbox = open(&dir);
+        assert_eq!(outbox.count().0, 2, "cut at {len}");
+    }
+    assert!(!torn.with_extension("tmp").exists());
+    std::fs::write(torn, [&bytes[..], b"more"].concat()).unwrap();
+    let outbox = open(&dir);
+    assert_eq!(outbox.count().0, 2);
+    let item = outbox.begin(peer(16).on_backbone()).unwrap();
+    assert_eq!(outbox.content(&item).unwrap(), b"whole");
+    outbox.settle(item.id, ItemState::Delivered, None).unwrap();
+    let item = outbox.begin(peer(16).on_backbone()).unwrap();
+    let error = outbox.content(&item).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn a_crash_while_settling_settles_or_sends_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir);
+    let item = put(&outbox, 16, "one");
+    let [file] = &files(&dir)[..] else { panic!() };
+    let content = std::fs::read(file).unwrap();
+    outbox.settle(item.id, ItemState::Delivered, None).unwrap();
+    drop(outbox);
+    // The line was written, the file not yet removed.
+    std::fs::write(file, &content).unwrap();
+    let outbox = open(&dir);
+    assert_eq!((outbox.count().0, outbox.find(item.id).unwrap().state), (0, ItemState::Delivered));
+    assert!(!file.exists());
+    drop(outbox);
+    // The line was cut: it goes out again with the same id, which the receiver knows.
+    let path = dir.path().join("outbox/settled");
+    let line = std::fs::read(&path).unwrap();
+    for len in 0..line.len() - 1 {
+        std::fs::write(&path, &line[..len]).unwrap();
+        std::fs::write(file, &content).unwrap();
+        let outbox = open(&dir);
+        assert_eq!(outbox.find(item.id).unwrap().state, ItemState::Queued, "cut at {len}");
+        assert_eq!(outbox.count().0, 1);
+    }
+    // And the next line is not swallowed.
+    let outbox = open(&dir);
+    outbox.settle(item.id, ItemState::Refused, Some(reason("no"))).unwrap();
+    let found = open(&dir).find(item.id).unwrap();
+    assert_eq!((found.state, found.reason), (ItemState::Refused, Some(reason("no"))));
+}
+
+#[test]
+fn a_full_outbox_says_what_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = OutboxLimits {
+        message_bytes: 10,
+        messages: 4,
+        bytes: 25,
+        peer_messages: 2,
+        peer_bytes: 12,
+    };
+    let outbox = Outbox::open(dir.path().to_path_buf(), limits).unwrap();
+    let put = |to, len: usize| outbox.put(peer(to), Kind::Binary, &vec![0; len]);
+    let of = |to| Some(peer(to).on_backbone());
+    assert!(matches!(put(16, 11), Err(PutError::TooLarge(10))));
+    put(16, 8).unwrap();
+    assert!(
+        matches!(put(16, 5), Err(PutError::Full { to, messages: 1, bytes: 8 }) if to == of(16))
+    );
+    put(16, 4).unwrap();
+    assert!(matches!(put(16, 0), Err(PutError::Full { to, messages: 2, .. }) if to == of(16)));
+    put(17, 10).unwrap();
+    assert!(matches!(put(18, 4), Err(PutError::Full { to: None, messages: 3, bytes: 22 })));
+    let last = put(18, 3).unwrap();
+    assert!(matches!(put(19, 0), Err(PutError::Full { to: None, messages: 4, .. })));
+    outbox.settle(last.id, ItemState::Cancelled, None).unwrap();
+    put(19, 1).unwrap();
+}
+
+#[test]
+fn a_message_is_settled_once_and_cancelling_says_whether_it_may_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir);
+    let (never, offered) = (put(&outbox, 16, "never"), put(&outbox, 16, "offered"));
+    assert!(outbox.settle(never.id, ItemState::Cancelled, None).unwrap());
+    assert!(!outbox.settle(never.id, ItemState::Delivered, None).unwrap());
+    assert_eq!(outbox.begin(peer(16).on_backbone()).unwrap().id, offered.id);
+    outbox.offered(offered.id);
+    outbox.put_back(offered.id, reason("the stream broke"));
+    let found = outbox.find(offered.id).unwrap();
+    assert_eq!((found.state, found.attempts), (ItemState::Queued, 1));
+    assert_eq!(found.reason, Some(reason("the stream broke")));
+    assert_eq!(put(&outbox, 16, "next").reason, Some(reason("the stream broke")));
+    assert!(outbox.settle(offered.id, ItemState::Cancelled, None).unwrap());
+    drop(outbox);
+    let outbox = open(&dir);
+    for (item, may_be_there) in [(never, false), (offered, true)] {
+        let found = outbox.find(item.id).unwrap();
+        assert_eq!((found.state, found.may_have_arrived), (ItemState::Cancelled, may_be_there));
+    }
+    assert_eq!(texts(&outbox, 16), ["next"]);
+}
+
+#[test]
+fn a_bounded_number_of_settled_messages_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir);
+    let first = put(&outbox, 16, "first");
+    outbox.settle(first.id, ItemState::Refused, Some(reason("no"))).unwrap();
+    assert_eq!(outbox.list(0, 9, false).len(), 1, "what was refused is shown");
+    let mut last = first.id;
+    for n in 0..2 * SETTLED_MAX + 10 {
+        last = put(&outbox, 16, &n.to_string()).id;
+        outbox.settle(last, ItemState::Delivered, None).unwrap();
+    }
+    for outbox in [outbox, open(&dir)] {
+        assert_eq!(outbox.list(0, usize::MAX, true).len(), SETTLED_MAX);
+        assert!(outbox.find(first.id).is_none() && outbox.find(last).is_some());
+        assert!(outbox.list(0, usize::MAX, false).is_empty());
+    }
+    let lines = std::fs::read_to_string(dir.path().join("outbox/settled")).unwrap();
+    assert!(lines.lines().count() <= 2 * SETTLED_MAX);
+    let outbox = open(&dir);
+    let page = outbox.list(0, 10, true);
+    let next = outbox.list(page[9].created_us, 10, true);
+    assert!(page.len() == 10 && next[0].created_us > page[9].created_us);
+}
