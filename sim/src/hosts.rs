@@ -10,7 +10,7 @@ use crate::world::{World, unix_at};
 use pilot_core::crypto::{AeadProvider, Identity, RustCrypto};
 use pilot_core::limits::Limits;
 use pilot_core::machine::SocketId;
-use pilot_core::node::{Command, Config, Node};
+use pilot_core::node::{Command, Config, Event, Node};
 use pilot_core::time::{Instant, UnixTime};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -295,9 +295,11 @@ impl World {
         self.fault(format!("host {} crashes", host.0));
         self.close_by_host(host);
         self.abandon_transfers(host);
+        // An address alone is not enough: the takeover counts once the registry has said so.
+        let is_registered = self.events(host).any(|(_, e)| matches!(e, Event::Registered(_)));
         let entry = &mut self.hosts[host.0];
         entry.power = Power::Down;
-        entry.retakes &= entry.node.address().is_none();
+        entry.retakes &= !is_registered;
         entry.io.clear();
         entry.wake = Instant::NEVER;
     }

@@ -360,11 +360,12 @@ impl Link {
         self.life.renew_after().filter(|_| direct).map(|age| active.born + age)
     }
 
-    /// A direct path that carries nothing and whose time is over.
+    /// A direct path that carries nothing, in either direction, and whose time is over. The peer
+    /// may have learned another age than we have, and use it still.
     pub(super) fn outlived(&self, now: Instant) -> Option<PathId> {
         let age = self.life.renew_after()? * 5 / 4;
         let over = |(id, p): &(PathId, PathState)| {
-            matches!(p.route, Route::Direct(_)) && self.active != Some(*id) && now >= p.born + age
+            self.active != Some(*id) && now >= p.born + age && p.is_stale(now)
         };
         self.paths().find(over).map(|(id, _)| id)
     }
