@@ -10,6 +10,7 @@ use super::list::List;
 use super::peer::SPACES;
 use super::peer::{PEER_EVENT, Peer, PeerSlot, PeerTable, READY, STARVED};
 use super::recovery::PathState;
+use super::send::Control;
 use super::state::{State, Step};
 use crate::addr::Address;
 #[cfg(feature = "alloc")]
@@ -227,7 +228,14 @@ impl<'s> Transport<'s> {
                     path.restart_timers(now);
                 }
             }
-            self.for_each_stream(peer, |this, key| this.update_stream(now, key));
+            self.for_each_stream(peer, |this, key| {
+                // The peer may have taken the SYN and given its half up since: it is asked anew.
+                let stream = &mut this.streams[key];
+                if stream.state == State::SynSent && stream.snd.syn == Control::Sent {
+                    stream.snd.syn = Control::Due;
+                }
+                this.update_stream(now, key);
+            });
         }
         self.touch(peer);
     }
