@@ -322,6 +322,7 @@ impl<'s> Node<'s> {
             self.unprove(now, peer);
         }
         self.sessions_changed(now, peer);
+        self.transport.session_renewed(now, peer);
         let asked = |r: &Route| super::link::same(r, &up.route);
         let relayed = matches!(up.route, Route::Relay(_));
         if up.proven || relayed || self.first_flight(peer).iter().any(asked) {

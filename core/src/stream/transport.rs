@@ -228,16 +228,22 @@ impl<'s> Transport<'s> {
                     path.restart_timers(now);
                 }
             }
-            self.for_each_stream(peer, |this, key| {
-                // The peer may have taken the SYN and given its half up since: it is asked anew.
-                let stream = &mut this.streams[key];
-                if stream.state == State::SynSent && stream.snd.syn == Control::Sent {
-                    stream.snd.syn = Control::Due;
-                }
-                this.update_stream(now, key);
-            });
+            self.for_each_stream(peer, |this, key| this.update_stream(now, key));
         }
         self.touch(peer);
+    }
+
+    /// There is another session: a SYN without its answer is sent again. The peer may have taken
+    /// it, given its half of the stream up since, and forgotten it.
+    pub fn session_renewed(&mut self, now: Instant, peer: PeerIndex) {
+        let now = self.see(now);
+        self.for_each_stream(peer, |this, key| {
+            let stream = &mut this.streams[key];
+            if stream.state == State::SynSent && stream.snd.syn == Control::Sent {
+                stream.snd.syn = Control::Due;
+                this.update_stream(now, key);
+            }
+        });
     }
 
     /// There is no session any more; timers stand still. What was written and not sealed any
