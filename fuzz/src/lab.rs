@@ -12,7 +12,6 @@ use crate::stage::{self, Stage};
 use pilot_core::limits::Limits;
 use pilot_core::machine::{Ecn, Ingress, Machine, Path};
 use pilot_core::node::{Event, Node};
-use pilot_core::session::handshake::TYPE_RESP;
 use pilot_core::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -41,8 +40,6 @@ pub struct Lab {
     pub traffic: BTreeMap<SocketAddr, Traffic>,
     /// Addresses that were given as where somebody is, or proven: no bound applies.
     pub known: BTreeSet<SocketAddr>,
-    /// Addresses that a RESP has gone to.
-    pub answered: BTreeSet<SocketAddr>,
     /// Whether the registry connection is up; its bytes wait in `to_registry`.
     pub connected: bool,
     /// Bytes for the registry.
@@ -65,7 +62,6 @@ impl Lab {
             events: Vec::new(),
             traffic: BTreeMap::new(),
             known: BTreeSet::from([stage::beacon_socket()]),
-            answered: BTreeSet::new(),
             connected: false,
             to_registry: Vec::new(),
             datagrams: 0,
@@ -163,9 +159,6 @@ impl Lab {
                 if bytes[0] >= 0x80 {
                     let nonce = *bytes.first_chunk().expect("a frame has 28 bytes");
                     assert!(self.nonces.insert(nonce), "a nonce was used twice");
-                }
-                if bytes[0] == TYPE_RESP {
-                    self.answered.insert(t.path.remote);
                 }
                 self.traffic.entry(t.path.remote).or_default().went += bytes.len();
                 self.sent.push((t.path.remote, bytes.to_vec()));

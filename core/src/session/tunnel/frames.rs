@@ -99,10 +99,14 @@ impl Tunnel<'_> {
         if let Some(entry) = &change.confirmed {
             let link = &mut self.links[key];
             // Whoever sent it has our RESP, so it receives where that went. From anywhere else
-            // the frame may have been forwarded or its source forged (`wire.md` 5.5).
+            // the frame may have been forwarded or its source forged (`wire.md` 5.5); and if it
+            // went to several places, a copy of the INIT may have named one that never got it.
             let answer = link.answer.and_then(|key| self.answers.get(key));
-            if answer.is_some_and(|answer| answer.routes.contains(route)) {
-                link.route = route;
+            if let Some(answer) = answer {
+                if answer.routes.contains(route) {
+                    link.route = route;
+                }
+                link.proven = answer.routes.is_single();
             }
             link.empty_due = true;
             let (answer, needs_record) = (link.answer, link.needs_record);

@@ -172,6 +172,11 @@ impl Destinations {
         self.routes.first().copied()
     }
 
+    /// Whether there has been one place only.
+    pub(super) fn is_single(&self) -> bool {
+        self.routes.len() == 1
+    }
+
     /// Whether it has gone or is to go there.
     pub(super) fn contains(&self, route: Route) -> bool {
         self.routes.contains(&route)

@@ -366,18 +366,19 @@ fn records_are_verified_twice_a_second() {
     assert_eq!(refused, [2, 4]);
 }
 
-/// The route of the session that end 1 was told of last.
-fn up_by(end: &End) -> Option<Route> {
+/// The route of the session that end 1 was told of last, and whether it is proven.
+fn up_by(end: &End) -> Option<(Route, bool)> {
     end.events.iter().rev().find_map(|event| match event {
-        TunnelEvent::SessionUp(up) => Some(up.route),
+        TunnelEvent::SessionUp(up) => Some((up.route, up.proven)),
         _ => None,
     })
 }
 
 #[test]
 fn a_forwarded_confirmation_proves_only_where_the_resp_went() {
-    // (routes that repeat the INIT, route of the first frame, the proven one)
-    for (repeats, confirms, proven) in [
+    // (routes that repeat the INIT, route of the first frame, the session's). It is proven if the
+    // RESP went nowhere else.
+    for (repeats, confirms, by) in [
         (&[][..], route(0), route(0)),
         (&[], route(9), route(0)),
         (&[route(8)], route(8), route(8)),
@@ -399,8 +400,9 @@ fn a_forwarded_confirmation_proves_only_where_the_resp_went() {
         assert_eq!(world.ends[0].take(now, route(1), &resp), Ok(()));
         let first = world.ends[0].drain(now).remove(0).1;
         assert_eq!(world.ends[1].take(now, confirms, &first), Ok(()));
-        assert_eq!(up_by(&world.ends[1]), Some(proven), "{repeats:?} {confirms:?}");
-        assert_eq!(world.ends[1].drain(now).remove(0).0, To::Route(proven));
+        let expected = Some((by, repeats.is_empty()));
+        assert_eq!(up_by(&world.ends[1]), expected, "{repeats:?} {confirms:?}");
+        assert_eq!(world.ends[1].drain(now).remove(0).0, To::Route(by));
     }
 }
 
