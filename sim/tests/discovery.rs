@@ -2,10 +2,10 @@
 //! where packets are lost, and nothing it cannot know.
 
 use pilot_core::node::NatInfo;
-use pilot_core::path::nat::{Allocation, Classical, Filtering, Mapping, Nat};
+use pilot_core::path::nat::{Classical, Nat};
 use pilot_core::rng::Rng;
 use pilot_core::time::{Duration, Instant};
-use pilot_sim::nat::{self, AllocationClass, Class, MappingClass, Middlebox, Preset};
+use pilot_sim::nat::{self, Class, MappingClass, Middlebox, Preset};
 use pilot_sim::{HostId, LinkConfig, Span, Tape, World};
 use std::net::IpAddr;
 
@@ -19,34 +19,10 @@ fn probe(preset: Preset) -> Option<Class> {
     nat::classify(&mut boxes, &mut Rng::new([1; 32]), Instant::START, inside)
 }
 
-/// The same in the agent's words.
-fn expected(class: &Class) -> Nat {
-    Nat {
-        mapping: match class.mapping {
-            MappingClass::Identity | MappingClass::EndpointIndependent => {
-                Mapping::EndpointIndependent
-            }
-            MappingClass::AddressDependent => Mapping::AddressDependent,
-            MappingClass::AddressAndPortDependent => Mapping::AddressAndPortDependent,
-        },
-        filtering: match class.filtering {
-            nat::Filtering::EndpointIndependent => Filtering::EndpointIndependent,
-            nat::Filtering::AddressDependent => Filtering::AddressDependent,
-            nat::Filtering::AddressAndPortDependent => Filtering::AddressAndPortDependent,
-        },
-        allocation: match class.allocation {
-            AllocationClass::Preserving => Allocation::Preserving,
-            AllocationClass::Sequential(_) => Allocation::Sequential,
-            AllocationClass::Block(_) => Allocation::Block,
-            AllocationClass::Random => Allocation::Random,
-        },
-    }
-}
-
 fn agree(preset: Preset, found: &NatInfo, what: &str) {
     match probe(preset) {
         Some(class) => {
-            assert_eq!(found.nat, expected(&class), "{preset}, {what}");
+            assert_eq!(found.nat, Nat::from(class), "{preset}, {what}");
             assert_eq!(found.classical.as_str(), class.name(), "{preset}, {what}");
             let is_identity = class.mapping == MappingClass::Identity;
             assert_eq!(found.is_translated, Some(!is_identity), "{preset}, {what}");
@@ -112,7 +88,7 @@ fn one_address_of_the_beacon_cannot_tell() {
         };
         assert_eq!(found.classical, Classical::Unknown, "{preset}");
         // One destination is enough to see how ports are chosen.
-        let allocation = expected(&class).allocation;
+        let allocation = Nat::from(class).allocation;
         assert_eq!(found.nat, Nat { allocation, ..Nat::default() }, "{preset}");
     }
 }

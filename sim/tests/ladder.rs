@@ -4,16 +4,13 @@
 
 use pilot_core::limits::NAT_KEEPALIVE;
 use pilot_core::machine::{Path, SocketId};
-use pilot_core::path::nat::{Allocation, Filtering, Mapping, Nat};
 use pilot_core::path::punch::{Output, Punch, Setting};
 use pilot_core::path::strategy::Technique;
 use pilot_core::rng::Rng;
 use pilot_core::time::{Duration, Instant};
 use pilot_core::wire::control::{Candidates, Endpoint, EndpointKind};
 use pilot_core::wire::punch::{Offer, Primed};
-use pilot_sim::nat::{
-    self, AllocationClass, BoxConfig, MappingClass, Middlebox, Packet, Preset, classify,
-};
+use pilot_sim::nat::{self, BoxConfig, Middlebox, Packet, Preset, classify};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -69,29 +66,6 @@ struct Lab {
     loss: u64,
 }
 
-fn nat_of(class: nat::Class) -> Nat {
-    Nat {
-        mapping: match class.mapping {
-            MappingClass::Identity | MappingClass::EndpointIndependent => {
-                Mapping::EndpointIndependent
-            }
-            MappingClass::AddressDependent => Mapping::AddressDependent,
-            MappingClass::AddressAndPortDependent => Mapping::AddressAndPortDependent,
-        },
-        filtering: match class.filtering {
-            nat::Filtering::EndpointIndependent => Filtering::EndpointIndependent,
-            nat::Filtering::AddressDependent => Filtering::AddressDependent,
-            nat::Filtering::AddressAndPortDependent => Filtering::AddressAndPortDependent,
-        },
-        allocation: match class.allocation {
-            AllocationClass::Preserving => Allocation::Preserving,
-            AllocationClass::Sequential(_) => Allocation::Sequential,
-            AllocationClass::Block(_) => Allocation::Block,
-            AllocationClass::Random => Allocation::Random,
-        },
-    }
-}
-
 impl Lab {
     fn new(seed: u64, kinds: [Vec<BoxConfig>; 2]) -> Self {
         let mut bytes = [0; 32];
@@ -113,7 +87,7 @@ impl Lab {
             let IpAddr::V4(probed) = host else { unreachable!("all are IPv4") };
             let class = classify(&mut make(&boxes), &mut random, Instant::START, probed);
             let setting = Setting {
-                nat: nat_of(class.expect("UDP passes")),
+                nat: class.expect("UDP passes").into(),
                 candidates: Candidates::new(),
                 observed: None,
                 may_spray: true,

@@ -31,13 +31,8 @@ pub(super) enum Use {
 pub(super) enum Purpose {
     /// A test of NAT behaviour discovery, by its number there.
     Discovery(u8),
-    /// Punching towards a peer; the number is the ladder's own.
-    Punch {
-        /// Whom for.
-        peer: PeerIndex,
-        /// Given back.
-        n: u16,
-    },
+    /// Punching towards a peer.
+    Punch(PeerIndex),
 }
 
 const WORDS: usize = AUXILIARY_MAX.div_ceil(64);
@@ -175,7 +170,7 @@ impl Node<'_> {
         }
         self.stun.retain(|ask| match (ask.purpose, user) {
             (Purpose::Discovery(_), Use::Discovery) => false,
-            (Purpose::Punch { peer, .. }, Use::Punch(of)) => peer != of,
+            (Purpose::Punch(peer), Use::Punch(of)) => peer != of,
             _ => true,
         });
     }
@@ -202,7 +197,7 @@ impl Node<'_> {
     pub(super) fn stun_answer(&mut self, now: Instant, answer: &StunAnswer<Purpose>) {
         match answer.ask.purpose {
             Purpose::Discovery(test) => self.discovery_answer(now, test, answer),
-            Purpose::Punch { peer, .. } => self.punch_answer(now, peer, answer),
+            Purpose::Punch(peer) => self.punch_answer(now, peer, answer),
         }
     }
 }

@@ -128,6 +128,13 @@ impl Life {
         self.last = Some(age).filter(|age| *age >= LIFE_MIN);
     }
 
+    /// A path lives although it is much older than those that died: it was something else.
+    fn outlasted(&mut self, age: Duration) {
+        if self.learned.is_some_and(|learned| age >= learned * 2) {
+            *self = Life::default();
+        }
+    }
+
     /// The age at which the next path is to be there.
     pub(super) fn renew_after(&self) -> Option<Duration> {
         self.learned.filter(|age| *age >= LIFE_MIN).map(|age| age * 4 / 5)
@@ -221,7 +228,8 @@ impl Link {
             if let Some(path) = &mut self.paths[usize::from(known.0)] {
                 (path.route, path.heard) = (route, now);
                 let is_revived = path.is_revived();
-                if let Some(since) = path.suspect_since.take().filter(|_| is_revived) {
+                let direct = matches!(route, Route::Direct(_));
+                if let Some(since) = path.suspect_since.take().filter(|_| is_revived && direct) {
                     // What our NAT made of it had ended; it is another mapping now.
                     self.life.died(since.since(path.born));
                     path.born = now;
@@ -353,6 +361,17 @@ impl Link {
         Some(path)
     }
 
+    /// What is believed of paths' lives, held against the one in use, by which something has
+    /// come lately.
+    pub(super) fn review_life(&mut self, now: Instant) {
+        let active = self.active.and_then(|path| self.paths[usize::from(path.0)]);
+        let lives = |p: &PathState| p.suspect_since.is_none() && !p.is_stale(now);
+        let direct = |p: &PathState| matches!(p.route, Route::Direct(_));
+        if let Some(path) = active.filter(|p| direct(p) && lives(p)) {
+            self.life.outlasted(now.since(path.born));
+        }
+    }
+
     /// When the path in use has to have a successor.
     pub(super) fn renew_at(&self) -> Option<Instant> {
         let active = self.paths[usize::from(self.active?.0)]?;
@@ -424,6 +443,47 @@ mod tests {
         assert_eq!(link.next_at(), Some(ms(15_000)));
         assert_eq!(link.expire(ms(15_000)), Some(straight));
         assert_eq!(link.last_good, Some(direct(1)));
+    }
+
+    #[test]
+    fn two_lives_alike_are_believed_until_a_path_outlives_them() {
+        let mut life = Life::default();
+        let s = Duration::from_secs;
+        for (age, learned) in [(60, None), (100, None), (90, Some(90)), (10, None), (12, None)] {
+            life.died(s(age));
+            assert_eq!(life.renew_after(), learned.map(|age| s(age) * 4 / 5), "{age} s");
+        }
+        life.died(s(60));
+        life.died(s(61));
+        life.outlasted(s(119));
+        assert_eq!(life.renew_after(), Some(s(48)));
+        life.outlasted(s(120));
+        assert_eq!(life.renew_after(), None);
+    }
+
+    /// The relay is no path that a NAT ends, and what is only asked has not died.
+    #[test]
+    fn only_direct_paths_that_were_silent_have_lived() {
+        let mut link = Link::default();
+        let (relay, _) = link.prove(ms(0), Route::Relay(ChannelId(7)));
+        let (straight, _) = link.prove(ms(0), direct(1));
+        for round in 1..=2 {
+            let at = ms(round * 60_000);
+            link.set_suspect(relay, Some(at));
+            link.prove(at, Route::Relay(ChannelId(7)));
+            link.ask(at, straight);
+            link.prove(at, direct(1));
+        }
+        assert_eq!(link.life.renew_after(), None);
+        for round in 3..=4 {
+            let at = ms(round * 60_000);
+            link.set_suspect(straight, Some(at));
+            link.prove(at, direct(1));
+        }
+        assert_eq!(link.life.renew_after(), None, "180 s and 60 s are not alike");
+        link.set_suspect(straight, Some(ms(300_000)));
+        link.prove(ms(300_000), direct(1));
+        assert_eq!(link.life.renew_after(), Some(Duration::from_secs(48)));
     }
 
     #[test]

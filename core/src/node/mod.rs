@@ -88,9 +88,9 @@ pub struct Config {
     /// Take the identity over from another home (`wire.md` 10).
     pub takeover: bool,
     /// The main socket's port was given by the owner, and is kept although the socket seems
-    /// dead; so it is with an `endpoint`, and without a NAT. Otherwise [`Event::OpenSocket`] asks for another one
-    /// when neither the beacon, although asked, nor any peer on a proven path has been heard by
-    /// it for 20 s.
+    /// dead; so it is with an `endpoint`, and without a NAT. Otherwise [`Event::OpenSocket`] asks
+    /// for another one when neither the beacon, although asked, nor any peer on a proven path has
+    /// been heard by it for 20 s.
     pub keep_port: bool,
 }
 

@@ -264,7 +264,7 @@ impl Node<'_> {
     }
 
     fn ask(&mut self, now: Instant, peer: PeerIndex, socket: SocketId) {
-        let purpose = Purpose::Punch { peer, n: 0 };
+        let purpose = Purpose::Punch(peer);
         let asked = self.directory.beacon_address().is_some_and(|beacon| {
             let ask = Ask::plain(socket, beacon, purpose);
             self.stun.ask(now, &mut self.rng, ask)
@@ -343,8 +343,7 @@ impl Node<'_> {
             let wait = ladder.spray.map_or(BACK_OFF, |(_, wait)| (wait * 2).min(BACK_OFF_MAX));
             ladder.spray = Some((now + wait, wait));
         }
-        self.stun
-            .retain(|ask| !matches!(ask.purpose, Purpose::Punch { peer: of, .. } if of == peer));
+        self.stun.retain(|ask| ask.purpose != Purpose::Punch(peer));
         self.release_sockets(peer);
     }
 

@@ -230,7 +230,9 @@ impl<'s> Node<'s> {
             self.transport.remove_path(now, peer, path);
             self.release_sockets(peer);
         }
-        let at = self.link_of(peer).and_then(Link::renew_at);
+        let Some(link) = self.link_mut(peer) else { return };
+        link.review_life(now);
+        let at = link.renew_at();
         let is_due = at.is_some_and(|at| at <= now);
         if is_due {
             self.seek_successor(now, peer);

@@ -3,6 +3,7 @@
 
 use super::{Entropy, Middlebox, Packet};
 use core::fmt;
+use pilot_core::path::nat::Nat;
 use pilot_core::time::{Duration, Instant};
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -61,6 +62,33 @@ impl Class {
             (MappingClass::EndpointIndependent, F::AddressDependent) => "restricted cone",
             (MappingClass::EndpointIndependent, _) => "port-restricted cone",
             _ => "symmetric",
+        }
+    }
+}
+
+/// The same in the agent's words.
+impl From<Class> for Nat {
+    fn from(class: Class) -> Nat {
+        use pilot_core::path::nat::{Allocation, Filtering, Mapping};
+        Nat {
+            mapping: match class.mapping {
+                MappingClass::Identity | MappingClass::EndpointIndependent => {
+                    Mapping::EndpointIndependent
+                }
+                MappingClass::AddressDependent => Mapping::AddressDependent,
+                MappingClass::AddressAndPortDependent => Mapping::AddressAndPortDependent,
+            },
+            filtering: match class.filtering {
+                super::Filtering::EndpointIndependent => Filtering::EndpointIndependent,
+                super::Filtering::AddressDependent => Filtering::AddressDependent,
+                super::Filtering::AddressAndPortDependent => Filtering::AddressAndPortDependent,
+            },
+            allocation: match class.allocation {
+                AllocationClass::Preserving => Allocation::Preserving,
+                AllocationClass::Sequential(_) => Allocation::Sequential,
+                AllocationClass::Block(_) => Allocation::Block,
+                AllocationClass::Random => Allocation::Random,
+            },
         }
     }
 }

@@ -83,7 +83,7 @@ impl Punch {
         };
         let wanted = |kind| only.is_none_or(|only| only == kind);
         theirs.candidates.iter().filter(|c| wanted(c.kind)).for_each(|c| add(c.address));
-        if !predicting && self.technique == Technique::Plain {
+        if self.technique == Technique::Plain {
             self.setting.observed.into_iter().for_each(&mut add);
         }
         self.targets = targets;
