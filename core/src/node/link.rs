@@ -220,8 +220,9 @@ impl Link {
         numbered.filter_map(|(i, p)| p.map(|p| (PathId(i as u8), p)))
     }
 
-    /// Adds a proven route. If all places are taken, the one that has been suspect for longest,
-    /// or else the first that carries no data, goes; it is named in the second place.
+    /// Adds a proven route. If all places are taken, the one that has been suspect for longest
+    /// goes, or else that by which nothing has come for longest: the peer may use one that we do
+    /// not. The path in use never goes, the relay last. What goes is named in the second place.
     pub(super) fn prove(&mut self, now: Instant, route: Route) -> (PathId, Option<PathId>) {
         if let Some(known) = self.path_of(route) {
             // The local address may have become known since.
@@ -246,13 +247,13 @@ impl Link {
             self.paths[free] = new;
             return (PathId(free as u8), None);
         }
+        let rank = |p: &PathState| match (matches!(p.route, Route::Relay(_)), p.suspect_since) {
+            (true, _) => (2, Instant::NEVER),
+            (false, None) => (1, p.heard),
+            (false, Some(since)) => (0, since),
+        };
         let spare = (0..PATHS).filter(|&i| self.active != Some(PathId(i as u8)));
-        let victim = spare
-            .min_by_key(|&i| {
-                let suspect = self.paths[i].and_then(|p| p.suspect_since);
-                suspect.unwrap_or(Instant::NEVER)
-            })
-            .unwrap_or(0);
+        let victim = spare.min_by_key(|&i| self.paths[i].as_ref().map(rank)).unwrap_or(0);
         self.paths[victim] = new;
         (PathId(victim as u8), Some(PathId(victim as u8)))
     }
@@ -516,5 +517,21 @@ mod tests {
         let (new, gone) = link.prove(ms(0), direct(99));
         assert_eq!((new, gone), (PathId(1), Some(PathId(1))));
         assert_ne!(active, PathId(1));
+        link.heard(ms(9), PathId(0));
+        link.heard(ms(8), PathId(1));
+        let gone = |link: &mut Link, port| link.prove(ms(10), direct(port)).1;
+        assert_eq!(gone(&mut link, 100), Some(PathId(2)), "silent for longest");
+        assert_eq!(gone(&mut link, 101), Some(PathId(1)), "the new one was just heard of");
+    }
+
+    #[test]
+    fn the_relay_gives_its_place_last() {
+        let mut link = Link::default();
+        let (relay, _) = link.prove(ms(0), Route::Relay(ChannelId(7)));
+        for port in 1..=9 {
+            let (path, gone) = link.prove(ms(u64::from(port)), direct(port));
+            assert_ne!(gone, Some(relay));
+            assert_ne!(path, relay);
+        }
     }
 }

@@ -113,10 +113,13 @@ impl Node<'_> {
         let Some(active) = link.active() else { return };
         let ours = link.route(active);
         let Some(ours @ Route::Direct(_)) = ours else { return };
-        if super::link::same(&ours, &route)
-            || link.path_of(route).is_none()
-            || link.recheck_at.is_some_and(|at| at > now)
-        {
+        if super::link::same(&ours, &route) || link.recheck_at.is_some_and(|at| at > now) {
+            return;
+        }
+        // A new direct path that has not carried a long datagram yet would not be chosen, and data
+        // would go back to the relay in between: ours is asked once it has.
+        let Some(theirs) = link.path_of(route) else { return };
+        if matches!(route, Route::Direct(_)) && !self.transport.is_wide(peer, theirs) {
             return;
         }
         link.recheck_at = Some(now + RECHECK_DISTANCE);
