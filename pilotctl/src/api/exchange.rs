@@ -1,10 +1,11 @@
 //! Messages, files, echo and raw streams.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// `POST /v1/messages`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SendMessage {
     /// An address or hostname.
@@ -21,7 +22,7 @@ pub(crate) struct SendMessage {
 }
 
 /// A message in the outbox, or one that was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Outgoing {
     pub(crate) id: String,
     /// The receiver's address.
@@ -45,14 +46,14 @@ pub(crate) struct Outgoing {
 }
 
 /// An error code and what it means here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Reason {
     pub(crate) code: String,
     pub(crate) message: String,
 }
 
 /// `GET /v1/outbox`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Outbox {
     pub(crate) messages: Vec<Outgoing>,
     /// There are more: give the last `seq` as `after`.
@@ -64,7 +65,7 @@ pub(crate) struct Outbox {
 }
 
 /// What was sent, and is on the receiver's disk.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Sent {
     /// The receiver's address.
     pub(crate) to: String,
@@ -82,7 +83,7 @@ pub(crate) struct Sent {
 }
 
 /// `GET /v1/inbox`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Inbox {
     pub(crate) messages: Vec<Message>,
     /// There are more: give the last `seq` as `after`.
@@ -90,7 +91,7 @@ pub(crate) struct Inbox {
 }
 
 /// A message received.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Message {
     /// Its place in the inbox: rises from message to message.
     pub(crate) seq: u64,
@@ -110,14 +111,14 @@ pub(crate) struct Message {
 }
 
 /// How far a file has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Progress {
     pub(crate) sent: u64,
     pub(crate) total: u64,
 }
 
 /// `GET /v1/received`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Received {
     pub(crate) files: Vec<ReceivedFile>,
     /// There are more: give the last `seq` as `after`.
@@ -125,7 +126,7 @@ pub(crate) struct Received {
 }
 
 /// A file received.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ReceivedFile {
     /// Rises from file to file.
     pub(crate) seq: u64,
@@ -146,7 +147,7 @@ pub(crate) struct ReceivedFile {
 }
 
 /// `POST /v1/echo`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EchoRequest {
     /// An address or hostname.
@@ -167,7 +168,7 @@ const fn five() -> u32 {
 }
 
 /// What `echo` has measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EchoReport {
     pub(crate) address: String,
     /// `direct` or `relayed`.
@@ -191,7 +192,7 @@ pub(crate) struct EchoReport {
 }
 
 /// First line on the upgraded stream of `POST /v1/listen`: who has come.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Accepted {
     pub(crate) peer: String,
     pub(crate) peer_port: u16,

@@ -21,6 +21,7 @@ use axum::response::Response;
 use futures_util::TryStreamExt as _;
 use pilot_core::addr::NetworkId;
 use pilot_core::service::exchange::{FileName, Note};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -58,11 +59,13 @@ fn shown(to: pilot_core::addr::Address, sent: &send::Sent) -> api::Sent {
 }
 
 /// `?after=SEQ&limit=N`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listed {
+    /// `seq` of the last one known.
     #[serde(default)]
     after: u64,
+    /// At most, and at most 100.
     limit: Option<usize>,
 }
 
@@ -98,12 +101,15 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// `?after=SEQ&limit=N&wait_ms=T`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Followed {
+    /// `seq` of the last one known.
     #[serde(default)]
     after: u64,
+    /// At most, and at most 100.
     limit: Option<usize>,
+    /// Milliseconds to wait for the first.
     wait_ms: Option<u64>,
 }
 
@@ -209,17 +215,22 @@ pub(super) async fn received(State(shared): Cx, listed: Queried<Listed>) -> Resp
     )
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SendFile {
+    /// An address or hostname.
     to: String,
+    /// Its name over there.
     name: String,
+    /// A word about it.
     #[serde(default)]
     note: String,
+    /// Of the name or address; default: the lowest joined non-zero network, else 0.
     network: Option<u16>,
     /// When the client's file was changed: by it an interrupted one is known again.
     #[serde(default)]
     modified_ns: u64,
+    /// Milliseconds until it is delivered.
     timeout_ms: Option<u64>,
 }
 
