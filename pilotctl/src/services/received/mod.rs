@@ -1,9 +1,10 @@
-//! Files received: each lands in the folder under a name of its own that nothing had before.
+//! Files and directories received: each lands in the folder under a name of its own that nothing had before.
 //!
 //! ```text
 //! received/dataset.csv                  whole, hash verified, synced
 //! received/.partial/NODE-ID.part        the content so far
 //! received/.partial/NODE-ID.json        whose it is, and how much of it is surely on the disk
+//! received/.partial/NODE-ID.tree        a directory that is being made of a whole content
 //! received/.index/TIME-ID.json          what is known of a whole file
 //!
 //! (none) --begin--> active --finish--> whole
@@ -14,18 +15,21 @@
 //!          partial --7 days, or a newer one needs its place--> (none)
 //! ```
 //!
-//! A whole file gets its index entry first, then its name, by a rename that replaces nothing;
+//! A directory comes as one content ([`TreeReader`](pilot_core::service::exchange::TreeReader)).
+//! Once that is whole a directory is made of it, synced, and then named like a file: all of it is
+//! in sight at once. A whole file gets its index entry first, then its name, by a rename that replaces nothing;
 //! a crash between the two is mended at the next start. A peer's names are [`FileName`]s:
 //! base names that never start with a dot, so none reaches another folder or these two.
 
 mod incoming;
+mod unpack;
 
 pub(crate) use incoming::{Active, Incoming};
 
 use super::disk;
 use super::inbox::parse_digest;
 use pilot_core::addr::Address;
-use pilot_core::service::exchange::{Digest, FileName, Note, Offer, Refusal, TransferId};
+use pilot_core::service::exchange::{Digest, FileName, Kind, Note, Offer, Refusal, TransferId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -49,6 +53,10 @@ pub(crate) struct ReceivedLimits {
     pub(crate) sender_files: usize,
     /// Bytes of one sender's files, unfinished ones included.
     pub(crate) sender_bytes: u64,
+    /// Entries of all directories in the folder.
+    pub(crate) entries: u64,
+    /// Entries of one sender's directories.
+    pub(crate) sender_entries: u64,
     /// Unfinished files; the oldest that nobody sends makes room for a new one.
     pub(crate) partials: usize,
     /// Unfinished files of one sender.
@@ -66,6 +74,8 @@ impl Default for ReceivedLimits {
             bytes: 256 << 30,
             sender_files: 10_000,
             sender_bytes: 128 << 30,
+            entries: 400_000,
+            sender_entries: 200_000,
             partials: 256,
             sender_partials: 32,
             keep_free: 256 << 20,
@@ -74,19 +84,23 @@ impl Default for ReceivedLimits {
     }
 }
 
-/// A file received.
+/// A file or directory received.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FileInfo {
     /// Chosen by the sender.
     pub(crate) id: TransferId,
     /// Who sent it, authenticated.
     pub(crate) from: Address,
+    /// A file or a directory.
+    pub(crate) kind: Kind,
     /// Its name in the folder.
     pub(crate) name: FileName,
     /// When it was whole, in microseconds since the Unix epoch; strictly increasing.
     pub(crate) received_us: u64,
-    /// Bytes.
+    /// Bytes of the content.
     pub(crate) size: u64,
+    /// Entries of a directory; of a file 0.
+    pub(crate) entries: u32,
     /// Of the content.
     pub(crate) hash: Digest,
     /// A remark of the sender: hostile text, cleaned.
@@ -112,6 +126,10 @@ struct Entry {
     size: u64,
     note: String,
     time_us: u64,
+    #[serde(default = "file")]
+    kind: u8,
+    #[serde(default)]
+    entries: u32,
     /// Of a whole file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
@@ -120,10 +138,21 @@ struct Entry {
     synced: u64,
 }
 
+const fn file() -> u8 {
+    Kind::File as u8
+}
+
+impl Entry {
+    fn kind(&self) -> Option<Kind> {
+        Kind::from_u8(self.kind).filter(|kind| !kind.is_message())
+    }
+}
+
 /// An unfinished file.
 #[derive(Clone, Debug)]
 struct Partial {
     from: Address,
+    kind: Kind,
     name: FileName,
     size: u64,
     note: Note,
@@ -199,11 +228,19 @@ impl Received {
         let newest: BTreeMap<_, _> =
             state.files.values().map(|f| (&f.name, f.received_us)).collect();
         let listed = state.files.range(after..).take(limit).map(|(_, info)| {
-            let there =
-                newest.get(&info.name) == Some(&info.received_us) && self.path(info).is_file();
+            let there = newest.get(&info.name) == Some(&info.received_us) && self.is_there(info);
             (info.clone(), there)
         });
         listed.collect()
+    }
+
+    /// Whether a file or directory has its place and kind still.
+    fn is_there(&self, info: &FileInfo) -> bool {
+        let meta = self.path(info).symlink_metadata();
+        meta.is_ok_and(|meta| match info.kind {
+            Kind::Directory => meta.is_dir(),
+            _ => meta.is_file(),
+        })
     }
 
     /// What a sender's transfer has become, once it is whole.
@@ -224,13 +261,15 @@ impl Received {
             if state.known.contains_key(&key) {
                 return Ok(Begin::Have);
             }
-            if state.partials.get(&key).is_some_and(|p| p.size != offer.size) {
+            let is_other = |p: &Partial| (p.size, p.kind) != (offer.size, offer.kind);
+            if state.partials.get(&key).is_some_and(is_other) {
                 self.drop_partial(&mut state, &key);
             }
-            self.make_room(&mut state, &key, offer.size)?;
+            self.make_room(&mut state, &key, offer)?;
             let touched_us = state.tick();
             let partial = state.partials.entry(key).or_insert_with(|| Partial {
                 from,
+                kind: offer.kind,
                 name: name.clone(),
                 size: offer.size,
                 note: offer.note.clone(),
@@ -243,7 +282,7 @@ impl Received {
             partial.synced
         };
         // From here on the file is ours alone, and `Incoming` or we release it.
-        match Incoming::open(self.clone(), key, offer.size, offset, active) {
+        match Incoming::open(self.clone(), key, offer, offset, active) {
             Ok(incoming) => Ok(Begin::Go(incoming)),
             Err(error) => {
                 tracing::warn!(%error, "cannot open a file to receive");
@@ -276,7 +315,8 @@ impl Received {
     }
 
     /// Whether there is room, after making it as far as that hurts nobody.
-    fn make_room(&self, state: &mut State, key: &Key, size: u64) -> Result<(), Refusal> {
+    fn make_room(&self, state: &mut State, key: &Key, offer: &Offer) -> Result<(), Refusal> {
+        let size = offer.size;
         if size > self.limits.bytes.min(self.limits.sender_bytes) {
             return Err(Refusal::TooLarge);
         }
@@ -289,7 +329,10 @@ impl Received {
         }
         let have = state.partials.get(key).map_or(0, |partial| partial.synced);
         let free = disk::free_bytes(&self.dir).map_err(|_| Refusal::Failed)?;
-        if (size - have).saturating_add(self.limits.keep_free) > free {
+        // A directory is there twice while it is made of its content.
+        let unpacked = if offer.kind == Kind::Directory { size } else { 0 };
+        let wanted = (size - have).saturating_add(unpacked);
+        if wanted.saturating_add(self.limits.keep_free) > free {
             return Err(Refusal::Full);
         }
         Ok(())
@@ -334,12 +377,25 @@ impl Received {
         for extension in ["part", "json"] {
             remove(&self.part_path(key, extension));
         }
+        remove_tree(&self.part_path(key, "tree"));
+    }
+
+    /// Entries of directories that a sender may still bring.
+    fn entries_left(&self, state: &State, from: Address) -> u64 {
+        let (mut all, mut sender) = (0, 0);
+        for info in state.files.values() {
+            all += u64::from(info.entries);
+            if info.from.on_backbone() == from {
+                sender += u64::from(info.entries);
+            }
+        }
+        let ReceivedLimits { entries, sender_entries, .. } = self.limits;
+        entries.saturating_sub(all).min(sender_entries.saturating_sub(sender))
     }
 
     /// Forgets files that the user has moved away or deleted.
     fn prune_index(&self, state: &mut State) {
-        let gone: Vec<_> =
-            state.files.values().filter(|f| !self.path(f).exists()).cloned().collect();
+        let gone: Vec<_> = state.files.values().filter(|f| !self.is_there(f)).cloned().collect();
         for info in gone {
             state.files.remove(&info.received_us);
             state.known.remove(&info.key());
@@ -367,6 +423,7 @@ impl Received {
                 let (from, id) = (entry.from.parse::<Address>().ok()?, entry.id.parse().ok()?);
                 let partial = Partial {
                     from,
+                    kind: entry.kind()?,
                     name: entry.name.parse().ok()?,
                     size: entry.size,
                     note: Note::cleaned(entry.note.as_bytes()),
@@ -394,6 +451,9 @@ impl Received {
             let is_part = path.extension().is_some_and(|e| e == "part");
             if is_part && !path.with_extension("json").exists() {
                 remove(&path);
+            } else if path.extension().is_some_and(|e| e == "tree") {
+                // Not whole: one that is has an index entry, and has its name by now.
+                remove_tree(&path);
             }
         }
         Ok(())
@@ -405,6 +465,8 @@ impl Received {
                 Some(FileInfo {
                     id: entry.id.parse().ok()?,
                     from: entry.from.parse().ok()?,
+                    kind: entry.kind()?,
+                    entries: entry.entries,
                     name: entry.name.parse().ok()?,
                     received_us: entry.time_us,
                     size: entry.size,
@@ -429,8 +491,12 @@ impl Received {
     /// A crash came between an index entry and the file's name: the content is still partial.
     fn complete(&self, mut info: FileInfo) -> io::Result<FileInfo> {
         let key = info.key();
-        let part = self.part_path(&key, "part");
-        if part.metadata().is_ok_and(|meta| meta.len() == info.size) {
+        let (part, tree) = (self.part_path(&key, "part"), self.part_path(&key, "tree"));
+        if info.kind == Kind::Directory {
+            if tree.is_dir() {
+                self.name_file(&tree, &mut info)?;
+            }
+        } else if part.metadata().is_ok_and(|meta| meta.len() == info.size) {
             if is_same_file(&part, &self.path(&info)) {
                 remove(&part);
             } else {
@@ -441,7 +507,7 @@ impl Received {
         Ok(info)
     }
 
-    /// Gives a whole, synced file its index entry and a name that nothing has.
+    /// Gives a whole, synced file or directory its index entry and a name that nothing has.
     fn name_file(&self, part: &Path, info: &mut FileInfo) -> io::Result<()> {
         let wanted = info.name.clone();
         for n in 1..=NAMES_MAX {
@@ -459,6 +525,8 @@ impl Received {
                 size: info.size,
                 note: info.note.to_string(),
                 time_us: info.received_us,
+                kind: info.kind as u8,
+                entries: info.entries,
                 sha256: Some(info.hash.to_string()),
                 synced: info.size,
             };
@@ -511,6 +579,13 @@ fn remove(path: &Path) {
             tracing::warn!(path = %path.display(), error = %e, "cannot remove a file");
         }
         _ => {}
+    }
+}
+
+/// The same of a directory.
+fn remove_tree(path: &Path) {
+    if let Err(e) = unpack::remove_tree(path) {
+        tracing::warn!(path = %path.display(), error = %e, "cannot remove a directory");
     }
 }
 
