@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
-use support::pair::{Api, Pair, pair, waits};
+use support::pair::{Api, Pair, listed, pair, waits};
 use support::{Home, Story, start, wait_at_most, wait_for, write_file};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -131,24 +131,6 @@ fn make_tree(root: &Path) {
     std::fs::write(root.join("deep/nothing"), "").unwrap();
 }
 
-/// Paths below a directory, with the contents of files.
-fn listed(root: &Path) -> Vec<(String, Option<Vec<u8>>)> {
-    let (mut found, mut open) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(root).unwrap().display().to_string();
-            let meta = path.symlink_metadata().unwrap();
-            found.push((name, meta.is_file().then(|| std::fs::read(&path).unwrap())));
-            if meta.is_dir() {
-                open.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
 #[test]
 fn a_directory_arrives_whole_with_all_that_is_below_it() {
     let mut story = Story::begin("directories", Duration::from_secs(240));
@@ -166,6 +148,13 @@ fn a_directory_arrives_whole_with_all_that_is_below_it() {
     let shown = ["name", "kind", "there", "entries"].map(|field| received[field].clone());
     assert_eq!(json!(shown), json!(["tree (2)", "directory", true, 6]));
     assert_eq!(received["sha256"], sent["sha256"]);
+    let one = |home: &Home, id: &str| {
+        let path = format!("received/{}/{id}", received["from"].as_str().unwrap());
+        Api::open(home).unwrap().ask("GET", &path, "").unwrap()
+    };
+    let (status, found) = one(&a, sent["id"].as_str().unwrap());
+    assert_eq!((status, &found["data"]["path"]), (200, &received["path"]));
+    assert_eq!(one(&a, &"0".repeat(32)).0, 404);
     assert_eq!(listed(&a.path.join("received/tree (2)")), listed(&tree));
     assert!(a.ok(&["received"]).contains("6 entries"));
     story.done("at once");

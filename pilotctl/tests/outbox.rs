@@ -9,7 +9,7 @@ mod support;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -142,12 +142,12 @@ fn send_messages(b: &Home, to: &str, is_over: &AtomicBool) -> (Vec<String>, BTre
     (accepted, uncertain)
 }
 
-/// The same with files, now and then a directory, some of them through the outbox at once; the
-/// hashes of those accepted.
+/// The same with files and directories, some of them through the outbox at once; the hashes of
+/// those accepted.
 fn send_files(
     b: &Home,
     to: &str,
-    sources: &PathBuf,
+    sources: &Path,
     is_over: &AtomicBool,
 ) -> BTreeMap<String, String> {
     let mut accepted = BTreeMap::new();
@@ -155,11 +155,20 @@ fn send_files(
         if is_over.load(Ordering::Relaxed) {
             break;
         }
-        let name = format!("file-{n}.bin");
+        let size = [0, 1 << 10, 3 << 20][random(3) as usize] + random(999) as usize;
+        let name = match n % 3 {
+            0 => format!("directory-{n}"),
+            _ => format!("file-{n}.bin"),
+        };
         let path = sources.join(&name);
-        write_file(&path, [0, 1 << 10, 3 << 20][random(3) as usize] + random(999) as usize, n);
-        let path = path.to_str().unwrap();
-        let line = ["send-file", to, path, "--json", "--queue"];
+        if n % 3 == 0 {
+            std::fs::create_dir_all(path.join("inner")).unwrap();
+            write_file(&path.join("inner/small"), 100, n);
+            write_file(&path.join("z"), size, n);
+        } else {
+            write_file(&path, size, n);
+        }
+        let line = ["send-file", to, path.to_str().unwrap(), "--json", "--queue"];
         let run = b.run(&line[..line.len() - random(2) as usize]);
         if run.code == 0 {
             let sent: Value = serde_json::from_str(&run.out).unwrap();

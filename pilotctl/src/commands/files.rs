@@ -4,9 +4,10 @@ mod tree;
 
 use super::Context;
 use super::exchange::millis;
-use super::messages::{WAIT_MAX, path_of, still_queued, told};
+use super::messages::{WAIT_MAX, is_settled, path_of, still_queued, told};
 use crate::api::{self, Outgoing, Progress, Received, Sent};
 use crate::cli::agent;
+use crate::cli::values::Span;
 use crate::client::Query;
 use crate::error::{Code, Failure};
 use crate::output::{bytes, quoted, time, to_line, utc};
@@ -157,34 +158,62 @@ pub(super) async fn send_file(cx: &Context, args: agent::SendFile) -> Result<(),
     Ok(())
 }
 
-/// Waits until a file in the outbox has come to its end.
+/// Waits until a file in the outbox is delivered.
 async fn await_receipt(
     cx: &Context,
     sent: Sent,
     limit: Duration,
     shown: &mut Shown,
 ) -> Result<Sent, Failure> {
-    let deadline = tokio::time::Instant::now() + limit;
-    let path = path_of(&sent.id);
-    loop {
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        let step = left.min(PROGRESS_EVERY);
-        let query = Query::new(&path).with("wait_ms", Some(step.as_millis()));
-        let item: Outgoing = cx.client().get_within(query.as_str(), Some(step)).await?;
-        match item.state.as_str() {
-            "delivered" => {
-                let us = item.settled_us.unwrap_or_default().saturating_sub(item.seq);
-                let seconds = Duration::from_micros(us).as_secs_f64();
-                return Ok(Sent { state: item.state, seconds, reason: None, ..sent });
-            }
-            "queued" | "sending" if !left.is_zero() => {
-                let sent = item.sent.unwrap_or_default();
-                shown.progress(Progress { sent, total: item.bytes, kept: None });
-            }
-            "queued" | "sending" => return Err(still_queued(&sent.id)),
-            _ => return Err(ended_badly(&item)),
+    let first: Outgoing = cx.client().get(&path_of(&sent.id)).await?;
+    let item = follow_shown(cx, first, limit, shown).await?;
+    match item.state.as_str() {
+        "delivered" => {
+            let us = item.settled_us.unwrap_or_default().saturating_sub(item.seq);
+            let seconds = Duration::from_micros(us).as_secs_f64();
+            Ok(Sent { state: item.state, seconds, reason: None, ..sent })
         }
+        "queued" | "sending" => Err(still_queued(&sent.id)),
+        _ => Err(ended_badly(&item)),
     }
+}
+
+/// Waits until a message or file in the outbox has come to its end, or it is time, and shows how
+/// far a file is.
+pub(super) async fn follow(
+    cx: &Context,
+    item: Outgoing,
+    limit: Duration,
+) -> Result<Outgoing, Failure> {
+    if item.sent.is_none() {
+        let query = Query::new(&path_of(&item.id)).with("wait_ms", millis(Some(Span(limit))));
+        return cx.client().get_within(query.as_str(), Some(limit)).await;
+    }
+    let mut shown = Shown::new(cx.out.json, item.bytes);
+    let item = follow_shown(cx, item, limit, &mut shown).await;
+    shown.finish();
+    item
+}
+
+async fn follow_shown(
+    cx: &Context,
+    mut item: Outgoing,
+    limit: Duration,
+    shown: &mut Shown,
+) -> Result<Outgoing, Failure> {
+    let deadline = tokio::time::Instant::now() + limit;
+    while !is_settled(&item) {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let sent = item.sent.unwrap_or_default();
+        shown.progress(Progress { sent, total: item.bytes, kept: None });
+        let step = left.min(PROGRESS_EVERY);
+        let query = Query::new(&path_of(&item.id)).with("wait_ms", millis(Some(Span(step))));
+        item = cx.client().get_within(query.as_str(), Some(step)).await?;
+    }
+    Ok(item)
 }
 
 /// A file that will not be delivered.

@@ -57,11 +57,25 @@ pub fn check_folder(folder: &Path, sources: &Path) -> usize {
         let name = path.file_name().unwrap().to_str().unwrap();
         if !name.starts_with('.') {
             count += 1;
-            let source = std::fs::read(sources.join(name)).unwrap();
-            assert!(std::fs::read(&path).unwrap() == source, "{name} is cut");
+            assert!(listed(&path) == listed(&sources.join(name)), "{name} is cut");
         }
     }
     count
+}
+
+/// A file's content, or of a directory all paths below it with the contents of files.
+pub fn listed(root: &Path) -> Vec<(String, Option<Vec<u8>>)> {
+    let (mut found, mut open) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(path) = open.pop() {
+        let meta = path.symlink_metadata().unwrap();
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        found.push((name, meta.is_file().then(|| std::fs::read(&path).unwrap())));
+        if meta.is_dir() {
+            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Asks the local API over connections that stay open: one each.

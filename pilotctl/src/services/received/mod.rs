@@ -235,7 +235,7 @@ impl Received {
     }
 
     /// Whether a file or directory has its place and kind still.
-    fn is_there(&self, info: &FileInfo) -> bool {
+    pub(crate) fn is_there(&self, info: &FileInfo) -> bool {
         let meta = self.path(info).symlink_metadata();
         meta.is_ok_and(|meta| match info.kind {
             Kind::Directory => meta.is_dir(),
