@@ -214,6 +214,14 @@ pub const INITIAL_WINDOW: u32 = 10;
 /// Outgoing datagrams that wait, per peer; the oldest is dropped when there is one more.
 pub const DATAGRAM_QUEUE: usize = 64;
 
+// ---- tasks (wire.md 12) ----
+
+/// A task that its worker has had for this long and not answered lapses (`published-wire.md`).
+pub const TASK_ANSWER: Duration = s(60);
+/// An accepted task that has been at the head of its worker's queue for this long expires
+/// (`published-wire.md`).
+pub const TASK_QUEUE_HEAD: Duration = s(3600);
+
 // ---- frames (wire.md 5.1) ----
 
 /// Index and counter in front of a data frame's ciphertext.
