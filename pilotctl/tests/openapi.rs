@@ -396,6 +396,8 @@ fn about_this_agent(api: &mut Described, scene: &Scene) {
     let found =
         api.call("get", "/v1/resolve", "/v1/resolve?agent=described&network=1", Value::Null);
     assert_eq!(found["hostname"], "described");
+    let reputation = api.call("get", "/v1/reputation", "/v1/reputation", Value::Null);
+    assert_eq!(reputation["score"], 0);
     let target = "/v1/discover?tags=role=described&network=1";
     let found = api.call("get", "/v1/discover", target, Value::Null);
     assert_eq!(found["agents"].as_array().unwrap().len(), 1, "{found}");
@@ -456,6 +458,10 @@ fn exchange(api: &mut Described, scene: &Scene) {
     other.ok(&["send-file", a, path.to_str().unwrap(), "--note", "a word"]);
     let received = api.call("get", "/v1/received", "/v1/received", Value::Null);
     assert_eq!(received["files"][0]["bytes"], 700_000);
+    let (from, id) = (&received["files"][0]["from"], &received["files"][0]["id"]);
+    let target = format!("/v1/received/{}/{}", from.as_str().unwrap(), id.as_str().unwrap());
+    let one = api.call("get", "/v1/received/{from}/{id}", &target, Value::Null);
+    assert_eq!(one, received["files"][0]);
     let bytes = std::fs::read(&path).unwrap();
     let target = format!("/v1/files?to={b}&name=back.bin&note=x&modified_ns=1&timeout_ms=60000");
     let sent = api.send("post", "/v1/files", &target, "", &bytes);

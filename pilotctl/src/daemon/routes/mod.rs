@@ -87,6 +87,11 @@ fn named(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
                 .answers::<api::AgentEntry>("Who has a name or address"),
         )
         .add(
+            get("/v1/reputation", a::reputation)
+                .asks::<agent::Reputed>()
+                .answers::<api::Reputation>("What an agent's receipts add up to"),
+        )
+        .add(
             get("/v1/discover", a::discover)
                 .asks::<agent::Discover>()
                 .answers::<api::Discovered>("Public agents with these tags"),
