@@ -223,7 +223,7 @@ impl Output {
     }
 
     pub(super) fn advance(&mut self, n: usize) {
-        self.start = (self.start + n).min(self.end);
+        self.start = self.start.saturating_add(n).min(self.end);
     }
 
     /// Begins a frame; whatever was there is gone.
