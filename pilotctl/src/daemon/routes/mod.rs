@@ -4,6 +4,7 @@
 mod agent;
 mod events;
 mod exchange;
+mod files;
 mod outbox;
 mod programs;
 mod stream;
@@ -138,18 +139,18 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
     .add(
         get("/v1/outbox", outbox::list)
             .asks::<outbox::Listed>()
-            .answers::<api::Outbox>("Messages to be sent, and what became of others"),
+            .answers::<api::Outbox>("Messages and files to be sent, and what became of others"),
     )
     .add(
         get("/v1/outbox/{id}", outbox::status)
             .at::<String>(ID)
             .asks::<outbox::Waited>()
-            .answers::<api::Outgoing>("What has become of a message"),
+            .answers::<api::Outgoing>("What has become of a message or file"),
     )
     .add(
         delete("/v1/outbox/{id}", outbox::cancel)
             .at::<String>(ID)
-            .answers::<api::Outgoing>("Takes a message back that waits"),
+            .answers::<api::Outgoing>("Takes back what waits"),
     )
     .add(
         get("/v1/inbox", exchange::inbox)
@@ -162,16 +163,22 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
             .answers::<Nothing>("Deletes a message"),
     )
     .add(
-        post("/v1/files", exchange::send_file)
-            .asks::<exchange::SendFile>()
+        post("/v1/files", files::send_file)
+            .asks::<files::SendFile>()
             .takes_bytes()
-            .answers::<api::Sent>("Sends a file; its length must be told")
+            .answers::<api::Sent>("Sends a file or directory; its length must be told")
             .or_streams(api::LINES, vec![Part::of::<Line<api::Progress, api::Sent>>("line")]),
     )
     .add(
         get("/v1/received", exchange::received)
             .asks::<exchange::Listed>()
-            .answers::<api::Received>("Files received"),
+            .answers::<api::Received>("Files and directories received"),
+    )
+    .add(
+        get("/v1/received/{from}/{id}", exchange::received_one)
+            .at::<String>("Its sender's address")
+            .at::<String>(ID)
+            .answers::<api::ReceivedFile>("A file or directory received"),
     )
     .add(
         post("/v1/echo", exchange::echo)
