@@ -34,6 +34,7 @@ pub mod session;
 pub mod streams;
 pub mod stun;
 pub mod tasks;
+pub mod tree;
 
 pub mod seeds;
 
@@ -60,6 +61,7 @@ pub const TARGETS: &[Target] = &[
     ("streams", streams::run),
     ("stun", stun::run),
     ("tasks", tasks::run),
+    ("tree", tree::run),
 ];
 
 /// The files of a folder with their content, in the order of their names; none if there is no
