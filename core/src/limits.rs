@@ -95,6 +95,8 @@ pub const SUSPECT_NO_SAMPLE: Duration = s(1);
 pub const SUSPECT_INIT: Duration = s(5);
 /// A suspect path that stays silent for this long is removed (a relay channel is not).
 pub const PATH_REMOVE: Duration = s(15);
+/// After this long our record is sent again if the table of frames had no place to watch it.
+pub const RECORD_AGAIN: Duration = s(1);
 /// Keepalive to the beacon while a peer's data goes over its relay, ± 10 %: a beacon that was
 /// restarted has forgotten the channel, and an end that only listens learns of it by nothing else.
 pub const RELAYED_KEEPALIVE: Duration = s(2);
@@ -158,6 +160,11 @@ pub const DIRECTORY_BACKOFF_MIN: Duration = ms(500);
 pub const REGISTRY_ANSWER: Duration = s(10);
 /// A request of the owner that found no registry for this long fails.
 pub const REQUEST_GIVE_UP: Duration = s(30);
+/// Least distance of two searches for a hostname among trusted peers (`wire.md` 10), and how
+/// many of them one search asks the registry about.
+pub const NAME_SEARCH_DISTANCE: Duration = s(2);
+/// See [`NAME_SEARCH_DISTANCE`].
+pub const NAME_SEARCH_PEERS: usize = 32;
 /// Requests under way on one registry channel.
 pub const REQUESTS_IN_FLIGHT: usize = 16;
 /// The mailbox keeps a trust request for this long, and an answer is taken as long
