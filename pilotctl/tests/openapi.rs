@@ -447,6 +447,8 @@ fn exchange(api: &mut Described, scene: &Scene) {
     assert_eq!(sent["state"], "delivered");
     let all = api.call("get", "/v1/outbox", "/v1/outbox?all=true&limit=5&after=0", Value::Null);
     assert_eq!(all["messages"].as_array().unwrap().len(), 1);
+    let wish = json!({"to": b, "base64": "AP8=", "kind": "binary", "wait_ms": 60000});
+    assert_eq!(api.call("post", "/v1/messages", "/v1/messages", wish)["bytes"], 2);
 
     other.ok(&["send-message", a, "hello back"]);
     let inbox = api.call("get", "/v1/inbox", "/v1/inbox?wait_ms=60000", Value::Null);
@@ -458,8 +460,7 @@ fn exchange(api: &mut Described, scene: &Scene) {
     other.ok(&["send-file", a, path.to_str().unwrap(), "--note", "a word"]);
     let received = api.call("get", "/v1/received", "/v1/received", Value::Null);
     assert_eq!(received["files"][0]["bytes"], 700_000);
-    let (from, id) = (&received["files"][0]["from"], &received["files"][0]["id"]);
-    let target = format!("/v1/received/{}/{}", from.as_str().unwrap(), id.as_str().unwrap());
+    let target = format!("/v1/received/{b}/{}", received["files"][0]["id"].as_str().unwrap());
     let one = api.call("get", "/v1/received/{from}/{id}", &target, Value::Null);
     assert_eq!(one, received["files"][0]);
     let bytes = std::fs::read(&path).unwrap();
@@ -469,6 +470,12 @@ fn exchange(api: &mut Described, scene: &Scene) {
     let lines = "Accept: application/x-ndjson\r\n";
     let target = format!("/v1/files?to={b}&name=lines.bin");
     assert_eq!(api.send("post", "/v1/files", &target, lines, &bytes)["bytes"], 700_000);
+    // A directory with one file, through the outbox.
+    let target = format!("/v1/files?to={b}&name=tree&kind=directory&queue=true");
+    let kept = api.send("post", "/v1/files", &target, "", b"\x02\x01a\0\0\0\0\0\0\0\x01x\0");
+    let target = format!("/v1/outbox/{}?wait_ms=60000", kept["id"].as_str().unwrap());
+    let status = api.call("get", "/v1/outbox/{id}", &target, Value::Null);
+    assert_eq!(status["state"], "delivered", "{status}");
 }
 
 /// The next server-sent event that is no comment: its name and its data.
