@@ -7,7 +7,8 @@ use crate::nat::{BoxConfig, ConfigError, Middlebox, Packet, Preset, StaleFlows};
 use crate::net::{BoxId, HostId, Place, Site};
 use crate::trace::Note;
 use crate::world::{World, unix_at};
-use pilot_core::crypto::{AeadProvider, Identity, RustCrypto};
+use pilot_core::crypto::ring::RING;
+use pilot_core::crypto::{AeadKey, AeadProvider, Identity, Suite};
 use pilot_core::limits::Limits;
 use pilot_core::machine::SocketId;
 use pilot_core::node::{Command, Config, Event, Node};
@@ -23,8 +24,21 @@ pub const HOSTS_MAX: usize = 180;
 /// Segments of a train, as far as a world's sockets take them.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
-/// Everywhere the same, whatever the machine that the world runs on can do.
-pub(crate) static CRYPTO: RustCrypto = RustCrypto::with_aes_hardware(false);
+/// What hosts encrypt with: everywhere the same suite, whatever the machine that the world runs on
+/// can do, by the library that is fastest at short datagrams.
+pub(crate) static CRYPTO: Crypto = Crypto;
+
+pub(crate) struct Crypto;
+
+impl AeadProvider for Crypto {
+    fn key(&self, suite: Suite, key: &[u8; 32]) -> AeadKey {
+        RING.key(suite, key)
+    }
+
+    fn has_aes_hardware(&self) -> bool {
+        false
+    }
+}
 
 /// A desktop's limits with less memory: a world has many nodes.
 pub fn node_config() -> Config {
@@ -32,7 +46,8 @@ pub fn node_config() -> Config {
         peers: 16,
         sessions: 96,
         streams: 64,
-        buffer_bytes: 4 << 20,
+        buffer_bytes: 1 << 20,
+        requests: 16,
         frames: 2048,
         ..Limits::desktop()
     };
