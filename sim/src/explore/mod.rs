@@ -189,10 +189,12 @@ impl Explorer {
         })
     }
 
+    #[track_caller]
     fn draw(&mut self, bound: u64) -> u64 {
         self.world.tape.below(bound)
     }
 
+    #[track_caller]
     fn any(&mut self) -> HostId {
         self.world.tape.choose(&self.agents)
     }
