@@ -27,7 +27,7 @@ enum Source {
     /// The bytes that are there.
     Bytes,
     /// Expanded as they are needed.
-    Seed(Rng),
+    Seed(Box<Rng>),
     /// What is left in each lane.
     Lanes(BTreeMap<&'static Location<'static>, VecDeque<Vec<u8>>>),
 }
@@ -49,7 +49,7 @@ impl Tape {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         bytes[8..12].copy_from_slice(b"tape");
-        let source = Source::Seed(Rng::new(bytes));
+        let source = Source::Seed(Box::new(Rng::new(bytes)));
         Tape { bytes: Vec::new(), at: 0, source, seed: Some(seed), drawn: None }
     }
 
