@@ -452,7 +452,9 @@ fn exchange(api: &mut Described, scene: &Scene) {
 
     other.ok(&["send-message", a, "hello back"]);
     let inbox = api.call("get", "/v1/inbox", "/v1/inbox?wait_ms=60000", Value::Null);
-    let message = format!("/v1/inbox/{}", inbox["messages"][0]["seq"]);
+    let seq = inbox["messages"][0]["seq"].clone();
+    followed(api, scene, &seq);
+    let message = format!("/v1/inbox/{seq}");
     api.call("delete", "/v1/inbox/{seq}", &message, Value::Null);
 
     let path = other.beside("described.bin");
@@ -476,6 +478,33 @@ fn exchange(api: &mut Described, scene: &Scene) {
     let target = format!("/v1/outbox/{}?wait_ms=60000", kept["id"].as_str().unwrap());
     let status = api.call("get", "/v1/outbox/{id}", &target, Value::Null);
     assert_eq!(status["state"], "delivered", "{status}");
+}
+
+/// Messages as events, from the first on and from behind it.
+fn followed(api: &Described, scene: &Scene, first: &Value) {
+    let content = &api.operation("get", "/v1/inbox")["responses"]["200"]["content"];
+    let parts = &content["text/event-stream"]["x-parts"];
+    let accept = "Accept: text/event-stream\r\n";
+    let mut all = api.open("get", "/v1/inbox", accept, b"");
+    let behind = format!("{accept}Last-Event-ID: {first}\r\n");
+    let mut later = api.open("get", "/v1/inbox", &behind, b"");
+    for stream in [&mut all, &mut later] {
+        let answer = Answer::head(stream);
+        assert_eq!((answer.status, answer.header("content-type")), (200, "text/event-stream"));
+    }
+    let next = |stream: &mut BufReader<UnixStream>| {
+        let (name, message) = server_sent(stream);
+        assert_eq!(name, "message");
+        api.check("/v1/inbox", &parts["message"], &message);
+        message
+    };
+    assert_eq!(&next(&mut all)["seq"], first);
+    scene.agents[1].ok(&["send-message", &scene.addresses[0], "followed"]);
+    for stream in [&mut all, &mut later] {
+        assert_eq!(next(stream)["text"], "followed");
+    }
+    let both = api.complaint("get", "/v1/inbox?wait_ms=1", accept, "");
+    assert!(both.contains("wait_ms"), "{both}");
 }
 
 /// The next server-sent event that is no comment: its name and its data.
