@@ -95,6 +95,8 @@ pub const SUSPECT_NO_SAMPLE: Duration = s(1);
 pub const SUSPECT_INIT: Duration = s(5);
 /// A suspect path that stays silent for this long is removed (a relay channel is not).
 pub const PATH_REMOVE: Duration = s(15);
+/// After this long our record is sent again if the table of frames had no place to watch it.
+pub const RECORD_AGAIN: Duration = s(1);
 /// Keepalive to the beacon while a peer's data goes over its relay, ± 10 %: a beacon that was
 /// restarted has forgotten the channel, and an end that only listens learns of it by nothing else.
 pub const RELAYED_KEEPALIVE: Duration = s(2);
@@ -158,6 +160,11 @@ pub const DIRECTORY_BACKOFF_MIN: Duration = ms(500);
 pub const REGISTRY_ANSWER: Duration = s(10);
 /// A request of the owner that found no registry for this long fails.
 pub const REQUEST_GIVE_UP: Duration = s(30);
+/// Least distance of two searches for a hostname among trusted peers (`wire.md` 10), and how
+/// many of them one search asks the registry about.
+pub const NAME_SEARCH_DISTANCE: Duration = s(2);
+/// See [`NAME_SEARCH_DISTANCE`].
+pub const NAME_SEARCH_PEERS: usize = 32;
 /// Requests under way on one registry channel.
 pub const REQUESTS_IN_FLIGHT: usize = 16;
 /// The mailbox keeps a trust request for this long, and an answer is taken as long
@@ -213,6 +220,27 @@ pub const WINDOW_UNIT: usize = 1024;
 pub const INITIAL_WINDOW: u32 = 10;
 /// Outgoing datagrams that wait, per peer; the oldest is dropped when there is one more.
 pub const DATAGRAM_QUEUE: usize = 64;
+
+// ---- tasks (wire.md 12) ----
+
+/// A task that its worker has had for this long and not answered lapses (`published-wire.md`).
+pub const TASK_ANSWER: Duration = s(60);
+/// An accepted task that has been at the head of its worker's queue for this long expires
+/// (`published-wire.md`).
+pub const TASK_QUEUE_HEAD: Duration = s(3600);
+/// A receipt of work that ended longer ago counts no more: who hands it in had a month, and what
+/// the registry has dropped at a limit cannot come back for long.
+pub const RECEIPT_AGE: Duration = s(30 * 24 * 3600);
+/// Receipts between two identities, whichever works, that the registry takes in one UTC day. One
+/// more is answered RateLimited until the next day. Enough for two agents that really work
+/// together; what one operator's two identities can deal each other ends here.
+pub const RECEIPTS_PER_PAIR: u32 = 32;
+/// Points that the receipts of such a pair and day may be worth together; more is answered the
+/// same. Four tasks of the longest kind there is, or thirty of ordinary ones.
+pub const POINTS_PER_PAIR: u32 = 64;
+/// Receipts of one worker that the registry keeps and counts: the ones of the latest work. One
+/// more takes the place of the oldest, whose points go; an older one is answered Full.
+pub const RECEIPTS_PER_WORKER: usize = 1024;
 
 // ---- frames (wire.md 5.1) ----
 

@@ -33,6 +33,8 @@ pub mod registry_session;
 pub mod session;
 pub mod streams;
 pub mod stun;
+pub mod tasks;
+pub mod tree;
 
 pub mod seeds;
 
@@ -58,6 +60,8 @@ pub const TARGETS: &[Target] = &[
     ("session", session::run),
     ("streams", streams::run),
     ("stun", stun::run),
+    ("tasks", tasks::run),
+    ("tree", tree::run),
 ];
 
 /// The files of a folder with their content, in the order of their names; none if there is no

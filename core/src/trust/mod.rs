@@ -44,7 +44,7 @@ mod work;
 pub use peer::{Peer, PeerSlot};
 pub use permissions::{Permissions, PermissionsError, PortRange, PortRanges};
 pub use request::{Incoming, IncomingSlot, Outgoing, OutgoingSlot};
-pub(crate) use work::{Outcome, Ticket};
+pub(crate) use work::{Job, Outcome, Ticket};
 
 use crate::addr::{Address, NetworkId, Port};
 use crate::crypto::{Grant, Identity, IdentityKey, Record, Rights, TunnelSecret};
@@ -400,6 +400,24 @@ impl<'s> Trust<'s> {
         }
     }
 
+    /// Wants the registry's present word on up to so many peers that have granted us access, first
+    /// on those whose name is not known; whether there are any.
+    pub(crate) fn resolve_names(&mut self, most: usize) -> bool {
+        let mut asked = 0;
+        for named in [false, true] {
+            for slot in self.peers.iter_mut() {
+                let PeerState::Trusted(peer) = &mut slot.state else { continue };
+                let wanted = peer.held().is_some() && !peer.frozen;
+                if wanted && peer.hostname.is_some() == named && asked < most {
+                    peer.resolve_due = true;
+                    asked += 1;
+                }
+            }
+        }
+        self.look();
+        asked > 0
+    }
+
     /// A record that the peer itself showed (P1, P2 or F8), its signature already checked.
     pub(crate) fn handle_record(
         &mut self,
@@ -638,11 +656,15 @@ impl<'s> Trust<'s> {
     /// The grant epoch was raised: everybody gets a new grant, and those who granted us hear
     /// of it at once. Grants of the old epoch need no `Revoke` any more.
     pub(crate) fn reissue(&mut self, ctx: &mut Context<'_>) {
+        // An answer to a job that carried a grant of the epoch before must not end the new one.
+        self.stamps = self.stamps.wrapping_add(1);
         for slot in self.peers.iter_mut() {
             if let PeerState::Trusted(peer) = &mut slot.state {
                 peer.given = ctx.grant_to(peer.identity, peer.given.rights);
                 peer.superseded = false;
                 peer.confirm_due = peer.held.is_some();
+                slot.stamp = self.stamps;
+                slot.hold = Instant::START;
                 slot.fact.touch(ctx.journal);
             }
         }

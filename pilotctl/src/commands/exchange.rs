@@ -1,160 +1,18 @@
-//! Files and echo.
+//! Echo.
 
 use super::Context;
-use crate::api::{self, EchoReport, EchoRequest, Progress, Received, Sent};
+use crate::api::{EchoReport, EchoRequest};
 use crate::cli::agent;
 use crate::cli::values::Span;
-use crate::client::Query;
-use crate::error::{Code, Failure};
-use crate::output::{bytes, quoted, time, to_line, utc};
+use crate::error::Failure;
+use crate::output::{bytes, time};
 use hyper::Method;
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::Duration;
 
-/// How often in a row a file that does not get on is tried again, and after how long.
-const RETRIES: u32 = 20;
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Patience with an echo whose time was not limited.
 const ECHO_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Distance of progress lines.
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-
 pub(super) fn millis(span: Option<Span>) -> Option<u64> {
     span.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn seconds(seconds: f64) -> String {
-    time(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-}
-
-pub(super) async fn send_file(cx: &Context, args: agent::SendFile) -> Result<(), Failure> {
-    let doing = |e| Failure::io(format!("read {}", args.file.display()), e);
-    let meta = std::fs::metadata(&args.file).map_err(doing)?;
-    if !meta.is_file() {
-        let message = format!("{} is not a file", args.file.display());
-        return Err(Failure::new(Code::Usage, message)
-            .hint("pack a directory first, as with `tar c DIR | pilotctl connect ADDR PORT`"));
-    }
-    let own_name = || args.file.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = args.name.clone().or_else(own_name).unwrap_or_default();
-    let modified = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-    let query = Query::new("/v1/files")
-        .with("to", Some(&args.agent))
-        .with("network", args.at.network)
-        .with("name", Some(&name))
-        .with("note", Some(&args.note).filter(|note| !note.is_empty()))
-        // By name, size and time the daemon knows an interrupted file again.
-        .with("modified_ns", modified.map(|t| t.as_nanos()))
-        .with("timeout_ms", millis(args.timeout.timeout));
-    let mut shown = Shown::new(cx.out.json, meta.len());
-    let mut tried = 0;
-    let sent: Sent = loop {
-        let file = tokio::fs::File::open(&args.file).await.map_err(doing)?;
-        let mut moved = false;
-        let progress = |progress: Progress| {
-            moved |= progress.sent > 0;
-            shown.progress(progress);
-        };
-        let sent = cx.client().upload(query.as_str(), meta.len(), file, progress).await;
-        match sent {
-            // The stream broke, or the other side restarted: go on where it was.
-            Err(failure) if failure.code == Code::Interrupted && tried < RETRIES => {
-                tried = if moved { 0 } else { tried + 1 };
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-            other => break other?,
-        }
-    };
-    shown.finish();
-    cx.out.show(&sent, |s| {
-        let rate = (s.bytes - s.resumed_at) as f64 / s.seconds.max(1e-6);
-        let hash = s.sha256.as_deref().map_or(String::new(), |hash| format!(", sha256 {hash}"));
-        format!(
-            "delivered {} ({}) to {} in {}, {}/s, {}{hash}",
-            quoted(&name),
-            bytes(s.bytes),
-            s.to,
-            seconds(s.seconds),
-            bytes(rate as u64),
-            s.path,
-        )
-    });
-    Ok(())
-}
-
-/// Progress on standard error: a bar on a terminal, else JSON lines.
-enum Shown {
-    Bar(ProgressBar),
-    Lines(Instant),
-}
-
-impl Shown {
-    #[expect(clippy::disallowed_methods, reason = "progress is for people, who live by the clock")]
-    fn new(json: bool, total: u64) -> Self {
-        if json || !std::io::stderr().is_terminal() {
-            return Shown::Lines(Instant::now());
-        }
-        let bar = ProgressBar::new(total);
-        let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        Shown::Bar(bar)
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "as above")]
-    fn progress(&mut self, progress: Progress) {
-        match self {
-            Shown::Bar(bar) => bar.set_position(progress.sent),
-            Shown::Lines(last) if last.elapsed() >= PROGRESS_EVERY => {
-                *last = Instant::now();
-                let line = to_line(&serde_json::json!({ "progress": progress }));
-                let _ = writeln!(std::io::stderr(), "{line}");
-            }
-            Shown::Lines(_) => {}
-        }
-    }
-
-    fn finish(self) {
-        if let Shown::Bar(bar) = self {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-pub(super) async fn received(cx: &Context) -> Result<(), Failure> {
-    let mut received = Received { files: Vec::new(), more: true };
-    while received.more {
-        let after = received.files.last().map(|file| file.seq);
-        let query = Query::new("/v1/received").with("after", after);
-        let page: Received = cx.client().get(query.as_str()).await?;
-        received.more = page.more && !page.files.is_empty();
-        received.files.extend(page.files);
-    }
-    cx.out.show(&received, |received| {
-        if received.files.is_empty() {
-            return "no files".to_owned();
-        }
-        let line = |f: &api::ReceivedFile| {
-            let note = if f.note.is_empty() {
-                String::new()
-            } else {
-                format!(", says {}", quoted(&f.note))
-            };
-            let gone = if f.there { "" } else { " (moved or deleted)" };
-            format!(
-                "{} {} {} {} in {}{gone}{note}",
-                utc(f.at),
-                f.from,
-                quoted(&f.name),
-                bytes(f.bytes),
-                f.path.display()
-            )
-        };
-        received.files.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
-    Ok(())
 }
 
 pub(super) async fn echo(cx: &Context, args: agent::Echo) -> Result<(), Failure> {

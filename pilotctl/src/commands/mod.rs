@@ -2,6 +2,7 @@
 
 mod events;
 mod exchange;
+mod files;
 mod messages;
 mod names;
 mod pipe;
@@ -61,6 +62,7 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::SetTags(args) => names::set_tags(cx, TagsSet { tags: joined(args.tags) }).await,
         Command::Resolve(args) => names::resolve(cx, args).await,
         Command::Discover(args) => names::discover(cx, args).await,
+        Command::Reputation(args) => show::reputation(cx, args).await,
         Command::Trust(args) => match args.command.unwrap_or(TrustCommand::List(TrustList {})) {
             TrustCommand::Request(args) => trust::request(cx, args).await,
             TrustCommand::Pending(_) => trust::pending(cx).await,
@@ -84,8 +86,8 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => messages::status(cx, args).await,
         Command::Cancel(args) => messages::cancel(cx, args).await,
         Command::Inbox(args) => messages::inbox(cx, args).await,
-        Command::SendFile(args) => exchange::send_file(cx, args).await,
-        Command::Received(_) => exchange::received(cx).await,
+        Command::SendFile(args) => files::send_file(cx, args).await,
+        Command::Received(_) => files::received(cx).await,
         Command::Echo(args) => exchange::echo(cx, args).await,
         Command::Publish(args) => events::publish(cx, args).await,
         Command::Subscribe(args) => events::subscribe(cx, args).await,
