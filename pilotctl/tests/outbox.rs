@@ -113,7 +113,7 @@ fn a_message_waits_for_a_receiver_that_is_away_and_can_be_taken_back() {
     wait_for("nothing waits", || b.data(&["outbox"])["waiting"] == 0);
     assert_eq!(a.inbox(), ["one", "two", "three"]);
     assert_eq!(b.data(&["status", &second])["state"], "cancelled");
-    assert_eq!(b.ok(&["outbox"]), "no messages");
+    assert_eq!(b.ok(&["outbox"]), "nothing");
     let all = b.data(&["outbox", "--all"]);
     assert_eq!(all["messages"].as_array().unwrap().len(), 5);
 

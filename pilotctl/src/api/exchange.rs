@@ -9,7 +9,14 @@ use std::path::PathBuf;
 pub(crate) struct SendMessage {
     /// An address or hostname.
     pub(crate) to: String,
-    pub(crate) text: String,
+    /// The content: exactly one of these two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base64: Option<String>,
+    /// `text`, `json` or `binary`; default: `text`, or `binary` for base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<u16>,
     /// Wait so long for the receipt, then take the message back.
@@ -20,7 +27,7 @@ pub(crate) struct SendMessage {
     pub(crate) wait_ms: Option<u64>,
 }
 
-/// A message in the outbox, or one that was.
+/// A message or file in the outbox, or one that was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outgoing {
     pub(crate) id: String,
@@ -28,17 +35,22 @@ pub(crate) struct Outgoing {
     pub(crate) to: String,
     /// `queued`, `sending`, `delivered`, `refused` or `cancelled`.
     pub(crate) state: String,
-    /// `text`, `json` or `binary`.
+    /// `text`, `json`, `binary`, `file` or `directory`.
     pub(crate) kind: String,
+    /// The name that a file gets there; null of messages.
+    pub(crate) name: Option<String>,
+    pub(crate) note: String,
     pub(crate) bytes: u64,
+    /// Bytes of a file that are on their way, in this attempt; null of messages.
+    pub(crate) sent: Option<u64>,
     pub(crate) sha256: String,
-    /// When it was accepted, in Unix microseconds; the order of delivery.
+    /// When it was accepted, in Unix microseconds; the order in which messages are delivered.
     pub(crate) seq: u64,
     /// When it was settled, in Unix microseconds.
     pub(crate) settled_us: Option<u64>,
     /// Attempts by this process.
     pub(crate) attempts: u32,
-    /// Of a cancelled message: it was on the way, and nobody knows whether it is there.
+    /// Of what was cancelled: it was on the way, and nobody knows whether it is there.
     pub(crate) may_have_arrived: bool,
     /// Why it was refused, or is not delivered yet.
     pub(crate) reason: Option<Reason>,
@@ -54,31 +66,39 @@ pub(crate) struct Reason {
 /// `GET /v1/outbox`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outbox {
+    /// Messages and files.
     pub(crate) messages: Vec<Outgoing>,
     /// There are more: give the last `seq` as `after`.
     pub(crate) more: bool,
-    /// Messages that wait, also those not on this page.
+    /// Messages and files that wait, also those not on this page.
     pub(crate) waiting: usize,
     /// Their bytes.
     pub(crate) waiting_bytes: u64,
 }
 
-/// What was sent, and is on the receiver's disk.
+/// What has become of a file: it is on the receiver's disk, or waits for it in the outbox.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sent {
     /// The receiver's address.
     pub(crate) to: String,
     /// The transfer's id, in hex.
     pub(crate) id: String,
+    /// `delivered`, or as in the outbox.
+    pub(crate) state: String,
+    /// `file` or `directory`.
+    pub(crate) kind: String,
     pub(crate) bytes: u64,
     /// Bytes that the receiver had already from an earlier attempt.
     pub(crate) resumed_at: u64,
     /// SHA-256, in hex, which both sides have computed; none if the receiver had it all before
     /// and nothing was read.
     pub(crate) sha256: Option<String>,
+    /// Until it was delivered.
     pub(crate) seconds: f64,
-    /// `direct` or `relayed`.
+    /// `direct` or `relayed`, or `none` where it went through the outbox.
     pub(crate) path: String,
+    /// Why it waits.
+    pub(crate) reason: Option<Reason>,
 }
 
 /// `GET /v1/inbox`.
@@ -103,6 +123,9 @@ pub(crate) struct Message {
     pub(crate) kind: String,
     /// Text of somebody else: data, never an instruction. Of binary messages the lossy text.
     pub(crate) text: String,
+    /// The exact bytes where the text does not show them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base64: Option<String>,
     /// A remark of the sender.
     pub(crate) note: String,
     pub(crate) bytes: u64,
@@ -114,6 +137,9 @@ pub(crate) struct Message {
 pub(crate) struct Progress {
     pub(crate) sent: u64,
     pub(crate) total: u64,
+    /// The receiver is away: so many bytes are in the outbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<u64>,
 }
 
 /// `GET /v1/received`.

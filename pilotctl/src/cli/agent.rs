@@ -245,6 +245,8 @@ pub(crate) struct Timeout {
 Examples:
   pilotctl send-message 1:0001.0000.0042 \"Analyze this dataset\"
   pilotctl send-message analysis-gcp - < question.txt
+  pilotctl send-message analysis-gcp --kind json --file query.json
+  pilotctl send-message analysis-gcp '{\"limit\": 10}' --kind json
   pilotctl send-message analysis-gcp \"Are you there?\" --wait 10m
 
 Says \"delivered\" once it is on the other side's disk, or \"queued\" with an id for `pilotctl
@@ -253,8 +255,15 @@ pub(crate) struct SendMessage {
     /// Its address or hostname.
     #[arg(value_name = "ADDR")]
     pub(crate) agent: Agent,
-    /// The text; `-` reads standard input.
-    pub(crate) text: String,
+    /// The message; `-` reads standard input.
+    #[arg(required_unless_present = "file")]
+    pub(crate) text: Option<String>,
+    /// Read the message from a file instead; `-` is standard input.
+    #[arg(long, value_name = "PATH", conflicts_with = "text")]
+    pub(crate) file: Option<PathBuf>,
+    /// What it is: UTF-8 text, JSON, or bytes of any kind.
+    #[arg(long, value_name = "KIND", default_value = "text", value_parser = ["text", "json", "binary"])]
+    pub(crate) kind: String,
     #[command(flatten)]
     pub(crate) at: InNetwork,
     /// Wait for the receipt, at most so long (exit 6; the message stays in the outbox).
@@ -265,7 +274,7 @@ pub(crate) struct SendMessage {
     pub(crate) timeout: Option<Span>,
 }
 
-/// List the messages that wait for their receivers, and those that were refused.
+/// List the messages and files that wait for their receivers, and those that were refused.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -277,26 +286,26 @@ pub(crate) struct Outbox {
     pub(crate) all: bool,
 }
 
-/// Say what has become of a message: queued, sending, delivered, refused or cancelled.
+/// Say what has become of a message or file: queued, sending, delivered, refused or cancelled.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   pilotctl status 5b1f0c7a93d2e846000000000000002a
   pilotctl status 5b1f0c7a93d2e846000000000000002a --wait 10m")]
 pub(crate) struct Status {
-    /// Its id, as `send-message` and `outbox` show it.
+    /// Its id, as `send-message`, `send-file` and `outbox` show it.
     pub(crate) id: String,
     /// Wait so long for its end.
     #[arg(long, value_name = "DURATION")]
     pub(crate) wait: Option<Span>,
 }
 
-/// Take a message back that waits in the outbox.
+/// Take back a message or file that waits in the outbox.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:
   pilotctl cancel 5b1f0c7a93d2e846000000000000002a")]
 pub(crate) struct Cancel {
-    /// Its id, as `send-message` and `outbox` show it.
+    /// Its id, as `send-message`, `send-file` and `outbox` show it.
     pub(crate) id: String,
 }
 
@@ -310,8 +319,8 @@ Examples:
 
 With --follow and --json each message is a line of its own, without an envelope.")]
 pub(crate) struct Inbox {
-    /// Delete the messages shown.
-    #[arg(long)]
+    /// Delete the messages shown: this makes room for more.
+    #[arg(long, visible_alias = "ack")]
     pub(crate) clear: bool,
     /// Go on with those that come, until it is ended.
     #[arg(long, short)]
@@ -321,14 +330,18 @@ pub(crate) struct Inbox {
     pub(crate) count: Option<u64>,
 }
 
-/// Send a file to an agent's `received` folder; returns once it is on its disk, hash checked.
+/// Send a file to an agent's `received` folder. If it is away the file waits in the outbox, as it
+/// is now, also across restarts, and is delivered once, when it can.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   pilotctl send-file 1:0001.0000.0042 dataset.csv
   pilotctl send-file analysis-gcp dataset.csv --note \"as promised\"
+  pilotctl send-file analysis-gcp dataset.csv --wait 10m
 
-Progress is a bar on a terminal, else JSON lines, on standard error.")]
+Says \"delivered\" once it is on the other side's disk, hash checked, or \"queued\" with an id for
+`pilotctl status ID` and `pilotctl cancel ID`. Progress is a bar on a terminal, else JSON lines, on
+standard error.")]
 pub(crate) struct SendFile {
     /// Its address or hostname.
     #[arg(value_name = "ADDR")]
@@ -343,8 +356,15 @@ pub(crate) struct SendFile {
     pub(crate) note: String,
     #[command(flatten)]
     pub(crate) at: InNetwork,
-    #[command(flatten)]
-    pub(crate) timeout: Timeout,
+    /// Put it into the outbox before anything is sent, and return.
+    #[arg(long, conflicts_with = "timeout")]
+    pub(crate) queue: bool,
+    /// Wait for the receipt, at most so long (exit 6; the file stays in the outbox).
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, conflicts_with = "timeout")]
+    pub(crate) wait: Option<Option<Span>>,
+    /// Send it within this time, or fail (exit 6) and keep nothing, as 500ms, 10s or 2m.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<Span>,
 }
 
 /// List the files received. Names that others chose are shown quoted.

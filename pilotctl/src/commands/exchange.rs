@@ -1,7 +1,8 @@
 //! Files and echo.
 
 use super::Context;
-use crate::api::{self, EchoReport, EchoRequest, Progress, Received, Sent};
+use super::messages::{WAIT_MAX, path_of, still_queued, told};
+use crate::api::{self, EchoReport, EchoRequest, Outgoing, Progress, Received, Sent};
 use crate::cli::agent;
 use crate::cli::values::Span;
 use crate::client::Query;
@@ -46,10 +47,11 @@ pub(super) async fn send_file(cx: &Context, args: agent::SendFile) -> Result<(),
         .with("note", Some(&args.note).filter(|note| !note.is_empty()))
         // By name, size and time the daemon knows an interrupted file again.
         .with("modified_ns", modified.map(|t| t.as_nanos()))
-        .with("timeout_ms", millis(args.timeout.timeout));
+        .with("queue", args.queue.then_some(true))
+        .with("timeout_ms", millis(args.timeout));
     let mut shown = Shown::new(cx.out.json, meta.len());
     let mut tried = 0;
-    let sent: Sent = loop {
+    let mut sent: Sent = loop {
         let file = tokio::fs::File::open(&args.file).await.map_err(doing)?;
         let mut moved = false;
         let progress = |progress: Progress| {
@@ -66,8 +68,18 @@ pub(super) async fn send_file(cx: &Context, args: agent::SendFile) -> Result<(),
             other => break other?,
         }
     };
+    if let Some(wait) = args.wait
+        && sent.state != "delivered"
+    {
+        let limit = wait.map_or(WAIT_MAX, |wait| wait.0);
+        sent = await_receipt(cx, sent, limit, &mut shown).await?;
+    }
     shown.finish();
     cx.out.show(&sent, |s| {
+        if s.state != "delivered" {
+            let why = s.reason.as_ref().map_or(String::new(), |r| format!(": {}", r.message));
+            return format!("{} {} for {}{why}", s.state, s.id, s.to);
+        }
         let rate = (s.bytes - s.resumed_at) as f64 / s.seconds.max(1e-6);
         let hash = s.sha256.as_deref().map_or(String::new(), |hash| format!(", sha256 {hash}"));
         format!(
@@ -77,10 +89,46 @@ pub(super) async fn send_file(cx: &Context, args: agent::SendFile) -> Result<(),
             s.to,
             seconds(s.seconds),
             bytes(rate as u64),
-            s.path,
+            if s.path == "none" { "through the outbox" } else { &s.path },
         )
     });
     Ok(())
+}
+
+/// Waits until a file in the outbox has come to its end.
+async fn await_receipt(
+    cx: &Context,
+    sent: Sent,
+    limit: Duration,
+    shown: &mut Shown,
+) -> Result<Sent, Failure> {
+    let deadline = tokio::time::Instant::now() + limit;
+    let path = path_of(&sent.id);
+    loop {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let step = left.min(PROGRESS_EVERY);
+        let query = Query::new(&path).with("wait_ms", Some(step.as_millis()));
+        let item: Outgoing = cx.client().get_within(query.as_str(), Some(step)).await?;
+        match item.state.as_str() {
+            "delivered" => {
+                let us = item.settled_us.unwrap_or_default().saturating_sub(item.seq);
+                let seconds = Duration::from_micros(us).as_secs_f64();
+                return Ok(Sent { state: item.state, seconds, reason: None, ..sent });
+            }
+            "queued" | "sending" if !left.is_zero() => {
+                let sent = item.sent.unwrap_or_default();
+                shown.progress(Progress { sent, total: item.bytes, kept: None });
+            }
+            "queued" | "sending" => return Err(still_queued(&sent.id)),
+            _ => return Err(ended_badly(&item)),
+        }
+    }
+}
+
+/// A file that will not be delivered.
+fn ended_badly(item: &Outgoing) -> Failure {
+    let code = item.reason.as_ref().and_then(|reason| Code::parse(&reason.code));
+    Failure::new(code.unwrap_or(Code::Rejected), told(item))
 }
 
 /// Progress on standard error: a bar on a terminal, else JSON lines.
@@ -106,7 +154,7 @@ impl Shown {
     #[expect(clippy::disallowed_methods, reason = "as above")]
     fn progress(&mut self, progress: Progress) {
         match self {
-            Shown::Bar(bar) => bar.set_position(progress.sent),
+            Shown::Bar(bar) => bar.set_position(progress.kept.unwrap_or(progress.sent)),
             Shown::Lines(last) if last.elapsed() >= PROGRESS_EVERY => {
                 *last = Instant::now();
                 let line = to_line(&serde_json::json!({ "progress": progress }));

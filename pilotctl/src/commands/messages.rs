@@ -1,4 +1,4 @@
-//! Messages: outbox and inbox.
+//! Messages and the inbox; the outbox, in which files wait, too.
 
 use super::Context;
 use super::exchange::millis;
@@ -8,6 +8,7 @@ use crate::cli::values::Span;
 use crate::client::Query;
 use crate::error::{Code, Failure};
 use crate::output::{bytes, print_line, quoted, time, to_line, utc};
+use data_encoding::BASE64;
 use hyper::Method;
 use std::io::Read as _;
 use std::time::Duration;
@@ -16,22 +17,35 @@ use std::time::Duration;
 /// whole, so it is bounded far below).
 const TEXT_MAX: u64 = 1024 * 1024;
 /// Patience of who has named none.
-const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A request for what comes next waits so long; then it is asked again.
 const FOLLOW: Duration = Duration::from_secs(60);
 
 // ---- out ----
 
 pub(super) async fn send_message(cx: &Context, args: agent::SendMessage) -> Result<(), Failure> {
-    let text = if args.text == "-" { read_text()? } else { args.text };
-    if text.len() as u64 > TEXT_MAX {
-        let message = format!("the text has more than {}", bytes(TEXT_MAX));
+    let content = match (args.text, args.file) {
+        (_, Some(path)) if path.as_os_str() != "-" => {
+            let doing = |e| Failure::io(format!("read {}", path.display()), e);
+            read(std::fs::File::open(&path).map_err(doing)?).map_err(doing)?
+        }
+        (Some(text), _) if text != "-" => text.into_bytes(),
+        _ => read(std::io::stdin()).map_err(|e| Failure::io("read standard input", e))?,
+    };
+    if content.len() as u64 > TEXT_MAX {
+        let message = format!("the message has more than {}", bytes(TEXT_MAX));
         return Err(Failure::new(Code::TooLarge, message).hint("use `pilotctl send-file`"));
     }
+    let (text, base64) = match String::from_utf8(content) {
+        Ok(text) => (Some(text), None),
+        Err(e) => (None, Some(BASE64.encode(e.as_bytes()))),
+    };
     let wait = args.wait.map(|wait| wait.unwrap_or(Span(WAIT_MAX)));
     let body = api::SendMessage {
         to: args.agent.to_string(),
         text,
+        base64,
+        kind: Some(args.kind),
         network: args.at.network,
         timeout_ms: millis(args.timeout),
         wait_ms: millis(wait),
@@ -40,30 +54,31 @@ pub(super) async fn send_message(cx: &Context, args: agent::SendMessage) -> Resu
     let sent: Outgoing =
         cx.client().send_within(Method::POST, "/v1/messages", &body, extra).await?;
     if wait.is_some() && !is_settled(&sent) {
-        let message =
-            format!("not delivered within the time given; it stays queued as {}", sent.id);
-        return Err(Failure::new(Code::Timeout, message)
-            .hint(format!("`pilotctl status {}` shows what becomes of it", sent.id)));
+        return Err(still_queued(&sent.id));
     }
     cx.out.show(&sent, told);
     Ok(())
 }
 
-fn read_text() -> Result<String, Failure> {
-    let mut text = String::new();
-    std::io::stdin()
-        .take(TEXT_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(|e| Failure::io("read standard input as UTF-8", e))?;
-    Ok(text)
+fn read(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    from.take(TEXT_MAX + 1).read_to_end(&mut content)?;
+    Ok(content)
 }
 
-fn is_settled(message: &Outgoing) -> bool {
+/// It was waited for, and not for long enough.
+pub(super) fn still_queued(id: &str) -> Failure {
+    let message = format!("not delivered within the time given; it stays queued as {id}");
+    Failure::new(Code::Timeout, message)
+        .hint(format!("`pilotctl status {id}` shows what becomes of it"))
+}
+
+pub(super) fn is_settled(message: &Outgoing) -> bool {
     !matches!(message.state.as_str(), "queued" | "sending")
 }
 
-/// What has become of a message, for people.
-fn told(message: &Outgoing) -> String {
+/// What has become of a message or file, for people.
+pub(super) fn told(message: &Outgoing) -> String {
     let Outgoing { id, to, .. } = message;
     let why = message.reason.as_ref().map_or(String::new(), |r| format!(": {}", r.message));
     let took = || {
@@ -94,12 +109,17 @@ pub(super) async fn outbox(cx: &Context, args: agent::Outbox) -> Result<(), Fail
     }
     cx.out.show(&outbox, |outbox| {
         if outbox.messages.is_empty() {
-            return "no messages".to_owned();
+            return "nothing".to_owned();
         }
         let line = |m: &Outgoing| {
             let why = m.reason.as_ref().map_or(String::new(), |r| format!(": {}", r.message));
             let (at, size) = (utc(m.seq / 1_000_000), bytes(m.bytes));
-            format!("{at} {} {} {} {size}{why}", m.id, m.to, m.state)
+            let name = m.name.as_deref().map_or(String::new(), |name| format!(" {}", quoted(name)));
+            let sent = match m.sent {
+                Some(sent) if m.state == "sending" => format!("{} of ", bytes(sent)),
+                _ => String::new(),
+            };
+            format!("{at} {} {} {} {}{name} {sent}{size}{why}", m.id, m.to, m.state, m.kind)
         };
         outbox.messages.iter().map(line).collect::<Vec<_>>().join("\n")
     });
@@ -122,8 +142,8 @@ pub(super) async fn cancel(cx: &Context, args: agent::Cancel) -> Result<(), Fail
     Ok(())
 }
 
-/// The path of a message; what cannot be an id is refused by the daemon, not made another path.
-fn path_of(id: &str) -> String {
+/// The path of an item; what cannot be an id is refused by the daemon, not made another path.
+pub(super) fn path_of(id: &str) -> String {
     let safe: String =
         id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     format!("/v1/outbox/{safe}")

@@ -1,56 +1,76 @@
-//! Carries messages from the outbox to their receivers: one task for each receiver that
-//! messages wait for, in the order in which they were put there. Where a receiver is not
-//! reached, or has no room, the task tries again after a pause that doubles, or at once when a
-//! path to it comes up or another message for it comes.
+//! Carries what is in the outbox to its receivers. For each receiver that something waits for
+//! there is one task that carries messages, in the order in which they were put there, one that
+//! carries small files and [`FILES`] that carry any: each has a stream of its own, and streams
+//! share the path fairly, so that no large file holds up what is small. Where a receiver is not
+//! reached, or has no room, a task tries again after a pause that doubles, or at once when a path
+//! to it comes up or something else for it comes.
 
 use super::Shared;
+use super::node::Stream;
 use super::offer::{Net, from_send, is_hopeless};
 use crate::error::{Code, Failure};
-use crate::services::outbox::{Item, ItemState, Reason};
-use crate::services::send::{self, Progress, SendError};
+use crate::services::outbox::{Content, Item, ItemState, Lane, Reason};
+use crate::services::send::{Conversation, Interrupted, Memory, Progress, SendError};
 use pilot_core::addr::Address;
 use pilot_core::node::{Link, PathKind};
-use pilot_core::service::exchange::{Note, TransferId};
+use pilot_core::service::exchange::{Offer, TransferId};
 use pilot_tokio::{AgentEvent, Events, RecvError};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
 
 /// The first pause after an attempt that failed, and the longest.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// No pause is shorter, whatever a peer does to its paths.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// An attempt takes no longer, so that the next one starts from what is known then.
+/// Opening a stream takes no longer, nor does a message, so that the next attempt starts from
+/// what is known then. A file takes as long as it moves.
 const ATTEMPT: Duration = Duration::from_secs(20);
-/// Attempts at a time, over all receivers.
+/// Attempts at a time over all receivers, with messages, and with files.
 const ATTEMPTS: usize = 64;
+/// Files of any size at a time to one receiver.
+const FILES: u8 = 3;
 
 /// The tasks that carry, by receiver on the backbone.
 pub(crate) struct Courier {
-    tasks: Mutex<BTreeMap<Address, Arc<Notify>>>,
-    places: Semaphore,
+    tasks: Mutex<BTreeMap<(Address, Lane), Arc<Notify>>>,
+    messages: Semaphore,
+    files: Semaphore,
 }
 
 impl Default for Courier {
     fn default() -> Self {
-        Courier { tasks: Mutex::default(), places: Semaphore::new(ATTEMPTS) }
+        let (messages, files) = (Semaphore::new(ATTEMPTS), Semaphore::new(ATTEMPTS));
+        Courier { tasks: Mutex::default(), messages, files }
     }
 }
 
 impl Courier {
-    fn tasks(&self) -> MutexGuard<'_, BTreeMap<Address, Arc<Notify>>> {
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<(Address, Lane), Arc<Notify>>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the pause before the next attempt, if there is a task.
+    /// Ends the pauses before the next attempts, where there are tasks.
     fn wake(&self, peer: Address) {
-        if let Some(wake) = self.tasks().get(&peer.on_backbone()) {
-            wake.notify_one();
+        for lane in lanes() {
+            if let Some(wake) = self.tasks().get(&(peer.on_backbone(), lane)) {
+                wake.notify_one();
+            }
         }
+    }
+
+    /// Ends a task that has nothing more to carry; false if it has after all.
+    fn end(&self, peer: Address, lane: Lane, has_next: impl FnOnce() -> bool) -> bool {
+        let mut tasks = self.tasks();
+        // Who puts something in does so before it looks for a task.
+        let is_over = !has_next();
+        if is_over {
+            tasks.remove(&(peer, lane));
+        }
+        is_over
     }
 
     fn wake_all(&self) {
@@ -58,18 +78,23 @@ impl Courier {
     }
 }
 
-/// A message for `peer` was put into the outbox: somebody carries it.
+fn lanes() -> impl Iterator<Item = Lane> {
+    [Lane::Messages, Lane::Small].into_iter().chain((0..FILES).map(Lane::Files))
+}
+
+/// Something for `peer` was put into the outbox: somebody carries it.
 pub(crate) fn carry(shared: &Arc<Shared>, peer: Address) {
     let peer = peer.on_backbone();
     let mut tasks = shared.courier.tasks();
-    if let Some(wake) = tasks.get(&peer) {
-        wake.notify_one();
-        return;
+    for lane in lanes() {
+        if let Some(wake) = tasks.get(&(peer, lane)) {
+            wake.notify_one();
+        } else if shared.offer.outbox.has_next(peer, lane) {
+            let wake = Arc::new(Notify::new());
+            tasks.insert((peer, lane), Arc::clone(&wake));
+            tokio::spawn(carry_all(Arc::clone(shared), peer, lane, wake));
+        }
     }
-    let wake = Arc::new(Notify::new());
-    tasks.insert(peer, Arc::clone(&wake));
-    drop(tasks);
-    tokio::spawn(carry_all(Arc::clone(shared), peer, wake));
 }
 
 /// Carries what an earlier process has left.
@@ -94,22 +119,24 @@ pub(super) async fn watch(shared: Arc<Shared>, mut news: Events) {
     }
 }
 
-async fn carry_all(shared: Arc<Shared>, peer: Address, wake: Arc<Notify>) {
+async fn carry_all(shared: Arc<Shared>, peer: Address, lane: Lane, wake: Arc<Notify>) {
     let outbox = &shared.offer.outbox;
     let mut pause = PAUSE;
+    let mut talk = None;
     loop {
-        let Some(item) = outbox.begin(peer) else {
-            let mut tasks = shared.courier.tasks();
-            // Who puts one in does so before it looks for a task.
-            if outbox.has_next(peer) {
+        let Some(item) = outbox.begin(peer, lane) else {
+            if !shared.courier.end(peer, lane, || outbox.has_next(peer, lane)) {
                 continue;
             }
-            tasks.remove(&peer);
+            if let Some(talk) = talk {
+                Conversation::close(talk).await;
+            }
             return;
         };
-        match attempt(&shared, &item).await {
+        match attempt(&shared, &item, &mut talk).await {
             Outcome::Settled => pause = PAUSE,
             Outcome::Again(reason) => {
+                talk = None;
                 tracing::debug!(%peer, id = %item.id, reason = reason.message, "not delivered yet");
                 outbox.put_back(item.id, reason);
                 tokio::time::sleep(PAUSE_MIN).await;
@@ -128,14 +155,24 @@ enum Outcome {
     Again(Reason),
 }
 
-async fn attempt(shared: &Arc<Shared>, item: &Item) -> Outcome {
-    let Ok(_place) = shared.courier.places.acquire().await else {
+/// One attempt with an item; the stream of the one before is used again if it is still good.
+async fn attempt(
+    shared: &Arc<Shared>,
+    item: &Item,
+    talk: &mut Option<Conversation<Stream>>,
+) -> Outcome {
+    let courier = &shared.courier;
+    let places = if item.kind.is_message() { &courier.messages } else { &courier.files };
+    let Ok(_place) = places.acquire().await else {
         return Outcome::Again(reason(&Failure::new(Code::NotRunning, "the daemon is stopping")));
     };
+    let mut used = talk.take();
     let sent = tokio::select! {
-        sent = send(shared, item) => sent,
+        sent = send(shared, item, &mut used) => sent,
+        // What is under way on the stream is of no use any more.
         () = gone(shared, item.id) => return Outcome::Settled,
     };
+    *talk = used.filter(Conversation::is_idle);
     let (outcome, why) = match sent {
         Ok(()) => (ItemState::Delivered, None),
         Err(error) => {
@@ -144,45 +181,91 @@ async fn attempt(shared: &Arc<Shared>, item: &Item) -> Outcome {
             if !hopeless {
                 return Outcome::Again(why);
             }
-            tracing::info!(to = %item.to, id = %item.id, why = why.message, "a message is refused");
+            tracing::info!(to = %item.to, id = %item.id, why = why.message, "refused for good");
             (ItemState::Refused, Some(why))
         }
     };
-    let (outbox, id) = (Arc::clone(&shared.offer.outbox), item.id);
-    let settled = tokio::task::spawn_blocking(move || outbox.settle(id, outcome, why)).await;
+    let (offer, kind, id) = (shared.offer.clone(), item.kind, item.id);
+    let settle = move || {
+        let settled = offer.outbox.settle(id, outcome, why)?;
+        // Sent again, the same file is a new one.
+        if !kind.is_message()
+            && let Err(error) = offer.unfinished.end(id)
+        {
+            tracing::warn!(%error, %id, "cannot note that a file has arrived");
+        }
+        Ok(settled)
+    };
+    let settled: Result<io::Result<bool>, _> = tokio::task::spawn_blocking(settle).await;
     match settled {
         Ok(Ok(_)) => Outcome::Settled,
         // Its file could not be removed: it goes out again, and the receiver knows it.
-        Ok(Err(e)) => Outcome::Again(reason(&Failure::io("remove a message from the outbox", e))),
+        Ok(Err(e)) => Outcome::Again(reason(&Failure::io("remove it from the outbox", e))),
         Err(e) => Outcome::Again(reason(&Failure::new(Code::Internal, e.to_string()))),
     }
 }
 
-async fn send(shared: &Arc<Shared>, item: &Item) -> Result<(), SendError<Failure>> {
-    let outbox = Arc::clone(&shared.offer.outbox);
-    let read = {
-        let (outbox, item) = (Arc::clone(&outbox), item.clone());
-        tokio::task::spawn_blocking(move || outbox.content(&item))
-    };
-    let content = read.await.map_err(|e| SendError::Source(io::Error::other(e)))?;
-    let content = content.map_err(SendError::Source)?;
-    let message = send::Message {
-        kind: item.kind,
-        content: &content,
-        note: Note::default(),
-        id: Some(item.id),
-    };
-    let mut progress = |progress| {
-        if let Progress::Accepted(_) = progress {
-            outbox.offered(item.id);
-        }
-    };
-    let net = Net::new(shared, Some(ATTEMPT));
-    let deadline = Instant::now() + ATTEMPT;
-    send::send_message(&net, item.to, message, deadline, &mut progress).await.map(drop)
+async fn send(
+    shared: &Arc<Shared>,
+    item: &Item,
+    talk: &mut Option<Conversation<Stream>>,
+) -> Result<(), SendError<Failure>> {
+    let was_used = talk.is_some();
+    let sent = send_over(shared, item, talk).await;
+    let is_stale =
+        |error: &SendError<Failure>| matches!(error, SendError::Broken(_) | SendError::Protocol(_));
+    // A receiver may end a stream between two transfers; a fresh one tells how things are.
+    if was_used && sent.as_ref().is_err_and(is_stale) {
+        *talk = None;
+        return send_over(shared, item, talk).await;
+    }
+    sent
 }
 
-/// Waits until a message is settled: cancelled, while it is being sent.
+async fn send_over(
+    shared: &Arc<Shared>,
+    item: &Item,
+    talk: &mut Option<Conversation<Stream>>,
+) -> Result<(), SendError<Failure>> {
+    let net = Net::new(shared, Some(ATTEMPT));
+    let outbox = &shared.offer.outbox;
+    let Item { id, kind, size, ref name, ref note, to, .. } = *item;
+    let offer = Offer { id, kind, size, name: name.clone(), note: note.clone() };
+    let mut progress = |progress| match progress {
+        Progress::Accepted(_) => outbox.offered(id),
+        Progress::At(sent) if !kind.is_message() => outbox.progressed(id, sent),
+        Progress::At(_) => {}
+    };
+    let stored = {
+        let (outbox, item) = (Arc::clone(outbox), item.clone());
+        tokio::task::spawn_blocking(move || match item.kind.is_message() {
+            true => outbox.content(&item).map(Stored::Message),
+            false => outbox.open_content(&item).map(Stored::File),
+        })
+    };
+    let stored = stored.await.map_err(|e| SendError::Source(io::Error::other(e)))?;
+    let stored = stored.map_err(SendError::Source)?;
+    let talk = match talk {
+        Some(talk) => talk,
+        None => talk.insert(Conversation::open(&net, to).await.map_err(SendError::Connect)?),
+    };
+    let done = match stored {
+        Stored::Message(content) => {
+            let mut source = Memory::new(&content);
+            let transfer = talk.transfer(&offer, &mut source, &mut progress);
+            tokio::time::timeout(ATTEMPT, transfer).await.map_err(|_| SendError::TimedOut)?
+        }
+        Stored::File(mut content) => talk.transfer(&offer, &mut content, &mut progress).await,
+    };
+    done.map(drop).map_err(|Interrupted { error, .. }| error)
+}
+
+enum Stored {
+    Message(Vec<u8>),
+    File(Content),
+}
+
+/// Waits until an item is settled: cancelled, while it is being sent.
 async fn gone(shared: &Arc<Shared>, id: TransferId) {
     let outbox = &shared.offer.outbox;
     let mut changes = outbox.changes();

@@ -30,6 +30,7 @@ const EVENT_STREAMS: usize = 128;
 const LOCAL_PIPE: usize = 64 * 1024;
 
 /// The stores behind data exchange, and the broker of events.
+#[derive(Clone)]
 pub(crate) struct Offer {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
@@ -139,7 +140,7 @@ impl Connect for Net<'_> {
     }
 }
 
-/// Whether a message will never be delivered, however often it is tried.
+/// Whether a message or file will never be delivered, however often it is tried.
 pub(crate) fn is_hopeless(error: &SendError<Failure>) -> bool {
     use pilot_core::service::exchange::Refusal;
     let without_grant = |failure: &Failure| {

@@ -1,13 +1,16 @@
 //! Messages and files to a peer: offer, bytes, end, receipt, and again with the same id where
 //! the stream breaks, so that a message arrives exactly once and a file goes on where it was.
 
-use super::{Connect, serve::random_id};
+use super::Connect;
+#[cfg(test)]
+use super::serve::random_id;
 use pilot_core::addr::{Address, Port};
 use pilot_core::node::PathKind;
 use pilot_core::service::exchange::{
-    Digest, ExchangeError, Failure, FileName, Kind, Misuse, Note, Offer, Refusal, Sender,
-    SenderEvent, TransferId,
+    Digest, ExchangeError, Failure, Misuse, Offer, Refusal, Sender, SenderEvent, TransferId,
 };
+#[cfg(test)]
+use pilot_core::service::exchange::{Kind, Note};
 use std::future::Future;
 use std::io;
 use std::time::Duration;
@@ -136,6 +139,7 @@ pub(crate) enum SendError<E> {
 }
 
 /// A message to send.
+#[cfg(test)]
 #[derive(Clone, Debug)]
 pub(crate) struct Message<'b> {
     /// Text, JSON or binary.
@@ -150,6 +154,7 @@ pub(crate) struct Message<'b> {
 
 /// Sends a message and returns when the receiver has it on its disk. Tries again with the same
 /// id until `deadline`, so that it arrives exactly once.
+#[cfg(test)]
 pub(crate) async fn send_message<C: Connect>(
     net: &C,
     to: Address,
@@ -166,25 +171,10 @@ pub(crate) async fn send_message<C: Connect>(
     send(net, to, &offer, &mut Memory::new(message.content), deadline, progress).await
 }
 
-/// Sends a file and returns when the receiver has it whole, verified and on its disk. Where
-/// the source can be read again it tries until `deadline`; else another call with the same id
-/// goes on from what the receiver has.
-pub(crate) async fn send_file<C: Connect, R: Source>(
-    net: &C,
-    to: Address,
-    id: TransferId,
-    name: FileName,
-    size: u64,
-    note: Note,
-    source: &mut R,
-    deadline: Instant,
-    progress: &mut (dyn FnMut(Progress) + Send),
-) -> Result<Sent, SendError<C::Error>> {
-    let offer = Offer { id, kind: Kind::File, size, name: Some(name), note };
-    send(net, to, &offer, source, deadline, progress).await
-}
-
-async fn send<C: Connect, R: Source>(
+/// Sends what is offered and returns when the receiver has it whole, verified and on its disk.
+/// Where the source can be read again it tries until `deadline`; else another call with the same
+/// id goes on from what the receiver has.
+pub(crate) async fn send<C: Connect, R: Source>(
     net: &C,
     to: Address,
     offer: &Offer,
@@ -198,16 +188,14 @@ async fn send<C: Connect, R: Source>(
     loop {
         attempts += 1;
         let attempt = async {
-            let stream =
-                net.connect(to, Port::DATA_EXCHANGE).await.map_err(Interrupted::connect)?;
-            let mut transfer = Transfer::new(stream, offer)?;
-            let done = transfer.run(source, progress).await?;
+            let mut talk = Conversation::open(net, to).await.map_err(Interrupted::connect)?;
+            let done = talk.transfer(offer, source, progress).await?;
             let path = net.path(to).await;
-            let _ = transfer.stream.shutdown().await;
+            talk.close().await;
             Ok((done, path))
         };
         let interrupted = match timeout_at(deadline, attempt).await {
-            Ok(Ok(((hash, offset), path))) => {
+            Ok(Ok((Done { hash, offset }, path))) => {
                 let (id, size, elapsed) = (offer.id, offer.size, start.elapsed());
                 return Ok(Sent { id, hash, size, offset, elapsed, attempts, path });
             }
@@ -237,9 +225,10 @@ fn is_passing<C: Connect>(error: &SendError<C::Error>) -> bool {
 }
 
 /// How an attempt ended, and whether the source must be rewound for another one.
-struct Interrupted<E> {
-    error: SendError<E>,
-    was_read: bool,
+#[derive(Debug)]
+pub(crate) struct Interrupted<E> {
+    pub(crate) error: SendError<E>,
+    pub(crate) was_read: bool,
 }
 
 impl<E> Interrupted<E> {
@@ -248,14 +237,17 @@ impl<E> Interrupted<E> {
     }
 }
 
-impl<E> From<Misuse> for Interrupted<E> {
-    fn from(misuse: Misuse) -> Self {
-        Interrupted { error: SendError::Offer(misuse), was_read: false }
-    }
+/// What is on the receiver's disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Done {
+    /// Of the whole content; `None` if the receiver had it all and nothing was read.
+    pub(crate) hash: Option<Digest>,
+    /// Where the transfer started.
+    pub(crate) offset: u64,
 }
 
-/// One transfer over one stream.
-struct Transfer<S> {
+/// A stream to a receiver, over which one transfer goes after another.
+pub(crate) struct Conversation<S> {
     stream: S,
     talk: Talk,
     size: u64,
@@ -270,32 +262,52 @@ struct Talk {
     end: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Transfer<S> {
-    fn new(stream: S, offer: &Offer) -> Result<Self, Misuse> {
-        let mut sender = Box::new(Sender::new());
-        sender.offer(offer)?;
-        let talk = Talk { sender, input: Box::new([0; 1024]), start: 0, end: 0 };
-        Ok(Transfer { stream, talk, size: offer.size, was_read: false })
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
+    /// Opens a stream.
+    pub(crate) async fn open<C: Connect<Stream = S>>(
+        net: &C,
+        to: Address,
+    ) -> Result<Self, C::Error> {
+        let stream = net.connect(to, Port::DATA_EXCHANGE).await?;
+        let talk =
+            Talk { sender: Box::new(Sender::new()), input: Box::new([0; 1024]), start: 0, end: 0 };
+        Ok(Conversation { stream, talk, size: 0, was_read: false })
+    }
+
+    /// Whether another transfer may follow.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.talk.sender.is_idle() && self.talk.sender.output().is_empty()
+    }
+
+    /// Ends it, once the last transfer has.
+    pub(crate) async fn close(mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// One attempt with one transfer. It ends by itself when nothing moves for a minute.
+    pub(crate) async fn transfer<R: Source, E>(
+        &mut self,
+        offer: &Offer,
+        source: &mut R,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Done, Interrupted<E>> {
+        (self.size, self.was_read) = (offer.size, false);
+        let result = match self.talk.sender.offer(offer) {
+            Ok(()) => self.run(source, progress).await,
+            Err(misuse) => Err(SendError::Offer(misuse)),
+        };
+        result.map_err(|error| Interrupted { error, was_read: self.was_read })
     }
 
     async fn run<R: Source, E>(
         &mut self,
         source: &mut R,
         progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<(Option<Digest>, u64), Interrupted<E>> {
-        let result = self.run_inner(source, progress).await;
-        result.map_err(|error| Interrupted { error, was_read: self.was_read })
-    }
-
-    async fn run_inner<R: Source, E>(
-        &mut self,
-        source: &mut R,
-        progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<(Option<Digest>, u64), SendError<E>> {
+    ) -> Result<Done, SendError<E>> {
         self.write_output().await?;
         let offset = match self.event().await? {
             SenderEvent::Accepted { offset } => offset,
-            SenderEvent::AlreadyThere => return Ok((None, self.size)),
+            SenderEvent::AlreadyThere => return Ok(Done { hash: None, offset: self.size }),
             other => return Err(failed(other)),
         };
         progress(Progress::Accepted(offset));
@@ -315,7 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transfer<S> {
         }
         self.write_output().await?;
         match self.event().await? {
-            SenderEvent::Stored { hash } => Ok((Some(hash), offset)),
+            SenderEvent::Stored { hash } => Ok(Done { hash: Some(hash), offset }),
             other => Err(failed(other)),
         }
     }

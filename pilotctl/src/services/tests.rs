@@ -3,10 +3,10 @@
 use super::echo::{EchoError, EchoReport};
 use super::inbox::{Inbox, InboxLimits};
 use super::received::{Received, ReceivedLimits};
-use super::send::{Memory, Message, Once, Progress, SendError, Sent, send_file};
+use super::send::{Memory, Message, Once, Progress, SendError, Sent, send};
 use super::serve::{Exchange, random_id, serve};
 use super::*;
-use pilot_core::service::exchange::{ContentHash, Kind, Note, Refusal, TransferId};
+use pilot_core::service::exchange::{ContentHash, Kind, Note, Offer, Refusal, TransferId};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -177,8 +177,12 @@ async fn file<R: send::Source>(
     size: u64,
     source: &mut R,
 ) -> Result<Sent, SendError<NotTrusted>> {
-    let name = "dataset.csv".parse().unwrap();
-    send_file(net, PEER, id, name, size, Note::default(), source, soon(), &mut |_| {}).await
+    send(net, PEER, &offer(id, size, ""), source, soon(), &mut |_| {}).await
+}
+
+fn offer(id: TransferId, size: u64, note: &str) -> Offer {
+    let (name, note) = ("dataset.csv".parse().ok(), Note::cleaned(note.as_bytes()));
+    Offer { id, kind: Kind::File, size, name, note }
 }
 
 fn content(len: usize) -> Vec<u8> {
@@ -200,11 +204,9 @@ async fn messages_and_files_arrive() {
     let bytes = content(3_000_000);
     let mut seen = Vec::new();
     let mut progress = |p| seen.push(p);
-    let (id, name) = (random_id().unwrap(), "dataset.csv".parse().unwrap());
-    let (size, note) = (bytes.len() as u64, Note::cleaned(b"as promised"));
-    let source = &mut Once(&bytes[..]);
-    let sent =
-        send_file(&net, PEER, id, name, size, note, source, soon(), &mut progress).await.unwrap();
+    let (id, size) = (random_id().unwrap(), bytes.len() as u64);
+    let (offered, source) = (offer(id, size, "as promised"), &mut Once(&bytes[..]));
+    let sent = send(&net, PEER, &offered, source, soon(), &mut progress).await.unwrap();
     let (info, there) = net.exchange.received.list(0, 9).remove(0);
     assert!(there);
     assert_eq!((Some(info.hash), info.size, info.from), (sent.hash, size, ME));

@@ -1,61 +1,30 @@
-//! Messages, files and echo: the routes in front of `services`.
+//! What was received, and echo: the routes in front of `services`.
 
 use super::Cx;
-use crate::api::{self, EchoReport, LINES, Line};
+use crate::api::{self, EchoReport};
 use crate::cli::values::Agent;
-use crate::daemon::offer::{Net, from_echo, from_send};
-use crate::error::{Code, Envelope, Failure};
-use crate::http::{answer, body, parse, query, streamed};
-use crate::output::{cleaned, to_line};
+use crate::daemon::offer::{Net, from_echo};
+use crate::error::{Code, Failure};
+use crate::http::{answer, body, parse, query};
+use crate::output::cleaned;
 use crate::services::inbox::MessageInfo;
 use crate::services::received::FileInfo;
-use crate::services::send::{self, Once, Progress};
-use crate::services::unfinished::FileKey;
 use crate::services::{echo, path_word};
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
-use axum::http::header::{ACCEPT, CONTENT_LENGTH};
 use axum::response::Response;
-use futures_util::TryStreamExt as _;
+use data_encoding::BASE64;
 use pilot_core::addr::NetworkId;
-use pilot_core::service::exchange::{FileName, Note};
 use serde::Deserialize;
-use std::convert::Infallible;
 use std::time::Duration;
-use tokio::io::AsyncRead;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
-use tokio_util::io::StreamReader;
 
-/// A file may take as long as it moves; this only ends what nobody waits for any more.
-const FILE_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Nobody waits longer than a year, in milliseconds.
 pub(super) const WAIT_MAX_MS: u64 = 365 * 24 * 3600 * 1000;
 /// Most entries of one page.
 pub(super) const PAGE: usize = 100;
-/// Bytes between two progress lines.
-const PROGRESS_BYTES: u64 = 256 * 1024;
-/// How long a client that has its answer may go on sending.
-const DRAIN_TIME: Duration = Duration::from_secs(10);
-/// Progress lines that wait for the client; more are left out, since the next says as much.
-const PROGRESS_QUEUE: usize = 16;
 
 pub(super) type Queried<T> = Result<Query<T>, QueryRejection>;
-
-fn shown(to: pilot_core::addr::Address, sent: &send::Sent) -> api::Sent {
-    api::Sent {
-        to: to.to_string(),
-        id: sent.id.to_string(),
-        bytes: sent.size,
-        resumed_at: sent.offset,
-        sha256: sent.hash.map(|hash| hash.to_string()),
-        seconds: sent.elapsed.as_secs_f64(),
-        path: path_word(sent.path).to_owned(),
-    }
-}
 
 /// `?after=SEQ&limit=N`
 #[derive(Deserialize)]
@@ -73,13 +42,16 @@ impl Listed {
 }
 
 fn message(info: &MessageInfo, content: &[u8]) -> api::Message {
+    let text = cleaned(&String::from_utf8_lossy(content));
+    let base64 = (text.as_bytes() != content).then(|| BASE64.encode(content));
     api::Message {
         seq: info.received_us,
         id: info.id.to_string(),
         from: info.from.to_string(),
         at: info.received_us / 1_000_000,
         kind: info.kind.as_str().to_owned(),
-        text: cleaned(&String::from_utf8_lossy(content)),
+        text,
+        base64,
         note: info.note.as_str().to_owned(),
         bytes: info.size,
         sha256: info.hash.to_string(),
@@ -207,131 +179,6 @@ pub(super) async fn received(State(shared): Cx, listed: Queried<Listed>) -> Resp
         }
         .await,
     )
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SendFile {
-    to: String,
-    name: String,
-    #[serde(default)]
-    note: String,
-    network: Option<u16>,
-    /// When the client's file was changed: by it an interrupted one is known again.
-    #[serde(default)]
-    modified_ns: u64,
-    timeout_ms: Option<u64>,
-}
-
-/// The file comes as the body, whose length must be told; its path never does.
-pub(super) async fn send_file(
-    State(shared): Cx,
-    asked: Queried<SendFile>,
-    headers: HeaderMap,
-    content: Body,
-) -> Response {
-    let in_lines = headers.get(ACCEPT).is_some_and(|accept| accept == LINES);
-    let (progress, mut told) = mpsc::channel(PROGRESS_QUEUE);
-    let stream = content.into_data_stream().map_err(std::io::Error::other);
-    let mut source = Once(StreamReader::new(stream));
-    let work = async move {
-        let result = async {
-            let asked = query(asked)?;
-            let size = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-            let size: u64 = size.and_then(|length| length.parse().ok()).ok_or_else(|| {
-                Failure::new(Code::Usage, "the file's length must be told (Content-Length)")
-                    .hint("with curl use -T FILE, or --data-binary @FILE")
-            })?;
-            transfer(&shared, asked, size, &mut source, progress).await
-        };
-        (result.await, source.0)
-    };
-    if !in_lines {
-        told.close();
-        return answer(work.await.0);
-    }
-    // The answer begins at once and runs beside the body.
-    let telling = Telling::Progress(told, tokio::spawn(work));
-    let lines = futures_util::stream::unfold(telling, Telling::next);
-    let lines = futures_util::StreamExt::map(lines, Ok::<_, Infallible>);
-    streamed(LINES, Body::from_stream(lines))
-}
-
-/// The lines of an answer that runs beside the body.
-enum Telling<R> {
-    Progress(mpsc::Receiver<api::Progress>, JoinHandle<(Result<api::Sent, Failure>, R)>),
-    /// All is said. The client may not have noticed yet: were its connection closed while it
-    /// still sends, it would lose the last line.
-    Over(Option<R>),
-}
-
-impl<R: AsyncRead + Unpin> Telling<R> {
-    async fn next(self) -> Option<(String, Self)> {
-        match self {
-            Telling::Progress(mut told, work) => {
-                if let Some(at) = told.recv().await {
-                    let line: Line<api::Progress, api::Sent> = Line::Progress { progress: at };
-                    return Some((to_line(&line) + "\n", Telling::Progress(told, work)));
-                }
-                let (result, rest) = match work.await {
-                    Ok((result, rest)) => (result, Some(rest)),
-                    Err(e) => {
-                        let message = format!("the transfer failed: {e}");
-                        (Err(Failure::new(Code::Internal, message)), None)
-                    }
-                };
-                let line = to_line(&Envelope::from_result(result)) + "\n";
-                Some((line, Telling::Over(rest)))
-            }
-            Telling::Over(rest) => {
-                if let Some(mut rest) = rest {
-                    let mut nowhere = tokio::io::sink();
-                    let drain = tokio::io::copy(&mut rest, &mut nowhere);
-                    let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
-                }
-                None
-            }
-        }
-    }
-}
-
-async fn transfer(
-    shared: &crate::daemon::Shared,
-    asked: SendFile,
-    size: u64,
-    source: &mut Once<impl AsyncRead + Unpin + Send>,
-    progress: mpsc::Sender<api::Progress>,
-) -> Result<api::Sent, Failure> {
-    let agent: Agent = parse("the agent", &asked.to)?;
-    let name: FileName = parse("the file's name", &asked.name)?;
-    let limit = asked.timeout_ms.map(Duration::from_millis);
-    let deadline = Instant::now() + limit.unwrap_or(FILE_TIME);
-    let to = shared.node.target(&agent, asked.network.map(NetworkId)).await?;
-    let key = FileKey { to, name: name.clone(), size, modified_ns: asked.modified_ns };
-    let unfinished = shared.offer.unfinished.clone();
-    let id = blocking("note the transfer", move || unfinished.begin(&key)).await?;
-    let mut said = 0;
-    let mut tell = |at: Progress| {
-        let (Progress::Accepted(sent) | Progress::At(sent)) = at;
-        if sent >= said + PROGRESS_BYTES || sent == size || said == 0 {
-            said = sent;
-            // A client that does not read misses lines, nothing else.
-            let _ = progress.try_send(api::Progress { sent, total: size });
-        }
-    };
-    let note = Note::cleaned(asked.note.as_bytes());
-    let net = Net::new(shared, limit);
-    let sent = send::send_file(&net, to, id, name, size, note, source, deadline, &mut tell).await;
-    let result = sent.map(|sent| shown(to, &sent)).map_err(|e| from_send(e, limit.is_some()));
-    // What has arrived is kept there, also where there is no room for more.
-    let is_kept =
-        |code| matches!(code, Code::Interrupted | Code::NoAnswer | Code::Timeout | Code::Full);
-    let over = !result.as_ref().is_err_and(|failure| is_kept(failure.code));
-    if over {
-        let unfinished = shared.offer.unfinished.clone();
-        blocking("note the transfer", move || unfinished.end(id)).await?;
-    }
-    result
 }
 
 pub(super) async fn echo(State(shared): Cx, bytes: Bytes) -> Response {

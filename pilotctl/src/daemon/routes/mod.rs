@@ -4,6 +4,7 @@
 mod agent;
 mod events;
 mod exchange;
+mod files;
 mod outbox;
 mod programs;
 mod stream;
@@ -66,7 +67,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         )
         .layer(DefaultBodyLimit::max(JSON_MAX))
         // A file is as long as it is: its bytes pass through.
-        .route("/v1/files", post(exchange::send_file).layer(DefaultBodyLimit::disable()))
+        .route("/v1/files", post(files::send_file).layer(DefaultBodyLimit::disable()))
         .with_state(shared)
 }
 

@@ -1,4 +1,4 @@
-//! Messages to send: the routes in front of the outbox.
+//! Messages to send, and what became of messages and files: the routes in front of the outbox.
 
 use super::Cx;
 use super::exchange::{PAGE, Queried, WAIT_MAX_MS, blocking};
@@ -7,10 +7,11 @@ use crate::cli::values::Agent;
 use crate::daemon::{Shared, courier};
 use crate::error::{Code, Failure};
 use crate::http::{answer, body, parse, query};
-use crate::services::outbox::{Item, ItemState, PutError};
+use crate::services::outbox::{Item, ItemState, PutError, Reason};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use data_encoding::BASE64;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::service::exchange::{Kind, TransferId};
 use serde::Deserialize;
@@ -34,16 +35,56 @@ fn outgoing(item: &Item) -> Outgoing {
         to: item.to.to_string(),
         state: item.state.as_str().to_owned(),
         kind: item.kind.as_str().to_owned(),
+        name: item.name.as_ref().map(ToString::to_string),
+        note: item.note.to_string(),
         bytes: item.size,
+        sent: (!item.kind.is_message()).then_some(item.sent),
         sha256: item.hash.to_string(),
         seq: item.created_us,
         settled_us: item.settled_us,
         attempts: item.attempts,
         may_have_arrived: item.state == ItemState::Cancelled && item.may_have_arrived,
-        reason: item.reason.as_ref().map(|reason| api::Reason {
-            code: reason.code.clone(),
-            message: reason.message.clone(),
-        }),
+        reason: item.reason.as_ref().map(api_reason),
+    }
+}
+
+pub(super) fn api_reason(reason: &Reason) -> api::Reason {
+    api::Reason { code: reason.code.clone(), message: reason.message.clone() }
+}
+
+/// The content of a message that is to be sent, and what it is.
+fn content(wanted: &api::SendMessage) -> Result<(Kind, Vec<u8>), Failure> {
+    let (given, content) = match (&wanted.text, &wanted.base64) {
+        (Some(text), None) => (Kind::Text, text.clone().into_bytes()),
+        (None, Some(base64)) => {
+            let bytes = BASE64.decode(base64.as_bytes()).map_err(|e| {
+                Failure::new(Code::Usage, format!("`base64` is not standard base64: {e}"))
+            })?;
+            (Kind::Binary, bytes)
+        }
+        _ => return Err(Failure::new(Code::Usage, "exactly one of text and base64 is needed")),
+    };
+    let kind = match wanted.kind.as_deref() {
+        None => given,
+        Some("text") => Kind::Text,
+        Some("json") => Kind::Json,
+        Some("binary") => Kind::Binary,
+        Some(other) => {
+            let message = format!("there is no kind {other:?} of messages");
+            return Err(Failure::new(Code::Usage, message).hint("it is text, json or binary"));
+        }
+    };
+    match kind {
+        Kind::Text if std::str::from_utf8(&content).is_err() => {
+            Err(Failure::new(Code::Usage, "a message of kind text is UTF-8")
+                .hint("bytes of any kind go with --kind binary"))
+        }
+        Kind::Json => match serde_json::from_slice::<serde::de::IgnoredAny>(&content) {
+            Ok(_) => Ok((kind, content)),
+            Err(e) => Err(Failure::new(Code::Usage, format!("the message is not JSON: {e}"))
+                .hint("text of any form goes with --kind text")),
+        },
+        _ => Ok((kind, content)),
     }
 }
 
@@ -51,11 +92,12 @@ pub(super) async fn send_message(State(shared): Cx, bytes: Bytes) -> Response {
     answer(
         async {
             let wanted: api::SendMessage = body(&bytes)?;
+            let (kind, content) = content(&wanted)?;
             let agent: Agent = parse("the agent", &wanted.to)?;
             let start = Instant::now();
             let to = shared.node.target(&agent, wanted.network.map(NetworkId)).await?;
             shared.node.check_grant(to)?;
-            let item = put(&shared, to, Kind::Text, wanted.text.into_bytes()).await?;
+            let item = put(&shared, to, kind, content).await?;
             courier::carry(&shared, to);
             if let Some(limit) = wanted.timeout_ms.map(span) {
                 return within(&shared, &item, start + limit).await;
@@ -80,17 +122,31 @@ async fn put(shared: &Shared, to: Address, kind: Kind, content: Vec<u8>) -> Resu
     let outbox = Arc::clone(&shared.offer.outbox);
     let put = tokio::task::spawn_blocking(move || outbox.put(to, kind, &content)).await;
     let put = put.map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
-    put.map_err(|e| match e {
-        PutError::TooLarge(_) => {
-            Failure::new(Code::TooLarge, e.to_string()).hint("use `pilotctl send-file`")
-        }
+    put.map_err(from_put)
+}
+
+/// Why something is not in the outbox.
+pub(super) fn from_put(error: PutError) -> Failure {
+    match error {
+        PutError::TooLarge(_) => Failure::new(Code::TooLarge, error.to_string())
+            .hint("a message has at most 1 MiB: use `pilotctl send-file`"),
         PutError::Full { to, .. } => {
             let whose = to.map_or(String::new(), |to| format!(" for {to}"));
-            Failure::new(Code::Full, format!("the outbox{whose} is full: {e}"))
+            Failure::new(Code::Full, format!("the outbox{whose} is full: {error}"))
                 .hint("`pilotctl outbox` lists them, `pilotctl cancel ID` takes one back")
         }
-        PutError::Disk(e) => Failure::io("write the message", e),
-    })
+        PutError::NoSpace => {
+            Failure::new(Code::Full, "there is no room on the disk for the outbox")
+                .hint("make room on the device, or send it while the other side is there")
+        }
+        PutError::Waits(item) => {
+            Failure::new(Code::Conflict, format!("it waits in the outbox already, as {}", item.id))
+        }
+        PutError::Size => Failure::new(Code::Usage, "the content is not as long as announced")
+            .hint("the file was changed meanwhile: send it again"),
+        PutError::Source(e) => Failure::io("read the content", e),
+        PutError::Disk(e) => Failure::io("write it to the outbox", e),
+    }
 }
 
 /// Waits until a message is settled, `is_enough`, or it is time. One that is refused is an
@@ -152,7 +208,7 @@ async fn within(shared: &Shared, item: &Item, until: Instant) -> Result<Outgoing
 async fn take_back(shared: &Shared, id: TransferId) -> Result<Item, Failure> {
     let outbox = Arc::clone(&shared.offer.outbox);
     let settle = move || outbox.settle(id, ItemState::Cancelled, None);
-    let is_cancelled = blocking("remove the message", settle).await?;
+    let is_cancelled = blocking("remove it from the outbox", settle).await?;
     let outbox = &shared.offer.outbox;
     let mut changes = outbox.changes();
     loop {
@@ -165,7 +221,7 @@ async fn take_back(shared: &Shared, id: TransferId) -> Result<Item, Failure> {
 }
 
 fn unknown(id: TransferId) -> Failure {
-    Failure::new(Code::NotFound, format!("there is no message {id} in the outbox"))
+    Failure::new(Code::NotFound, format!("there is nothing with id {id} in the outbox"))
         .hint("`pilotctl outbox --all` lists those that are known; old ones are forgotten")
 }
 
@@ -210,7 +266,7 @@ pub(super) async fn status(
     answer(
         async {
             let wait = query(waited)?.wait_ms.map(span);
-            let id: TransferId = parse("the message", &id)?;
+            let id: TransferId = parse("the id", &id)?;
             let outbox = &shared.offer.outbox;
             let item = outbox.find(id).ok_or_else(|| unknown(id))?;
             if let Some(wait) = wait {
@@ -226,11 +282,11 @@ pub(super) async fn status(
 pub(super) async fn cancel(State(shared): Cx, Path(id): Path<String>) -> Response {
     answer(
         async {
-            let id: TransferId = parse("the message", &id)?;
+            let id: TransferId = parse("the id", &id)?;
             let before = shared.offer.outbox.find(id).ok_or_else(|| unknown(id))?;
             let now = take_back(&shared, id).await?;
             if before.state.is_settled() || now.state != ItemState::Cancelled {
-                let message = format!("the message {id} is {} already", now.state.as_str());
+                let message = format!("{id} is {} already", now.state.as_str());
                 return Err(Failure::new(Code::Conflict, message)
                     .hint("only what waits can be cancelled: `pilotctl outbox` lists it"));
             }

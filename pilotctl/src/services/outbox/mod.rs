@@ -1,58 +1,106 @@
-//! Messages to send: each is one file from before its sender is told of its id until its
-//! receiver has it on its disk, refuses it, or it is cancelled.
+//! Messages and files to send: each is there, on the disk, from before its sender is told of its
+//! id until its receiver has it on its disk, refuses it, or it is cancelled.
 //!
 //! ```text
-//!          put              begin               settle
-//! (file written, synced) --> Queued --> Sending --> Delivered | Refused | Cancelled
-//!                              ^           |        (line written, synced; file removed)
-//!                              +-----------+
-//!                                put_back: the receiver was not reached, or is full
+//! outbox/TIME-ID.out     a message: a line that describes it, then its content
+//! outbox/TIME-ID.out     a file: the line alone
+//! outbox/TIME-ID.data    its content, as it was when it was given
+//! outbox/settled         a line for each item that came to an end
+//!
+//!        put, keep          begin               settle
+//! (synced, then named) --> Queued --> Sending --> Delivered | Refused | Cancelled
+//!                            ^           |        (line written, synced; files removed)
+//!                            +-----------+
+//!                              put_back: the receiver was not reached, or is full
 //! ```
 //!
-//! A crash leaves a temporary file, which nobody was told of and which is removed; or a file
-//! with a line, which is settled; or a file without one, which is sent again with its id: the
-//! receiver knows what it has. Ids are numbered per receiver (`TransferId::numbered`), with a
-//! fresh incarnation at each start, so that no number is used twice. Of settled messages the
-//! youngest [`SETTLED_MAX`] are remembered, without their content.
+//! A crash leaves what nobody was told of and which is removed (a temporary file, or a content
+//! without its line); or an item with a line in `settled`, which is settled; or one without,
+//! which is sent again with its id: the receiver knows what it has. Ids of messages are numbered
+//! per receiver (`TransferId::numbered`), with a fresh incarnation at each start, so that no
+//! number is used twice; those of files are random, and the receiver's folder knows its files.
+//! Messages to one receiver go in order; a file goes when there is a place ([`Lane`]). Of settled
+//! items the youngest [`SETTLED_MAX`] are remembered, without their content.
 
+mod keep;
 mod record;
+mod state;
+
+pub(crate) use keep::{Content, NewFile, keep_file};
 
 use super::disk;
 use pilot_core::addr::Address;
-use pilot_core::service::exchange::{ContentHash, Digest, Kind, TransferId};
+use pilot_core::service::exchange::{ContentHash, Digest, FileName, Kind, Note, TransferId};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use state::State;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// Settled messages that are remembered.
+/// Settled items that are remembered.
 pub(crate) const SETTLED_MAX: usize = 1_000;
+/// A file of at most so many bytes is a small one.
+pub(crate) const SMALL: u64 = 1 << 20;
+
+/// What there may be of one class of items, messages or files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quota {
+    /// Items.
+    pub(crate) items: usize,
+    /// Bytes of all of them.
+    pub(crate) bytes: u64,
+    /// Items to one receiver.
+    pub(crate) peer_items: usize,
+    /// Bytes of items to one receiver.
+    pub(crate) peer_bytes: u64,
+}
 
 /// What an outbox holds at most.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OutboxLimits {
     /// Bytes of one message.
     pub(crate) message_bytes: u64,
-    /// Messages.
-    pub(crate) messages: usize,
-    /// Bytes of all messages.
-    pub(crate) bytes: u64,
-    /// Messages to one receiver.
-    pub(crate) peer_messages: usize,
-    /// Bytes of messages to one receiver.
-    pub(crate) peer_bytes: u64,
+    pub(crate) messages: Quota,
+    pub(crate) files: Quota,
+    /// Bytes that a file leaves free on the disk.
+    pub(crate) keep_free: u64,
 }
 
 impl Default for OutboxLimits {
     fn default() -> Self {
         OutboxLimits {
             message_bytes: 1 << 20,
-            messages: 10_000,
-            bytes: 128 << 20,
-            peer_messages: 4_000,
-            peer_bytes: 32 << 20,
+            messages: Quota {
+                items: 10_000,
+                bytes: 128 << 20,
+                peer_items: 4_000,
+                peer_bytes: 32 << 20,
+            },
+            files: Quota { items: 4_000, bytes: 64 << 30, peer_items: 1_000, peer_bytes: 32 << 30 },
+            keep_free: 256 << 20,
+        }
+    }
+}
+
+/// What of one receiver's items is carried one after another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Lane {
+    /// Messages, in order.
+    Messages,
+    /// Small files, so that large ones do not hold them up.
+    Small,
+    /// Files; one of several such lanes.
+    Files(u8),
+}
+
+impl Lane {
+    /// Whether it carries such an item.
+    pub(crate) fn carries(self, item: &Item) -> bool {
+        match self {
+            Lane::Messages => item.kind.is_message(),
+            Lane::Small => !item.kind.is_message() && item.size <= SMALL,
+            Lane::Files(_) => !item.kind.is_message(),
         }
     }
 }
@@ -95,7 +143,7 @@ impl ItemState {
     }
 }
 
-/// Why a message was refused or is not delivered yet.
+/// Why an item was refused or is not delivered yet.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Reason {
     /// A stable error code.
@@ -104,15 +152,18 @@ pub(crate) struct Reason {
     pub(crate) message: String,
 }
 
-/// A message in the outbox, or one that was.
+/// A message or file in the outbox, or one that was.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Item {
     pub(crate) id: TransferId,
     /// The receiver, in the network that the sender has named.
     pub(crate) to: Address,
     pub(crate) kind: Kind,
+    /// The name a file gets there; `None` exactly for messages.
+    pub(crate) name: Option<FileName>,
+    pub(crate) note: Note,
     /// When it was put there, in microseconds since the Unix epoch; strictly increasing, and the
-    /// order of delivery.
+    /// order in which messages are delivered.
     pub(crate) created_us: u64,
     /// Bytes.
     pub(crate) size: u64,
@@ -121,98 +172,67 @@ pub(crate) struct Item {
     pub(crate) state: ItemState,
     /// Streams that were opened for it, by this process.
     pub(crate) attempts: u32,
+    /// Bytes of a file that were written to the receiver so far, by this attempt.
+    pub(crate) sent: u64,
     /// Whether its content was on the way at some time: cancelled, it may have arrived.
     pub(crate) may_have_arrived: bool,
     pub(crate) settled_us: Option<u64>,
     pub(crate) reason: Option<Reason>,
 }
 
-/// Why a message was not put into the outbox.
+/// Why something was not put into the outbox.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PutError {
-    /// It is too large for any inbox.
-    #[error("the message has more than {0} bytes")]
+    /// It is too large for any inbox, or for this outbox.
+    #[error("it has more than {0} bytes")]
     TooLarge(u64),
     /// There is no room.
-    #[error("{messages} messages with {bytes} bytes wait already")]
+    #[error("{items} items with {bytes} bytes wait already")]
     Full {
         /// To whom, if only those to one receiver are too many.
         to: Option<Address>,
         /// That wait.
-        messages: usize,
+        items: usize,
         /// Theirs.
         bytes: u64,
     },
+    /// The disk is as full as a file may make it.
+    #[error("there is no room on the disk")]
+    NoSpace,
+    /// A file with this id waits already.
+    #[error("it waits already")]
+    Waits(Box<Item>),
+    /// The content is not as long as was said.
+    #[error("the content is not as long as announced")]
+    Size,
+    /// The content could not be read.
+    #[error("cannot read the content: {0}")]
+    Source(io::Error),
     /// The disk failed.
     #[error("{0}")]
     Disk(#[from] io::Error),
 }
 
-#[derive(Clone, Copy, Default)]
-struct Load {
-    messages: usize,
-    bytes: u64,
-}
-
-impl Load {
-    fn add(&mut self, bytes: u64) {
-        self.messages += 1;
-        self.bytes += bytes;
+impl Item {
+    /// Not yet in the outbox.
+    fn new(to: Address, kind: Kind, size: u64) -> Item {
+        Item {
+            id: TransferId([0; 16]),
+            to,
+            kind,
+            name: None,
+            note: Note::default(),
+            created_us: 0,
+            size,
+            hash: Digest([0; 32]),
+            state: ItemState::Queued,
+            attempts: 0,
+            sent: 0,
+            may_have_arrived: false,
+            settled_us: None,
+            reason: None,
+        }
     }
-
-    fn take(&mut self, bytes: u64) {
-        self.messages -= 1;
-        self.bytes -= bytes;
-    }
-}
-
-struct Waiting {
-    item: Item,
-    /// Its line is being written.
-    is_settling: bool,
-}
-
-#[derive(Default)]
-struct Peer {
-    /// With what is being written now.
-    load: Load,
-    /// The first half of the ids that this process gives to messages for it: random, so that
-    /// no two receivers see the same.
-    incarnation: Option<[u8; 8]>,
-    /// The last number given in it.
-    number: u64,
-    /// Why the last attempt has failed; none since one that went well.
-    failing: Option<Reason>,
-}
-
-impl Peer {
-    fn next_id(&mut self) -> io::Result<TransferId> {
-        let incarnation = match self.incarnation {
-            Some(incarnation) => incarnation,
-            None => {
-                let mut incarnation = [0; 8];
-                getrandom::fill(&mut incarnation).map_err(io::Error::other)?;
-                *self.incarnation.insert(incarnation)
-            }
-        };
-        self.number += 1;
-        TransferId::numbered(incarnation, self.number)
-            .ok_or_else(|| io::Error::other("all numbers are used"))
-    }
-}
-
-#[derive(Default)]
-struct State {
-    /// By the time at which they were put there.
-    waiting: BTreeMap<u64, Waiting>,
-    orders: BTreeMap<TransferId, u64>,
-    all: Load,
-    /// By address on the backbone. One that nothing waits for stays, for its number; they are
-    /// no more than the peers that were ever trusted while this process runs.
-    peers: BTreeMap<Address, Peer>,
-    last_us: u64,
-    /// Oldest first.
-    settled: VecDeque<Item>,
 }
 
 /// The outbox of one agent. Methods that return an `io::Result` block on the disk.
@@ -242,22 +262,31 @@ impl Outbox {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
+        let mut contents = Vec::new();
         for entry in std::fs::read_dir(&dir)? {
             let path = entry?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.ends_with(".tmp") {
                 std::fs::remove_file(&path)?;
+            } else if name.ends_with(".data") {
+                contents.push(path);
             } else if name.ends_with(".out") {
                 match record::read_head(&path) {
                     Ok(item) if record::file_name(&item) != name => {
-                        tracing::warn!(file = name, "not named as its message: left alone");
+                        tracing::warn!(file = name, "not named as its item: left alone");
                     }
                     Ok(item) if state.settled.iter().any(|settled| settled.id == item.id) => {
                         std::fs::remove_file(&path)?;
                     }
                     Ok(item) => state.insert(item),
-                    Err(_) => tracing::warn!(file = name, "not a message: left alone"),
+                    Err(_) => tracing::warn!(file = name, "not an item: left alone"),
                 }
+            }
+        }
+        for path in contents {
+            // Of nobody who was told: it was cut, or its item is settled.
+            if !path.with_extension("out").exists() {
+                std::fs::remove_file(&path)?;
             }
         }
         let surplus = state.settled.len().saturating_sub(SETTLED_MAX);
@@ -286,36 +315,20 @@ impl Outbox {
     pub(crate) fn put(&self, to: Address, kind: Kind, content: &[u8]) -> Result<Item, PutError> {
         let mut hash = ContentHash::new();
         hash.update(content);
-        let (size, peer) = (content.len() as u64, to.on_backbone());
-        let item = {
-            let mut state = self.state();
-            state.room(&self.limits, peer, size)?;
-            let of_peer = state.peers.entry(peer).or_default();
-            let id = of_peer.next_id()?;
-            of_peer.load.add(size);
-            state.all.add(size);
-            let created_us = disk::unix_micros().max(state.last_us + 1);
-            state.last_us = created_us;
-            Item {
-                id,
-                to,
-                kind,
-                created_us,
-                size,
-                hash: hash.digest(),
-                state: ItemState::Queued,
-                attempts: 0,
-                may_have_arrived: false,
-                settled_us: None,
-                reason: None,
-            }
-        };
+        let mut item = Item::new(to, kind, content.len() as u64);
+        item.hash = hash.digest();
+        self.state().reserve(&self.limits, &mut item, None)?;
         // Without the lock: one slow disk write delays nobody else.
         let written = record::head(&item).and_then(|head| {
             disk::replace(&self.dir.join(record::file_name(&item)), &[&head, content], true)
         });
+        self.admit(item, written)
+    }
+
+    /// Something for which there is a reservation was written, or not.
+    fn admit(&self, item: Item, written: io::Result<()>) -> Result<Item, PutError> {
         let mut state = self.state();
-        state.unload(peer, size);
+        state.unload(&item);
         written?;
         state.insert(item.clone());
         let item = state.shown(&item);
@@ -326,26 +339,26 @@ impl Outbox {
 
     // ---- out ----
 
-    /// Whom messages wait for, by their addresses on the backbone.
+    /// Whom items wait for, by their addresses on the backbone.
     pub(crate) fn receivers(&self) -> Vec<Address> {
-        let state = self.state();
-        let waits = |(_, peer): &(&Address, &Peer)| peer.load.messages > 0;
-        state.peers.iter().filter(waits).map(|(address, _)| *address).collect()
+        self.state().receivers()
     }
 
-    /// Whether a message for a receiver waits that could be begun with.
-    pub(crate) fn has_next(&self, peer: Address) -> bool {
-        let state = self.state();
-        state.waiting.values().any(|w| w.item.to.on_backbone() == peer && !w.is_settling)
+    /// Whether an item for a receiver waits that could be begun with.
+    pub(crate) fn has_next(&self, peer: Address, lane: Lane) -> bool {
+        self.state().next(peer, lane).is_some()
     }
 
-    /// Begins an attempt with the first message for a receiver, if one waits.
-    pub(crate) fn begin(&self, peer: Address) -> Option<Item> {
+    /// Begins an attempt with the next item of a lane, if one waits: the first message; of files
+    /// the first of those that were tried least, so that one that is refused for now is in
+    /// nobody's way.
+    pub(crate) fn begin(&self, peer: Address, lane: Lane) -> Option<Item> {
         let mut state = self.state();
-        let mut waiting = state.waiting.values_mut();
-        let next = waiting.find(|w| w.item.to.on_backbone() == peer && !w.is_settling)?;
+        let order = state.next(peer, lane)?;
+        let next = state.waiting.get_mut(&order)?;
         next.item.state = ItemState::Sending;
         next.item.attempts = next.item.attempts.saturating_add(1);
+        next.item.sent = 0;
         let item = next.item.clone();
         drop(state);
         self.changed.send_replace(());
@@ -364,19 +377,31 @@ impl Outbox {
         }
     }
 
+    /// So many bytes of a file are on their way. Who waits is not woken for it.
+    pub(crate) fn progressed(&self, id: TransferId, sent: u64) {
+        if let Some(waiting) = self.state().find_mut(id) {
+            waiting.item.sent = sent;
+        }
+    }
+
     /// An attempt has ended without an outcome.
     pub(crate) fn put_back(&self, id: TransferId, reason: Reason) {
         let mut state = self.state();
         if let Some(waiting) = state.find_mut(id) {
             waiting.item.state = ItemState::Queued;
-            let peer = waiting.item.to.on_backbone();
-            state.peers.entry(peer).or_default().failing = Some(reason);
+            if waiting.item.kind.is_message() {
+                // It holds for all that wait behind it.
+                let peer = waiting.item.to.on_backbone();
+                state.peers.entry(peer).or_default().failing = Some(reason);
+            } else {
+                waiting.item.reason = Some(reason);
+            }
         }
         drop(state);
         self.changed.send_replace(());
     }
 
-    /// A message is done with. False if it was before, or is just being settled otherwise.
+    /// An item is done with. False if it was before, or is just being settled otherwise.
     pub(crate) fn settle(
         &self,
         id: TransferId,
@@ -396,9 +421,14 @@ impl Outbox {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         // Without its line it is forgotten; what must not fail is that its file goes.
         if let Err(error) = self.note(&mut lines, &item) {
-            tracing::warn!(%error, id = %item.id, "cannot note what became of a message");
+            tracing::warn!(%error, id = %item.id, "cannot note what became of it");
         }
-        let removed = std::fs::remove_file(self.dir.join(record::file_name(&item)));
+        let path = self.dir.join(record::file_name(&item));
+        let removed = std::fs::remove_file(&path);
+        if removed.is_ok() && !item.kind.is_message() {
+            // One that stays is removed at the next start.
+            let _ = std::fs::remove_file(path.with_extension("data"));
+        }
         let mut state = self.state();
         match removed {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -441,7 +471,7 @@ impl Outbox {
 
     // ---- to look at ----
 
-    /// A message by its id, also a settled one.
+    /// An item by its id, also a settled one.
     pub(crate) fn find(&self, id: TransferId) -> Option<Item> {
         let state = self.state();
         if let Some(waiting) = state.orders.get(&id).and_then(|order| state.waiting.get(order)) {
@@ -453,11 +483,12 @@ impl Outbox {
     /// Whether another message for the same receiver waits before this one.
     pub(crate) fn is_behind(&self, item: &Item) -> bool {
         let (state, peer) = (self.state(), item.to.on_backbone());
-        let mut before = state.waiting.range(..item.created_us);
-        before.any(|(_, waiting)| waiting.item.to.on_backbone() == peer)
+        let before = state.waiting.range(..item.created_us).map(|(_, waiting)| &waiting.item);
+        let mut messages = before.filter(|item| item.kind.is_message());
+        messages.any(|item| item.to.on_backbone() == peer)
     }
 
-    /// At most `limit` messages that were put in after `after_us`, oldest first: those that
+    /// At most `limit` items that were put in after `after_us`, oldest first: those that
     /// wait and those that were refused, or all that are remembered.
     pub(crate) fn list(&self, after_us: u64, limit: usize, all: bool) -> Vec<Item> {
         let state = self.state();
@@ -471,65 +502,9 @@ impl Outbox {
         items
     }
 
-    /// How many messages wait, and their bytes.
+    /// How many items wait, and their bytes.
     pub(crate) fn count(&self) -> (usize, u64) {
-        let state = self.state();
-        (state.all.messages, state.all.bytes)
-    }
-}
-
-impl State {
-    fn room(&self, limits: &OutboxLimits, peer: Address, size: u64) -> Result<(), PutError> {
-        if size > limits.message_bytes {
-            return Err(PutError::TooLarge(limits.message_bytes));
-        }
-        let full =
-            |to, load: Load| Err(PutError::Full { to, messages: load.messages, bytes: load.bytes });
-        if self.all.messages >= limits.messages || self.all.bytes + size > limits.bytes {
-            return full(None, self.all);
-        }
-        let load = self.peers.get(&peer).map(|peer| peer.load).unwrap_or_default();
-        if load.messages >= limits.peer_messages || load.bytes + size > limits.peer_bytes {
-            return full(Some(peer), load);
-        }
-        Ok(())
-    }
-
-    fn unload(&mut self, peer: Address, size: u64) {
-        self.all.take(size);
-        self.peers.entry(peer).or_default().load.take(size);
-    }
-
-    fn insert(&mut self, item: Item) {
-        self.all.add(item.size);
-        self.peers.entry(item.to.on_backbone()).or_default().load.add(item.size);
-        self.last_us = self.last_us.max(item.created_us);
-        self.orders.insert(item.id, item.created_us);
-        self.waiting.insert(item.created_us, Waiting { item, is_settling: false });
-    }
-
-    fn find_mut(&mut self, id: TransferId) -> Option<&mut Waiting> {
-        self.orders.get(&id).and_then(|order| self.waiting.get_mut(order))
-    }
-
-    fn settle(&mut self, item: Item) {
-        self.orders.remove(&item.id);
-        self.waiting.remove(&item.created_us);
-        let peer = item.to.on_backbone();
-        self.unload(peer, item.size);
-        if item.state != ItemState::Cancelled {
-            self.peers.entry(peer).or_default().failing = None;
-        }
-        self.settled.push_back(item);
-        if self.settled.len() > SETTLED_MAX {
-            self.settled.pop_front();
-        }
-    }
-
-    /// With the reason why it waits.
-    fn shown(&self, item: &Item) -> Item {
-        let failing = self.peers.get(&item.to.on_backbone()).and_then(|peer| peer.failing.clone());
-        Item { reason: failing, ..item.clone() }
+        self.state().count()
     }
 }
 

@@ -1,17 +1,17 @@
-//! What the outbox writes: a file per waiting message, a line per settled one.
+//! What the outbox writes: a file per waiting item, a line per settled one.
 
 use super::{Item, ItemState, Reason};
 use crate::services::inbox::parse_digest;
-use pilot_core::service::exchange::{ContentHash, Kind, TransferId};
+use pilot_core::service::exchange::{ContentHash, Kind, Note, TransferId};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
-/// Longest first line of a message file that is read.
+/// Longest first line of an item's file that is read.
 const HEADER_MAX: u64 = 16 * 1024;
 
-/// The first line of a message file; the content follows as it is.
+/// The first line of an item's file; the content of a message follows as it is.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -21,9 +21,14 @@ struct Header {
     created_us: u64,
     size: u64,
     sha256: String,
+    /// Of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    note: String,
 }
 
-/// A line of the file of settled messages.
+/// A line of the file of settled items.
 #[derive(Serialize, Deserialize)]
 struct Line {
     message: Header,
@@ -52,19 +57,29 @@ fn header(item: &Item) -> Header {
         created_us: item.created_us,
         size: item.size,
         sha256: item.hash.to_string(),
+        name: item.name.as_ref().map(ToString::to_string),
+        note: item.note.to_string(),
     }
 }
 
 fn item(header: &Header) -> io::Result<Item> {
+    let kind = Kind::from_u8(header.kind).ok_or_else(bad)?;
+    let name = header.name.as_ref().map(|name| name.parse().map_err(|_| bad())).transpose()?;
+    if kind.is_message() != name.is_none() {
+        return Err(bad());
+    }
     Ok(Item {
         id: header.id.parse::<TransferId>().map_err(|_| bad())?,
         to: header.to.parse().map_err(|_| bad())?,
-        kind: Kind::from_u8(header.kind).filter(|kind| kind.is_message()).ok_or_else(bad)?,
+        kind,
+        name,
+        note: Note::cleaned(header.note.as_bytes()),
         created_us: header.created_us,
         size: header.size,
         hash: parse_digest(&header.sha256).ok_or_else(bad)?,
         state: ItemState::Queued,
         attempts: 0,
+        sent: 0,
         // An earlier process may have offered it.
         may_have_arrived: true,
         settled_us: None,
@@ -72,7 +87,7 @@ fn item(header: &Header) -> io::Result<Item> {
     })
 }
 
-/// The first line of a message's file.
+/// The first line of an item's file.
 pub(super) fn head(item: &Item) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(&header(item))?;
     line.push(b'\n');
@@ -87,11 +102,16 @@ fn open(path: &Path) -> io::Result<(Item, usize, BufReader<File>)> {
     Ok((item(&header)?, line.len(), reader))
 }
 
-/// What a message's file says of it, if the file is as long as it must be.
+/// What an item's file says of it, if its content is as long as it must be.
 pub(super) fn read_head(path: &Path) -> io::Result<Item> {
     let (item, head, reader) = open(path)?;
-    let len = reader.get_ref().metadata()?.len();
-    if len.checked_sub(head as u64) == Some(item.size) { Ok(item) } else { Err(bad()) }
+    let len = reader.get_ref().metadata()?.len().checked_sub(head as u64);
+    let content = match item.kind.is_message() {
+        true => len,
+        false if len == Some(0) => Some(path.with_extension("data").metadata()?.len()),
+        false => None,
+    };
+    if content == Some(item.size) { Ok(item) } else { Err(bad()) }
 }
 
 /// The content of a message's file, if it is what was put there.
@@ -108,7 +128,7 @@ pub(super) fn read_content(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The line of a settled message.
+/// The line of a settled item.
 pub(super) fn settled_line(item: &Item) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(&Line {
         message: header(item),

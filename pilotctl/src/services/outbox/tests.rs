@@ -1,5 +1,6 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
 fn peer(node: u8) -> Address {
     Address::from_bytes([0, 1, 0, 0, 0, node])
@@ -15,7 +16,7 @@ fn put(outbox: &Outbox, to: u8, text: &str) -> Item {
 
 fn texts(outbox: &Outbox, to: u8) -> Vec<String> {
     let mut texts = Vec::new();
-    while let Some(item) = outbox.begin(peer(to).on_backbone()) {
+    while let Some(item) = outbox.begin(peer(to).on_backbone(), Lane::Messages) {
         texts.push(String::from_utf8(outbox.content(&item).unwrap()).unwrap());
         assert!(outbox.settle(item.id, ItemState::Delivered, None).unwrap());
     }
@@ -97,10 +98,10 @@ fn a_file_that_was_torn_is_never_sent_and_never_in_the_way() {
     std::fs::write(torn, [&bytes[..], b"more"].concat()).unwrap();
     let outbox = open(&dir);
     assert_eq!(outbox.count().0, 2);
-    let item = outbox.begin(peer(16).on_backbone()).unwrap();
+    let item = outbox.begin(peer(16).on_backbone(), Lane::Messages).unwrap();
     assert_eq!(outbox.content(&item).unwrap(), b"whole");
     outbox.settle(item.id, ItemState::Delivered, None).unwrap();
-    let item = outbox.begin(peer(16).on_backbone()).unwrap();
+    let item = outbox.begin(peer(16).on_backbone(), Lane::Messages).unwrap();
     let error = outbox.content(&item).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }
@@ -142,25 +143,21 @@ fn a_full_outbox_says_what_is_full() {
     let dir = tempfile::tempdir().unwrap();
     let limits = OutboxLimits {
         message_bytes: 10,
-        messages: 4,
-        bytes: 25,
-        peer_messages: 2,
-        peer_bytes: 12,
+        messages: Quota { items: 4, bytes: 25, peer_items: 2, peer_bytes: 12 },
+        ..OutboxLimits::default()
     };
     let outbox = Outbox::open(dir.path().to_path_buf(), limits).unwrap();
     let put = |to, len: usize| outbox.put(peer(to), Kind::Binary, &vec![0; len]);
     let of = |to| Some(peer(to).on_backbone());
     assert!(matches!(put(16, 11), Err(PutError::TooLarge(10))));
     put(16, 8).unwrap();
-    assert!(
-        matches!(put(16, 5), Err(PutError::Full { to, messages: 1, bytes: 8 }) if to == of(16))
-    );
+    assert!(matches!(put(16, 5), Err(PutError::Full { to, items: 1, bytes: 8 }) if to == of(16)));
     put(16, 4).unwrap();
-    assert!(matches!(put(16, 0), Err(PutError::Full { to, messages: 2, .. }) if to == of(16)));
+    assert!(matches!(put(16, 0), Err(PutError::Full { to, items: 2, .. }) if to == of(16)));
     put(17, 10).unwrap();
-    assert!(matches!(put(18, 4), Err(PutError::Full { to: None, messages: 3, bytes: 22 })));
+    assert!(matches!(put(18, 4), Err(PutError::Full { to: None, items: 3, bytes: 22 })));
     let last = put(18, 3).unwrap();
-    assert!(matches!(put(19, 0), Err(PutError::Full { to: None, messages: 4, .. })));
+    assert!(matches!(put(19, 0), Err(PutError::Full { to: None, items: 4, .. })));
     outbox.settle(last.id, ItemState::Cancelled, None).unwrap();
     put(19, 1).unwrap();
 }
@@ -172,7 +169,7 @@ fn a_message_is_settled_once_and_cancelling_says_whether_it_may_be_there() {
     let (never, offered) = (put(&outbox, 16, "never"), put(&outbox, 16, "offered"));
     assert!(outbox.settle(never.id, ItemState::Cancelled, None).unwrap());
     assert!(!outbox.settle(never.id, ItemState::Delivered, None).unwrap());
-    assert_eq!(outbox.begin(peer(16).on_backbone()).unwrap().id, offered.id);
+    assert_eq!(outbox.begin(peer(16).on_backbone(), Lane::Messages).unwrap().id, offered.id);
     outbox.offered(offered.id);
     outbox.put_back(offered.id, reason("the stream broke"));
     let found = outbox.find(offered.id).unwrap();
@@ -212,4 +209,144 @@ fn a_bounded_number_of_settled_messages_is_remembered() {
     let page = outbox.list(0, 10, true);
     let next = outbox.list(page[9].created_us, 10, true);
     assert!(page.len() == 10 && next[0].created_us > page[9].created_us);
+}
+
+fn with(dir: &tempfile::TempDir, files: Quota) -> Arc<Outbox> {
+    let limits = OutboxLimits { files, keep_free: 0, ..OutboxLimits::default() };
+    Arc::new(Outbox::open(dir.path().join("outbox"), limits).unwrap())
+}
+
+fn file(to: u8, size: usize) -> NewFile {
+    let (name, note) = ("data.csv".parse().unwrap(), Note::cleaned(b"as promised"));
+    NewFile { to: peer(to), kind: Kind::File, name, size: size as u64, note, id: None }
+}
+
+async fn keep(outbox: &Arc<Outbox>, to: u8, content: &[u8]) -> Result<Item, PutError> {
+    keep_file(outbox, file(to, content.len()), &mut &content[..], |_| {}).await
+}
+
+async fn content(outbox: &Outbox, item: &Item) -> io::Result<Vec<u8>> {
+    use crate::services::send::Source as _;
+    let (mut source, mut content) = (outbox.open_content(item)?, Vec::new());
+    while (content.len() as u64) < item.size {
+        let mut chunk = [0; 100_000];
+        let n = source.read(&mut chunk).await?;
+        content.extend_from_slice(&chunk[..n]);
+    }
+    Ok(content)
+}
+
+/// What there is beside the lines of settled items.
+fn left(dir: &tempfile::TempDir) -> Vec<String> {
+    let entries = std::fs::read_dir(dir.path().join("outbox")).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name != "settled");
+    names
+}
+
+#[tokio::test]
+async fn a_file_is_kept_as_it_was_given_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = OutboxLimits::default().files;
+    let outbox = with(&dir, limits);
+    let bytes: Vec<u8> = (0..2_500_000u32).map(|n| (n % 251) as u8).collect();
+    let mut told = Vec::new();
+    let kept = keep_file(&outbox, file(16, bytes.len()), &mut &bytes[..], |n| told.push(n)).await;
+    let kept = kept.unwrap();
+    assert_eq!(told.last(), Some(&2_500_000));
+    let empty = keep(&outbox, 16, b"").await.unwrap();
+    assert_ne!(kept.id, empty.id);
+    drop(outbox);
+    let outbox = with(&dir, limits);
+    let found = outbox.find(kept.id).unwrap();
+    assert_eq!(found, Item { may_have_arrived: true, ..kept.clone() });
+    assert_eq!((found.name.unwrap().as_str(), found.note.as_str()), ("data.csv", "as promised"));
+    assert!(content(&outbox, &kept).await.unwrap() == bytes);
+    assert_eq!(content(&outbox, &empty).await.unwrap(), b"");
+    assert_eq!(outbox.count(), (2, 2_500_000));
+    for item in [&kept, &empty] {
+        assert!(outbox.settle(item.id, ItemState::Delivered, None).unwrap());
+    }
+    assert_eq!((outbox.count(), left(&dir)), ((0, 0), vec![]));
+    let found = open(&dir).find(kept.id).unwrap();
+    assert_eq!((found.state, found.name), (ItemState::Delivered, kept.name));
+}
+
+#[tokio::test]
+async fn a_file_that_was_torn_or_changed_is_not_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = OutboxLimits::default().files;
+    let outbox = with(&dir, limits);
+    // Of one that is cut, or longer than was said, nothing stays, nor of a client that goes away.
+    let cut = keep_file(&outbox, file(16, 9), &mut &b"short"[..], |_| {}).await;
+    assert!(matches!(cut, Err(PutError::Size)), "{cut:?}");
+    drop(outbox.begin_file(file(16, 5)).unwrap());
+    assert_eq!((outbox.count(), left(&dir)), ((0, 0), vec![]));
+    let kept = keep(&outbox, 16, b"content").await.unwrap();
+    let [line] = &files(&dir)[..] else { panic!() };
+    let data = line.with_extension("data");
+    std::fs::write(&data, b"CONTENT").unwrap();
+    let changed = content(&outbox, &kept).await.unwrap_err();
+    assert_eq!(changed.kind(), io::ErrorKind::InvalidData);
+    std::fs::write(&data, b"con").unwrap();
+    assert!(outbox.open_content(&kept).is_err());
+    assert_eq!(with(&dir, limits).count().0, 0, "a content of another length is none");
+    // A content whose line a crash has prevented.
+    std::fs::remove_file(line).unwrap();
+    with(&dir, limits);
+    assert!(!data.exists());
+}
+
+#[tokio::test]
+async fn files_have_bounds_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = with(&dir, Quota { items: 3, bytes: 25, peer_items: 2, peer_bytes: 12 });
+    let of = |node| Some(peer(node).on_backbone());
+    assert!(matches!(keep(&outbox, 16, &[0; 13]).await, Err(PutError::TooLarge(12))));
+    let first = keep(&outbox, 16, &[0; 8]).await.unwrap();
+    let full = keep(&outbox, 16, &[0; 5]).await;
+    assert!(matches!(full, Err(PutError::Full { to, items: 1, bytes: 8 }) if to == of(16)));
+    keep(&outbox, 16, &[0; 4]).await.unwrap();
+    let full = keep(&outbox, 16, &[]).await;
+    assert!(matches!(full, Err(PutError::Full { to, items: 2, .. }) if to == of(16)));
+    keep(&outbox, 17, &[0; 10]).await.unwrap();
+    let full = keep(&outbox, 18, &[]).await;
+    assert!(matches!(full, Err(PutError::Full { to: None, items: 3, bytes: 22 })));
+    put(&outbox, 16, "messages are counted apart");
+    let again = NewFile { id: Some(first.id), ..file(16, 1) };
+    outbox.settle(first.id, ItemState::Cancelled, None).unwrap();
+    keep_file(&outbox, again.clone(), &mut &b"x"[..], |_| {}).await.unwrap();
+    let twice = keep_file(&outbox, again, &mut &b"x"[..], |_| {}).await;
+    assert!(matches!(twice, Err(PutError::Waits(_))), "{twice:?}");
+    let limits = OutboxLimits { keep_free: u64::MAX / 2, ..OutboxLimits::default() };
+    let outbox = Arc::new(Outbox::open(dir.path().join("outbox"), limits).unwrap());
+    assert!(matches!(keep(&outbox, 18, b"x").await, Err(PutError::NoSpace)));
+}
+
+#[tokio::test]
+async fn large_files_leave_a_lane_to_small_ones_and_a_refused_one_waits_its_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = with(&dir, OutboxLimits::default().files);
+    let large = vec![0; SMALL as usize + 1];
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        ids.push(keep(&outbox, 16, &large).await.unwrap().id);
+    }
+    ids.push(keep(&outbox, 16, b"small").await.unwrap().id);
+    let message = put(&outbox, 16, "message").id;
+    let begin = |lane| outbox.begin(peer(16).on_backbone(), lane).map(|item| item.id);
+    let lanes = [Lane::Files(0), Lane::Small, Lane::Files(1), Lane::Files(2), Lane::Messages];
+    let begun = lanes.map(begin);
+    assert_eq!(begun, [Some(ids[0]), Some(ids[2]), Some(ids[1]), None, Some(message)]);
+    outbox.progressed(ids[0], 7);
+    assert_eq!(outbox.find(ids[0]).unwrap().sent, 7);
+    // Each is tried as often as the others.
+    outbox.put_back(ids[0], reason("full"));
+    assert_eq!(begin(Lane::Files(0)), Some(ids[0]));
+    outbox.put_back(ids[0], reason("full"));
+    outbox.put_back(ids[1], reason("full"));
+    assert_eq!(begin(Lane::Files(0)), Some(ids[1]));
+    assert_eq!(outbox.find(ids[1]).unwrap().reason, Some(reason("full")));
+    assert_eq!(outbox.find(message).unwrap().reason, None, "a reason is of its file alone");
 }

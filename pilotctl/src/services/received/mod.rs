@@ -206,6 +206,13 @@ impl Received {
         listed.collect()
     }
 
+    /// What a sender's transfer has become, once it is whole.
+    pub(crate) fn find(&self, from: Address, id: TransferId) -> Option<FileInfo> {
+        let state = self.state();
+        let at = state.known.get(&(from.on_backbone(), id))?;
+        state.files.get(at).cloned()
+    }
+
     /// Decides an offer of a file and opens it for writing. Reads what is stored of it
     /// already, for the hash.
     pub(crate) fn begin(self: &Arc<Self>, from: Address, offer: &Offer) -> Result<Begin, Refusal> {

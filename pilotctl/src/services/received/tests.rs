@@ -61,6 +61,8 @@ fn files_land_whole_under_names_of_their_own() {
     assert_eq!(std::fs::read(received.path(&first)).unwrap(), b"one");
     assert_eq!(std::fs::read(received.path(&second)).unwrap(), b"two");
     assert_eq!(std::fs::read(received.path(&third)).unwrap(), b"");
+    assert_eq!(received.find(address(16), first.id), Some(first));
+    assert_eq!(received.find(address(18), second.id), None);
     assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
     let before = received.list(0, usize::MAX);
     drop(received);
