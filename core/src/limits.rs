@@ -95,6 +95,8 @@ pub const SUSPECT_NO_SAMPLE: Duration = s(1);
 pub const SUSPECT_INIT: Duration = s(5);
 /// A suspect path that stays silent for this long is removed (a relay channel is not).
 pub const PATH_REMOVE: Duration = s(15);
+/// After this long our record is sent again if the table of frames had no place to watch it.
+pub const RECORD_AGAIN: Duration = s(1);
 /// Keepalive to the beacon while a peer's data goes over its relay, ± 10 %: a beacon that was
 /// restarted has forgotten the channel, and an end that only listens learns of it by nothing else.
 pub const RELAYED_KEEPALIVE: Duration = s(2);

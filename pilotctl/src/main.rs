@@ -80,7 +80,13 @@ fn start(cli: Cli) -> u8 {
             cli::Command::Rendezvous(RendezvousCommand::Start(args)) if args.foreground => {
                 rendezvous::run(&cx, args)
             }
-            _ => runtime()?.block_on(commands::run(&cx, cli)),
+            _ => {
+                let runtime = runtime()?;
+                let result = runtime.block_on(commands::run(&cx, cli));
+                // Dropping it would wait for whoever still reads from standard input.
+                runtime.shutdown_background();
+                result
+            }
         }
     });
     match result {

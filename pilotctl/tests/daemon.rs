@@ -221,8 +221,14 @@ fn streams_carry_bytes_both_ways_and_files_and_messages_survive_kills() {
     a.ok(&["inbox", "--clear"]);
     assert_eq!(a.ok(&["inbox"]), "no messages");
 
-    // Revoked: decided at once, and without a network.
+    // Revoked: decided at once, and without a network. A pipe whose input stays open ends too.
+    let mut listener = spawn(b.command(&["listen", "7002"]));
+    let mut piped = connect_when_listening(&a, &to_b, "7002");
+    assert_eq!(a.error(&["why", "0:0000.0000.0777"]), (4, "not_trusted".to_owned()));
     b.ok(&["trust", "revoke", &to_a]);
+    wait_for("the pipe's end", || piped.try_wait().unwrap().is_some());
+    assert_eq!(piped.wait().unwrap().code(), Some(4));
+    wait_for("the listener's end", || listener.try_wait().unwrap().is_some());
     assert_eq!(b.error(&["send-message", &to_a, "hi"]).0, 4);
     wait_for("the other side learns it", || a.error(&["send-message", &to_b, "hi"]).0 == 4);
 }

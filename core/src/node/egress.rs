@@ -5,7 +5,7 @@
 
 use super::Node;
 use super::probes::Control;
-use crate::limits::{FRAME_HEADER, RELAY_HEADER, TAG, TRAIN_BYTES_MAX};
+use crate::limits::{FRAME_HEADER, RECORD_AGAIN, RELAY_HEADER, TAG, TRAIN_BYTES_MAX};
 use crate::machine::{Ecn, Path, Transmit};
 use crate::path::{PathId, PeerIndex, Route};
 use crate::session::tunnel::To;
@@ -206,8 +206,8 @@ impl<'s> Node<'s> {
     /// F8, our record, until the peer has acknowledged it (`wire.md` 5.3).
     fn record_output(&mut self, now: Instant, peer: PeerIndex, out: &mut [u8]) -> Option<Transmit> {
         let link = self.link_mut(peer)?;
-        link.record_due.take_if(|at| *at <= now)?;
         let (path, route) = (link.active()?, link.active_route()?);
+        link.record_due.take_if(|at| *at <= now)?;
         self.schedule(peer);
         let record = self.directory.record()?.encode();
         let mut plain: heapless::Vec<u8, { 1 + crate::crypto::record::RECORD_ROTATED }> =
@@ -232,7 +232,14 @@ impl<'s> Node<'s> {
         frame[FRAME_HEADER..FRAME_HEADER + plain.len()].copy_from_slice(plain);
         let sealed = self.tunnel.seal(now, peer, frame, plain.len())?;
         let (index, counter, len) = (sealed.index, sealed.counter, sealed.len);
-        self.transport.control_sent(now, peer, path, index, counter, len, tag, false);
+        let watched = self.transport.control_sent(now, peer, path, index, counter, len, tag, false);
+        if !watched && tag == RECORD {
+            // The table of frames is full: whether it arrived cannot be told.
+            if let Some(link) = self.link_mut(peer) {
+                link.record_due = Some(now + RECORD_AGAIN);
+            }
+            self.schedule(peer);
+        }
         self.addressed(route, out, len)
     }
 

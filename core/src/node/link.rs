@@ -398,7 +398,9 @@ impl Link {
         let upkeep = &self.upkeep;
         let upgrade = upkeep.upgrade.map(|u| u.0);
         let own = [upkeep.keep_at, upkeep.relay_keep_at, upgrade, upkeep.renew_at];
-        let own = own.into_iter().flatten().chain(self.record_due).chain(self.init_due);
+        // Our record waits for a path.
+        let record = self.active.and(self.record_due);
+        let own = own.into_iter().flatten().chain(record).chain(self.init_due);
         dead.chain(goodbye).chain(own).min()
     }
 }
@@ -522,6 +524,15 @@ mod tests {
         let gone = |link: &mut Link, port| link.prove(ms(10), direct(port)).1;
         assert_eq!(gone(&mut link, 100), Some(PathId(2)), "silent for longest");
         assert_eq!(gone(&mut link, 101), Some(PathId(1)), "the new one was just heard of");
+    }
+
+    #[test]
+    fn our_record_is_due_once_there_is_a_path() {
+        let mut link = Link { record_due: Some(ms(1)), ..Link::default() };
+        assert_eq!(link.next_at(), None);
+        link.prove(ms(2), direct(1));
+        link.choose(ms(2), |_| None, |_| true);
+        assert_eq!(link.next_at(), Some(ms(1)));
     }
 
     #[test]

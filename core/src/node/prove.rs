@@ -193,6 +193,7 @@ impl Node<'_> {
         let Some(path) = link.choose(now, |path| transport.srtt(peer, path), wide) else { return };
         self.transport.set_active_path(now, peer, path);
         self.tell_path(now, peer);
+        self.schedule(peer);
     }
 
     pub(super) fn tell_path(&mut self, now: Instant, peer: PeerIndex) {

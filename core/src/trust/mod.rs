@@ -638,11 +638,15 @@ impl<'s> Trust<'s> {
     /// The grant epoch was raised: everybody gets a new grant, and those who granted us hear
     /// of it at once. Grants of the old epoch need no `Revoke` any more.
     pub(crate) fn reissue(&mut self, ctx: &mut Context<'_>) {
+        // An answer to a job that carried a grant of the epoch before must not end the new one.
+        self.stamps = self.stamps.wrapping_add(1);
         for slot in self.peers.iter_mut() {
             if let PeerState::Trusted(peer) = &mut slot.state {
                 peer.given = ctx.grant_to(peer.identity, peer.given.rights);
                 peer.superseded = false;
                 peer.confirm_due = peer.held.is_some();
+                slot.stamp = self.stamps;
+                slot.hold = Instant::START;
                 slot.fact.touch(ctx.journal);
             }
         }

@@ -617,6 +617,26 @@ fn changed_rights_are_a_new_grant_that_the_peer_is_sent() {
     assert_eq!(unknown, Err(TrustError::NotFound));
 }
 
+#[test]
+fn a_grant_of_the_epoch_before_does_not_count_as_the_new_one() {
+    let (_, mut b, peer) = approved("all");
+    b.with(|t, ctx| t.set_permissions(ctx, peer, permissions("echo"))).unwrap();
+    let now = b.now;
+    let ticket = b.trust.next_job(now, |_| false).unwrap();
+    assert!(matches!(ticket.job, Job::Confirm(_)));
+    // It is under way when the epoch is raised.
+    b.epoch = 1;
+    b.with(|t, ctx| t.reissue(ctx));
+    b.with(|t, ctx| t.handle_answer(ctx, ticket, Ok(&Answer::Done)));
+    let given = b.trust.peer(peer).unwrap().given;
+    assert_eq!(given.epoch, 1);
+    next_request(&mut b, |request| {
+        let Request::TrustConfirm { grant, .. } = request else { panic!("{request:?}") };
+        assert_eq!(grant, Bytes(given.encode()));
+    });
+    assert!(b.job(Ok(&Answer::Done)).is_none());
+}
+
 /// The registry knows a revoked grant by its hash, and the peer has two: neither may count.
 #[test]
 fn who_had_several_grants_keeps_none_when_trust_ends() {

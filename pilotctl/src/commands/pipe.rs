@@ -86,20 +86,32 @@ async fn pipe(cx: &Context, upgraded: Upgraded) -> Result<(), Failure> {
         let _ = output.flush().await;
         copied
     };
+    tokio::pin!(upward);
+    tokio::pin!(downward);
+    let path = format!("/v1/streams/{id}");
+    // Polled once the other side sends no more: it may still read.
+    let ended = async { cx.client().get::<Nothing>(&path).await };
     let (sent, received) = if std::io::stdin().is_terminal() {
         // A person need not press a key to learn that the other side has gone.
-        tokio::pin!(upward);
-        tokio::pin!(downward);
         tokio::select! {
             sent = &mut upward => (sent.unwrap_or_default(), (&mut downward).await),
             received = &mut downward => (0, received),
         }
     } else {
-        let (sent, received) = tokio::join!(upward, downward);
-        (sent.unwrap_or_default(), received)
+        tokio::select! {
+            sent = &mut upward => (sent.unwrap_or_default(), (&mut downward).await),
+            received = &mut downward => {
+                // Nobody reads what is still to come once the stream has ended.
+                let sent = tokio::select! {
+                    sent = &mut upward => sent.unwrap_or_default(),
+                    _ = ended => 0,
+                };
+                (sent, received)
+            }
+        }
     };
     let received = received.map_err(|e| Failure::io("write to standard output", e))?;
-    let end: Result<Nothing, Failure> = cx.client().get(&format!("/v1/streams/{id}")).await;
+    let end: Result<Nothing, Failure> = cx.client().get(&path).await;
     if cx.out.json {
         // Standard output carries the stream.
         if end.is_ok() {

@@ -255,10 +255,7 @@ impl Node {
 
     /// How packets to a peer travel, and why not better.
     pub(crate) fn why(&self, peer: Address) -> Result<Why, Failure> {
-        let report = self.agent.why(peer).ok_or_else(|| {
-            Failure::new(Code::NotFound, format!("{peer} is not trusted"))
-                .hint("`pilotctl trust list` shows who is")
-        })?;
+        let report = self.agent.why(peer).ok_or_else(|| no_grant(peer))?;
         Ok(super::why::told(&report))
     }
 
