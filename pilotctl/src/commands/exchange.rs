@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::messages::{WAIT_MAX, path_of, still_queued, told};
-use crate::api::{self, EchoReport, EchoRequest, Outgoing, Progress, Received, Sent};
+use crate::api::{self, EchoReport, EchoRequest, Outgoing, Progress, Received, Sent, SentFile};
 use crate::cli::agent;
 use crate::cli::values::Span;
 use crate::client::Query;
@@ -11,6 +11,7 @@ use crate::output::{bytes, quoted, time, to_line, utc};
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// How often in a row a file that does not get on is tried again, and after how long.
@@ -129,6 +130,32 @@ async fn await_receipt(
 fn ended_badly(item: &Outgoing) -> Failure {
     let code = item.reason.as_ref().and_then(|reason| Code::parse(&reason.code));
     Failure::new(code.unwrap_or(Code::Rejected), told(item))
+}
+
+/// Puts a file into the outbox for an agent, as a part of something else.
+pub(super) async fn queue_file(
+    cx: &Context,
+    to: &str,
+    network: Option<u16>,
+    path: &Path,
+) -> Result<SentFile, Failure> {
+    let doing = |e| Failure::io(format!("read {}", path.display()), e);
+    let meta = std::fs::metadata(path).map_err(doing)?;
+    if !meta.is_file() {
+        return Err(Failure::new(Code::Usage, format!("{} is not a file", path.display())));
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let query = Query::new("/v1/files")
+        .with("to", Some(to))
+        .with("network", network)
+        .with("name", name.as_deref())
+        .with("queue", Some(true));
+    let file = tokio::fs::File::open(path).await.map_err(doing)?;
+    let sent: Sent = cx.client().upload(query.as_str(), meta.len(), file, |_: Progress| {}).await?;
+    let sha256 = sent.sha256.ok_or_else(|| {
+        Failure::new(Code::Internal, "the daemon has not told the hash of a file")
+    })?;
+    Ok(SentFile { id: sent.id, name: name.unwrap_or_default(), bytes: sent.bytes, sha256 })
 }
 
 /// Progress on standard error: a bar on a terminal, else JSON lines.

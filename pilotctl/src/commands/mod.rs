@@ -7,7 +7,9 @@ mod names;
 mod pipe;
 mod process;
 mod programs;
+mod serve;
 mod show;
+mod tasks;
 mod trust;
 mod why;
 
@@ -87,6 +89,7 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::SendFile(args) => exchange::send_file(cx, args).await,
         Command::Received(_) => exchange::received(cx).await,
         Command::Echo(args) => exchange::echo(cx, args).await,
+        Command::Task(command) => tasks::run(cx, command).await,
         Command::Publish(args) => events::publish(cx, args).await,
         Command::Subscribe(args) => events::subscribe(cx, args).await,
         Command::Connect(args) => pipe::connect(cx, args).await,

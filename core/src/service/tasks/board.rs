@@ -4,7 +4,7 @@ use super::Verdict;
 use super::record::BadRecord;
 use super::task::{ActError, Next, Party, Signer, Task, check_content, is_owners};
 use crate::crypto::task::statement::submission;
-use crate::crypto::task::{Claim, Head, Receipt, Side, State, Statement, Step, TaskId};
+use crate::crypto::task::{Claim, Head, Outcome, Receipt, Side, State, Statement, Step, TaskId};
 use crate::crypto::{Identity, IdentityKey};
 use crate::limits::{TASK_ANSWER, TASK_QUEUE_HEAD};
 use crate::time::UnixTime;
@@ -74,7 +74,9 @@ impl Place {
             queued: is_ours(state, State::Accepted).then_some(times.accepted),
             settled: (!is_open).then_some((!task.is_told(), task.changed)),
             open_of: (is_open && is_worker).then_some(task.peer.key),
-            receipt: is_worker && task.receipt.is_some() && !task.is_counted,
+            receipt: is_worker
+                && !task.is_counted
+                && task.receipt.is_some_and(|r| r.claim.outcome == Outcome::Succeeded),
         }
     }
 }
@@ -256,16 +258,21 @@ impl Board {
         self.change(id, |_, task| task.mark = mark);
     }
 
-    /// Gives tasks up whose other side can never be told again: nothing is told there any more,
-    /// and those that have not ended count as refused.
-    pub fn give_up(&mut self, key: IdentityKey, now: UnixTime) {
+    /// Gives the tasks with a peer up that can never be told again: nothing is told there any
+    /// more, and those that have not ended count as refused. With `only_new`: those whose
+    /// submission has not been answered.
+    pub fn give_up(&mut self, key: IdentityKey, why: Verdict, only_new: bool, now: UnixTime) {
         let ids: BTreeSet<TaskId> = [&self.lists.untold, &self.lists.following]
             .into_iter()
             .flat_map(|list| list.range((key, TaskId([0; 16]))..=(key, TaskId([0xFF; 16]))))
             .map(|(_, id)| *id)
             .collect();
         for id in ids {
-            self.change(id, |_, task| task.refuse(Verdict::NotPermitted, now));
+            self.change(id, |_, task| {
+                if !only_new || !task.is_known_there() {
+                    task.refuse(why, now);
+                }
+            });
         }
     }
 
@@ -408,7 +415,7 @@ impl Board {
 
     // ---- receipts ----
 
-    /// Receipts of our work that the registry is to be given.
+    /// Receipts of work of ours that succeeded, which the registry is to be given.
     pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
         self.lists.receipts.iter().filter_map(|id| self.tasks.get(id)?.receipt.as_ref())
     }

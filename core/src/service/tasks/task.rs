@@ -183,6 +183,12 @@ impl Task {
         self.to_tell().is_none()
     }
 
+    /// Whether the other side has the submission.
+    pub fn is_known_there(&self) -> bool {
+        let is_first = |untold: &Untold| untold.statement == self.first;
+        self.side == Side::Worker || !self.untold.front().is_some_and(is_first)
+    }
+
     /// By our clock. The submitter's tell when it learned of a step.
     pub fn times(&self) -> Times {
         self.times

@@ -370,7 +370,7 @@ fn bounds_are_kept_and_the_oldest_that_ended_is_forgotten() {
         submitter.submit(TaskId([1; 16]), party(17), &content("x"), at(0)),
         Err(ActError::Taken)
     );
-    submitter.give_up(party(17).key, at(1));
+    submitter.give_up(party(17).key, Verdict::NotPermitted, true, at(1));
     assert!(submitter.tasks().all(|task| task.refused() == Some(Verdict::NotPermitted)));
 }
 

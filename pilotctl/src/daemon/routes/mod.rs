@@ -8,6 +8,7 @@ mod files;
 mod outbox;
 mod programs;
 mod stream;
+mod tasks;
 
 use super::Shared;
 use crate::api;
@@ -54,6 +55,10 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/events", get(events::stats))
         .route("/v1/events/publish", post(events::publish))
         .route("/v1/events/subscribe", get(events::subscribe))
+        .route("/v1/tasks", post(tasks::submit).get(tasks::list))
+        .route("/v1/tasks/events", get(tasks::events))
+        .route("/v1/tasks/{id}", get(tasks::show))
+        .route("/v1/tasks/{id}/{step}", post(tasks::step))
         .route("/v1/connect", post(stream::connect))
         .route("/v1/listen", post(stream::listen))
         .route("/v1/streams/{id}", get(stream::end))
