@@ -32,6 +32,9 @@ pub mod reward;
 pub mod state;
 pub mod statement;
 
+#[cfg(test)]
+pub(crate) mod support;
+
 pub use receipt::{CLAIM, Claim, Outcome, RECEIPT, Receipt, Times};
 pub use reward::{CPU_MAX, SUBMIT_COST};
 pub use state::{NotAllowed, Side, State, Step};
@@ -90,6 +93,9 @@ pub enum NotSigned {
     /// The task's state is none that yields a receipt.
     #[error("the work has not ended")]
     Unfinished,
+    /// The worker's half of the receipt is not its, or not of this end of this task.
+    #[error("the worker's half is not of this task")]
+    BadClaim,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::statement::Head;
 use super::{NotSigned, State, TaskId};
 use crate::crypto::codec::{DecodeError, Reader, Writer, serde_as_bytes};
 use crate::crypto::identity::{BadSignature, Identity, IdentityKey};
-use crate::crypto::{kdf, purpose};
+use crate::crypto::purpose;
 use crate::time::UnixTime;
 
 /// Bytes of a [`Claim`] as sent.
@@ -197,18 +197,22 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The submitter's signature under `claim`, which it has checked ([`Claim::verify`],
-    /// [`Claim::is_of`]), and under its own times.
+    /// The submitter's signature under the worker's half and its own times. That half must be
+    /// the worker's and of the task whose chain, as the submitter has it, ends in `head`.
     pub fn sign(
         submitter: &Identity,
         registry: &IdentityKey,
-        claim: Claim,
+        head: &Head,
+        claim: &Claim,
         times: Times,
     ) -> Result<Self, NotSigned> {
         if submitter.public() != claim.submitter {
             return Err(NotSigned::WrongSide);
         }
-        let mut receipt = Receipt { claim, times, sig: [0; 64] };
+        if !claim.is_of(head) || claim.verify(registry).is_err() {
+            return Err(NotSigned::BadClaim);
+        }
+        let mut receipt = Receipt { claim: *claim, times, sig: [0; 64] };
         let text = &receipt.encode()[..COUNTERSIGNED];
         receipt.sig = submitter.sign(purpose::RECEIPT, &[&registry.0, text]);
         Ok(receipt)
@@ -221,9 +225,9 @@ impl Receipt {
         self.claim.submitter.verify(purpose::RECEIPT, &[&registry.0, text], &self.sig)
     }
 
-    /// SHA-256 over the 305 bytes.
-    pub fn hash(&self) -> [u8; 32] {
-        kdf::sha256(&[&self.encode()])
+    /// When the work ended, by the clock that says the earlier time.
+    pub fn finished(&self) -> UnixTime {
+        self.claim.times.finished.min(self.times.finished)
     }
 
     /// The 305 bytes.

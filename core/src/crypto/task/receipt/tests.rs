@@ -20,7 +20,7 @@ pub(crate) fn claim() -> Claim {
 }
 
 pub(crate) fn receipt() -> Receipt {
-    Receipt::sign(&submitter(), &REGISTRY, claim(), times(50)).unwrap()
+    Receipt::sign(&submitter(), &REGISTRY, &done(), &claim(), times(50)).unwrap()
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn each_side_signs_its_own_part_only() {
     let head = done();
     assert_eq!(Claim::sign(&submitter(), &REGISTRY, &head, times(0)), Err(NotSigned::WrongSide));
     let claim = claim();
-    let refused = Receipt::sign(&worker(), &REGISTRY, claim, times(0));
+    let refused = Receipt::sign(&worker(), &REGISTRY, &head, &claim, times(0));
     assert_eq!(refused, Err(NotSigned::WrongSide));
     // Signed all the same, past the check: the worker alone makes no receipt.
     let mut forged = Receipt { claim, times: times(0), sig: [0; 64] };
@@ -87,7 +87,11 @@ fn each_side_signs_its_own_part_only() {
     let mut claim = Claim { times: times(9), ..claim };
     let text = claim.encode();
     claim.sig = submitter().sign(purpose::CLAIM, &[&REGISTRY.0, &text[..CLAIMED]]);
-    let forged = Receipt::sign(&submitter(), &REGISTRY, claim, times(0)).unwrap();
+    let refused = Receipt::sign(&submitter(), &REGISTRY, &head, &claim, times(0));
+    assert_eq!(refused, Err(NotSigned::BadClaim));
+    let mut forged = Receipt { claim, times: times(0), sig: [0; 64] };
+    let text = forged.encode();
+    forged.sig = submitter().sign(purpose::RECEIPT, &[&REGISTRY.0, &text[..COUNTERSIGNED]]);
     assert_eq!(forged.verify(&REGISTRY), Err(BadSignature));
 }
 
@@ -111,7 +115,7 @@ fn only_finished_work_has_a_receipt() {
     let claim = Claim::sign(&worker(), &REGISTRY, &failed, times(0)).unwrap();
     assert_eq!(claim.outcome, Outcome::Failed);
     assert!(!claim.is_of(&done()));
-    let receipt = Receipt::sign(&submitter(), &REGISTRY, claim, times(0)).unwrap();
+    let receipt = Receipt::sign(&submitter(), &REGISTRY, &failed, &claim, times(0)).unwrap();
     assert_eq!((receipt.reward(), receipt.cost()), (0, 0));
 }
 
@@ -125,6 +129,9 @@ fn a_claim_is_of_one_end_of_one_chain() {
     assert_eq!(other.next(Step::Complete, Side::Submitter, UnixTime::default(), b"").ok(), None);
     let boast = Claim { outcome: Outcome::Failed, ..claim };
     assert!(!boast.is_of(&done()));
+    let other = chain(&[Step::Accept, Step::Start, Step::Progress, Step::Complete]);
+    let refused = Receipt::sign(&submitter(), &REGISTRY, &other, &claim, times(0));
+    assert_eq!(refused, Err(NotSigned::BadClaim));
 }
 
 #[test]
@@ -132,6 +139,7 @@ fn what_a_receipt_is_worth() {
     let receipt = receipt();
     // (1 + log2(11)) · (1 − 0.015 − 0.0015) = 4.39
     assert_eq!((receipt.reward(), receipt.cost()), (4, 1));
+    assert_eq!(receipt.finished(), receipt.claim.times.finished, "50 ms before the submitter's");
     let late = Receipt { times: Times::from_millis([DAY; 4]), ..receipt };
     assert_eq!(late.reward(), 1, "a submitter that saw it all at once");
 }
