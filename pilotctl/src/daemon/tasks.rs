@@ -9,12 +9,15 @@ use crate::error::{Code, Failure};
 use crate::services::accept::{AcceptLimits, accept_all};
 use crate::tasks::{Admit, Tasks, now, talk};
 use pilot_core::addr::{Address, Port};
+use pilot_core::crypto::task::TaskId;
 use pilot_core::crypto::{IdentityKey, Rights};
 use pilot_core::service::tasks::{Party, Verdict};
+use pilot_tokio::DirectoryError;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// The first pause after a stream that could not be opened or broke, and the longest.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -23,6 +26,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Opening a stream takes no longer.
 const ATTEMPT: Duration = Duration::from_secs(20);
+/// A score that was told longer ago is asked for again; the registry has so long to answer.
+const SCORE_AGE: Duration = Duration::from_secs(60);
+const SCORE_TIME: Duration = Duration::from_secs(10);
+/// Scores that are remembered.
+const SCORES: usize = 4096;
+/// What the registry would not take now is handed in again after so long.
+const HAND_IN_AGAIN: Duration = Duration::from_secs(60);
 /// Streams of one peer: more than one only while an older one is dying.
 const STREAMS_OF_PEER: usize = 4;
 
@@ -31,6 +41,8 @@ const STREAMS_OF_PEER: usize = 4;
 pub(crate) struct Carriers {
     tasks: OnceLock<Arc<Tasks>>,
     waking: Mutex<BTreeMap<IdentityKey, (Address, Arc<Notify>)>>,
+    /// Reputations, and when they were told.
+    scores: Mutex<BTreeMap<IdentityKey, (i64, Instant)>>,
 }
 
 impl Carriers {
@@ -43,6 +55,26 @@ impl Carriers {
         self.tasks.get().ok_or_else(|| {
             Failure::new(Code::NotRegistered, "tasks need an address, which is not there yet")
         })
+    }
+
+    /// A peer's score, as the registry has told it not long ago; none if it does not answer.
+    async fn score(&self, node: &Node, peer: Party) -> Option<i64> {
+        let known = self.scores().get(&peer.key).copied();
+        if let Some((score, _)) = known.filter(|(_, at)| at.elapsed() < SCORE_AGE) {
+            return Some(score);
+        }
+        let asked = tokio::time::timeout(SCORE_TIME, node.agent.reputation(peer.address)).await;
+        let score = asked.ok()?.ok()?.score();
+        let mut scores = self.scores();
+        if scores.len() >= SCORES {
+            scores.clear();
+        }
+        scores.insert(peer.key, (score, Instant::now()));
+        Some(score)
+    }
+
+    fn scores(&self) -> MutexGuard<'_, BTreeMap<IdentityKey, (i64, Instant)>> {
+        self.scores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the pause before the next stream to a peer.
@@ -64,11 +96,25 @@ pub(crate) fn party(node: &Node, address: Address) -> Option<Party> {
     Some(Party { address, key: peer.identity })
 }
 
+/// Who may submit tasks: whoever has the right, and the reputation that is asked for.
 fn admit(shared: &Arc<Shared>) -> Admit {
-    let agent = shared.node.agent.clone();
+    let shared = Arc::downgrade(shared);
     Arc::new(move |peer: Party| {
-        let may = agent.rights(peer.address).is_some_and(|r| r.contains(Rights::TASKS));
-        if may { Ok(()) } else { Err(Verdict::NotPermitted) }
+        let shared = shared.clone();
+        Box::pin(async move {
+            let Some(shared) = shared.upgrade() else { return Err(Verdict::Failed) };
+            let agent = &shared.node.agent;
+            if !agent.rights(peer.address).is_some_and(|r| r.contains(Rights::TASKS)) {
+                return Err(Verdict::NotPermitted);
+            }
+            let Some(least) = shared.settings.min_reputation else { return Ok(()) };
+            match shared.carriers.score(&shared.node, peer).await {
+                Some(score) if score >= least => Ok(()),
+                Some(_) => Err(Verdict::Reputation),
+                // Asked again when the submitter tells it again.
+                None => Err(Verdict::Failed),
+            }
+        })
     })
 }
 
@@ -92,6 +138,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<(), Failure> {
         }
     };
     tokio::spawn(accept_all(streams, limits, serve));
+    tokio::spawn(hand_in(Arc::clone(shared), Arc::clone(&tasks)));
     tokio::spawn(watch(Arc::clone(shared), tasks));
     Ok(())
 }
@@ -183,5 +230,81 @@ async fn give_up(tasks: &Arc<Tasks>, peer: Party, failure: &Failure) {
     };
     if let Err(failure) = tasks.run(give_up).await {
         tracing::warn!(%failure, "cannot note that tasks are refused");
+    }
+}
+
+/// Hands receipts in to the registry until they are counted, or never will be.
+async fn hand_in(shared: Arc<Shared>, tasks: Arc<Tasks>) {
+    let mut changed = tasks.changed();
+    // Those that were not taken, so that they are not asked about all the time.
+    let mut later: BTreeMap<TaskId, Instant> = BTreeMap::new();
+    loop {
+        changed.mark_unchanged();
+        let now = Instant::now();
+        later.retain(|_, at| *at > now);
+        let due = tasks.run(|desk| Ok(desk.board.receipts().copied().collect::<Vec<_>>())).await;
+        let due = match due {
+            Ok(due) => due,
+            Err(failure) if failure.code == Code::NotRunning => return,
+            Err(_) => Vec::new(),
+        };
+        for receipt in due {
+            let id = receipt.claim.task;
+            if later.contains_key(&id) {
+                continue;
+            }
+            match shared.node.agent.submit_receipt(&receipt).await {
+                Err(error) if is_passing(&error) => {
+                    tracing::debug!(task = %id, %error, "a receipt is not counted yet");
+                    later.insert(id, Instant::now() + again_after(&error));
+                    continue;
+                }
+                Err(error) => tracing::info!(task = %id, %error, "a receipt does not count"),
+                Ok(()) => {}
+            }
+            let counted = move |desk: &mut crate::tasks::Desk| {
+                desk.board.counted(id);
+                Ok(())
+            };
+            if tasks.run(counted).await.is_err() {
+                later.insert(id, Instant::now() + HAND_IN_AGAIN);
+            }
+        }
+        let next = later.values().min().copied();
+        tokio::select! {
+            changed = changed.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn is_passing(error: &DirectoryError) -> bool {
+    use pilot_core::node::RequestError::{RateLimited, Unreachable, Unsupported};
+    match error {
+        DirectoryError::Request(error) => {
+            // An older registry may be replaced by one that counts.
+            matches!(error, RateLimited(_) | Unreachable | Unsupported)
+        }
+        _ => true,
+    }
+}
+
+fn again_after(error: &DirectoryError) -> Duration {
+    match error {
+        DirectoryError::Request(pilot_core::node::RequestError::RateLimited(ms)) => {
+            Duration::from_millis(u64::from(*ms)).max(PAUSE)
+        }
+        _ => HAND_IN_AGAIN,
     }
 }

@@ -3,12 +3,14 @@
 use super::Tasks;
 use super::desk::{Answer, Heard, Reaction, Told};
 use crate::error::Failure;
-use pilot_core::crypto::task::TaskId;
+use pilot_core::crypto::task::{Step, TaskId};
 use pilot_core::service::tasks::{
     FRAME_MAX, Link, LinkEvent, Misuse, Party, TasksError, Verdict, WINDOW,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -29,7 +31,9 @@ const OUT_MAX: usize = 1 << 20;
 const CHUNK: usize = 64 * 1024;
 
 /// Whether a peer may submit tasks.
-pub(crate) type Admit = Arc<dyn Fn(Party) -> Result<(), Verdict> + Send + Sync>;
+pub(crate) type Admit = Arc<dyn Fn(Party) -> Admitted + Send + Sync>;
+/// What comes of asking that.
+pub(crate) type Admitted = Pin<Box<dyn Future<Output = Result<(), Verdict>> + Send>>;
 
 /// Why a stream was given up.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +191,8 @@ impl Talk<'_> {
         let now = Instant::now();
         self.later.retain(|_, at| *at > now);
         loop {
-            let (heard, is_more) = self.take(held)?;
+            let (mut heard, is_more) = self.take(held)?;
+            self.admit_new(&mut heard).await;
             let mut asked = self.asked.clone();
             asked.extend(self.later.keys());
             let is_teller = self.tasks.is_teller(self.peer.key, self.number);
@@ -196,6 +201,20 @@ impl Talk<'_> {
             self.react(reaction.map_err(TalkError::Store)?)?;
             if !is_more {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Asks once for all submissions among what has come.
+    async fn admit_new(&self, heard: &mut [Heard]) {
+        let is_new = |heard: &Heard| matches!(heard, Heard::Stated { statement, .. } if statement.fields.step == Step::Submit);
+        if !heard.iter().any(is_new) {
+            return;
+        }
+        let verdict = (self.admit)(self.peer).await;
+        for heard in heard.iter_mut().filter(|heard| is_new(heard)) {
+            if let Heard::Stated { admitted, .. } = heard {
+                *admitted = verdict;
             }
         }
     }
@@ -211,8 +230,8 @@ impl Talk<'_> {
             heard.push(match event {
                 LinkEvent::Stated { statement, content } => {
                     owed += 1;
-                    let admitted = (self.admit)(self.peer);
-                    let content = content.to_vec();
+                    // Asked of submissions only, by `admit_new`.
+                    let (content, admitted) = (content.to_vec(), Ok(()));
                     Heard::Stated { statement: Box::new(statement), content, admitted }
                 }
                 LinkEvent::Claimed(claim) => {

@@ -74,9 +74,11 @@ impl Place {
             queued: is_ours(state, State::Accepted).then_some(times.accepted),
             settled: (!is_open).then_some((!task.is_told(), task.changed)),
             open_of: (is_open && is_worker).then_some(task.peer.key),
-            receipt: is_worker
-                && !task.is_counted
-                && task.receipt.is_some_and(|r| r.claim.outcome == Outcome::Succeeded),
+            receipt: !task.is_counted
+                && task.receipt.is_some_and(|receipt| {
+                    // Each side hands in what the other would rather not have counted.
+                    is_worker == (receipt.claim.outcome == Outcome::Succeeded)
+                }),
         }
     }
 }
@@ -415,7 +417,8 @@ impl Board {
 
     // ---- receipts ----
 
-    /// Receipts of work of ours that succeeded, which the registry is to be given.
+    /// Receipts that we are to give to the registry: of work of ours that succeeded, and of work
+    /// for us that was given up.
     pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
         self.lists.receipts.iter().filter_map(|id| self.tasks.get(id)?.receipt.as_ref())
     }

@@ -399,10 +399,8 @@ impl Task {
         if !self.state().is_final() {
             return Err(Verdict::Order);
         }
-        if !claim.is_of(&self.head) || claim.verify(&signer.registry).is_err() {
-            return Err(Verdict::Wrong);
-        }
-        let receipt = Receipt::sign(&signer.identity, &signer.registry, *claim, self.times)
+        let Signer { identity, registry } = signer;
+        let receipt = Receipt::sign(identity, registry, &self.head, claim, self.times)
             .map_err(|_| Verdict::Wrong)?;
         (self.receipt, self.changed) = (Some(receipt), now);
         Ok(receipt)
