@@ -179,12 +179,18 @@ fn nobody_makes_a_step_that_is_not_his_or_not_now() {
     w.ok(&["task", "start", &third]);
     w.ok(&["task", "fail", &third, "--reason", "damaged"]);
     let failed = becomes(s, &third, "failed");
-    assert_eq!((&failed["reason"]["message"], &failed["result"]), (&"damaged".into(), &Value::Null));
+    assert_eq!(
+        (&failed["reason"]["message"], &failed["result"]),
+        (&"damaged".into(), &Value::Null)
+    );
     let fourth = submit(&pair, "four");
     becomes(w, &fourth, "new");
     w.ok(&["task", "accept", &fourth]);
     becomes(s, &fourth, "accepted");
-    assert_eq!(s.error(&["task", "wait", &fourth, "--timeout", "200ms"]), (6, "timeout".to_owned()));
+    assert_eq!(
+        s.error(&["task", "wait", &fourth, "--timeout", "200ms"]),
+        (6, "timeout".to_owned())
+    );
     s.ok(&["task", "cancel", &fourth]);
     becomes(s, &fourth, "cancelled");
     becomes(w, &fourth, "cancelled");
@@ -350,7 +356,9 @@ fn many_tasks_at_a_time_from_end_to_end() {
                     let body = format!(r#"{{"to":"{to}","description":"{n}","wait_ms":60000}}"#);
                     let task = api.ask("POST", "tasks", &body);
                     let id = task["data"]["id"].as_str().unwrap_or_else(|| panic!("{task}"));
-                    for (step, body) in [("accept", ""), ("start", ""), ("complete", r#"{"text":"ok"}"#)] {
+                    for (step, body) in
+                        [("accept", ""), ("start", ""), ("complete", r#"{"text":"ok"}"#)]
+                    {
                         let made = work.ask("POST", &format!("tasks/{id}/{step}"), body);
                         assert_eq!(made["status"], "ok", "{made}");
                     }

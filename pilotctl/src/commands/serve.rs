@@ -57,8 +57,8 @@ struct Serving<'c> {
 }
 
 pub(super) async fn serve(cx: &Context, args: TaskServe) -> Result<(), Failure> {
-    let _lock = one_at_a_time(cx)?;
     let args = TaskServe { exec: program(&args.exec)?, ..args };
+    let _lock = one_at_a_time(cx)?;
     let mut signals = Signals::listen()?;
     let mut serving = Serving {
         cx,

@@ -64,7 +64,17 @@ impl Carriers {
             return Some(score);
         }
         let asked = tokio::time::timeout(SCORE_TIME, node.agent.reputation(peer.address)).await;
-        let score = asked.ok()?.ok()?.score();
+        let score = match asked {
+            Ok(Ok(reputation)) => reputation.score(),
+            Ok(Err(error)) => {
+                tracing::info!(peer = %peer.address, %error, "a reputation is not told");
+                return None;
+            }
+            Err(_) => {
+                tracing::info!(peer = %peer.address, "the registry tells no reputation in time");
+                return None;
+            }
+        };
         let mut scores = self.scores();
         if scores.len() >= SCORES {
             scores.clear();
