@@ -98,6 +98,7 @@ fn limits() -> RendezvousLimits {
         sessions: 256,
         channels: 1024,
         changes: 1024,
+        receipts: 1024,
         ..RendezvousLimits::server()
     }
 }
@@ -231,6 +232,7 @@ impl World {
         let pairs = [
             (stats.nodes, limits.nodes),
             (stats.letters, limits.letters),
+            (stats.receipts, limits.receipts),
             (stats.connections, limits.connections),
             (stats.agents, limits.sessions),
             (stats.channels, limits.channels),

@@ -266,7 +266,12 @@ async fn hand_in(shared: Arc<Shared>, tasks: Arc<Tasks>) {
             match shared.node.agent.submit_receipt(&receipt).await {
                 Err(error) if is_passing(&error) => {
                     tracing::debug!(task = %id, %error, "a receipt is not counted yet");
-                    later.insert(id, Instant::now() + again_after(&error));
+                    let pause = again_after(&error);
+                    later.insert(id, Instant::now() + pause);
+                    if pause <= HAND_IN_AGAIN {
+                        // It is not about this receipt: the others wait, too.
+                        break;
+                    }
                     continue;
                 }
                 Err(error) => tracing::info!(task = %id, %error, "a receipt does not count"),

@@ -167,6 +167,25 @@ pub(super) async fn resolve(State(shared): Cx, asked: Queried<Resolve>) -> Respo
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Reputed {
+    agent: Option<String>,
+    network: Option<u16>,
+}
+
+pub(super) async fn reputation(State(shared): Cx, asked: Queried<Reputed>) -> Response {
+    answer(
+        async {
+            let asked = query(asked)?;
+            let agent =
+                asked.agent.as_deref().map(|agent| parse("the agent", agent)).transpose()?;
+            shared.node.reputation(agent.as_ref(), asked.network.map(NetworkId)).await
+        }
+        .await,
+    )
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Discover {
     #[serde(default)]
     tags: String,

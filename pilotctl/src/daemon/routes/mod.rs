@@ -38,6 +38,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/tags", put(agent::set_tags))
         .route("/v1/resolve", get(agent::resolve))
         .route("/v1/discover", get(agent::discover))
+        .route("/v1/reputation", get(agent::reputation))
         .route("/v1/trust", get(agent::trusted))
         .route("/v1/trust/requests", post(agent::request_trust))
         .route("/v1/trust/pending", get(agent::pending))
