@@ -172,6 +172,7 @@ impl Copy {
         cargo.current_dir(&self.root).args(["test", "--no-run", "-p", &test.package]);
         match test.binary.as_str() {
             "lib" => cargo.arg("--lib"),
+            "main" => cargo.arg("--bins"),
             name => cargo.args(["--test", name]),
         };
         // What only the defence used may be unused without it.

@@ -33,6 +33,7 @@ pub mod registry_session;
 pub mod session;
 pub mod streams;
 pub mod stun;
+pub mod tree;
 
 pub mod seeds;
 
@@ -58,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     ("session", session::run),
     ("streams", streams::run),
     ("stun", stun::run),
+    ("tree", tree::run),
 ];
 
 /// The files of a folder with their content, in the order of their names; none if there is no

@@ -34,6 +34,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "messages" => messages(),
         "events" => events(),
         "exchange" => exchanges(),
+        "tree" => trees(),
         "punch" => punches(),
         "demux_node" => demux_node(),
         "demux_rendezvous" => demux_rendezvous(),
@@ -310,6 +311,30 @@ fn messages() -> Vec<Script> {
 
 fn event_frame(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind], &(body.len() as u32).to_be_bytes()[1..], body].concat()
+}
+
+fn trees() -> Vec<Script> {
+    let entry = |kind: u8, name: &str| [&[kind, name.len() as u8], name.as_bytes()].concat();
+    let file = |name: &str, data: &[u8]| {
+        [&entry(2, name)[..], &(data.len() as u64).to_be_bytes(), data].concat()
+    };
+    let inner = [entry(1, "b"), file("empty", b""), vec![0], file("c", b"hello")].concat();
+    let contents = [
+        vec![0],
+        [file("a", b"content"), inner.clone(), vec![0]].concat(),
+        [entry(1, "d").repeat(33), vec![0; 34]].concat(),
+        [file("a", b""), file("a", b""), vec![0]].concat(),
+        [entry(1, "a"), vec![0], file("a", b""), vec![0]].concat(),
+        [file("../a", b""), vec![0]].concat(),
+        [inner, vec![0, 0]].concat(),
+        [entry(1, &"n".repeat(255)).repeat(5), vec![0; 6]].concat(),
+    ];
+    let mut seeds: Vec<Script> =
+        contents.iter().map(|content| s().byte(1).raw(&[3; 8]).raw(content)).collect();
+    let entries = s().byte(1).chunk(b"a").chunk(b"data").byte(2).chunk(b"b");
+    let entries = entries.byte(1).chunk(b"c").chunk(b"").byte(0).byte(1).chunk(b"z").chunk(b"z");
+    seeds.push(s().byte(0).then(entries));
+    seeds
 }
 
 fn events() -> Vec<Script> {

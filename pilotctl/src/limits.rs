@@ -1,6 +1,9 @@
 //! The table `[limits]` of `config.toml`: bounds that an operator may change. Absent ones have
 //! the default that `core` gives them; what no line names is not a matter of taste.
 
+use crate::services::inbox::InboxLimits;
+use crate::services::outbox::OutboxLimits;
+use crate::services::received::ReceivedLimits;
 use pilot_core::limits::Limits;
 use pilot_core::rendezvous::RendezvousLimits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -54,12 +57,21 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Of a daemon; see [`Limits`].
+    /// Of a daemon; see [`Limits`], [`InboxLimits`] and [`ReceivedLimits`]. Sizes are in MiB.
     DaemonLimits {
         peers,
         streams,
         handshakes_per_second,
         handshakes_per_source,
+        inbox_messages,
+        inbox_messages_per_sender,
+        inbox_mib,
+        inbox_mib_per_sender,
+        received_files,
+        received_files_per_sender,
+        received_mib,
+        received_mib_per_sender,
+        outbox_files_mib,
     }
 }
 
@@ -80,6 +92,10 @@ fn set(limit: &mut usize, count: Option<Count>) {
     *limit = count.map_or(*limit, |count| count.0 as usize);
 }
 
+fn set_mib(bytes: &mut u64, count: Option<Count>) {
+    *bytes = count.map_or(*bytes, |count| u64::from(count.0) << 20);
+}
+
 fn set_rate(rate: &mut u32, count: Option<Count>) {
     *rate = count.map_or(*rate, |count| count.0);
 }
@@ -92,6 +108,31 @@ impl DaemonLimits {
         set(&mut limits.streams, self.streams);
         set_rate(&mut limits.handshakes_per_second, self.handshakes_per_second);
         set_rate(&mut limits.handshakes_per_source, self.handshakes_per_source);
+        limits
+    }
+
+    pub(crate) fn inbox(&self) -> InboxLimits {
+        let mut limits = InboxLimits::default();
+        set(&mut limits.messages, self.inbox_messages);
+        set(&mut limits.sender_messages, self.inbox_messages_per_sender);
+        set_mib(&mut limits.bytes, self.inbox_mib);
+        set_mib(&mut limits.sender_bytes, self.inbox_mib_per_sender);
+        limits
+    }
+
+    pub(crate) fn received(&self) -> ReceivedLimits {
+        let mut limits = ReceivedLimits::default();
+        set(&mut limits.files, self.received_files);
+        set(&mut limits.sender_files, self.received_files_per_sender);
+        set_mib(&mut limits.bytes, self.received_mib);
+        set_mib(&mut limits.sender_bytes, self.received_mib_per_sender);
+        limits
+    }
+
+    pub(crate) fn outbox(&self) -> OutboxLimits {
+        let mut limits = OutboxLimits::default();
+        set_mib(&mut limits.files.bytes, self.outbox_files_mib);
+        limits.files.peer_bytes = limits.files.peer_bytes.min(limits.files.bytes);
         limits
     }
 }
@@ -149,6 +190,21 @@ mod tests {
         };
         assert_eq!(limits, rest);
         assert_eq!(DaemonLimits::default().apply(), Limits::desktop());
+
+        let own: DaemonLimits = toml::from_str(
+            "inbox-messages = 1\ninbox-messages-per-sender = 2\ninbox-mib = 3\n\
+             inbox-mib-per-sender = 4\nreceived-files = 5\nreceived-files-per-sender = 6\n\
+             received-mib = 7\nreceived-mib-per-sender = 8\noutbox-files-mib = 9",
+        )
+        .unwrap();
+        let inbox = own.inbox();
+        assert_eq!((inbox.messages, inbox.sender_messages), (1, 2));
+        assert_eq!((inbox.bytes, inbox.sender_bytes), (3 << 20, 4 << 20));
+        let received = own.received();
+        assert_eq!((received.files, received.sender_files), (5, 6));
+        assert_eq!((received.bytes, received.sender_bytes), (7 << 20, 8 << 20));
+        let outbox = own.outbox().files;
+        assert_eq!((outbox.bytes, outbox.peer_bytes), (9 << 20, 9 << 20));
 
         let own: ServerLimits = toml::from_str(
             "connections = 500\nconnections-per-source = 100\nreserves-per-minute = 1000\n\

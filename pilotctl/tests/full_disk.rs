@@ -137,8 +137,15 @@ fn a_daemon_without_room_says_so_and_heals() {
     // The sender's own disk.
     limit_files(&sender, Some(0));
     assert_eq!(b.error(&["send-file", &to_a, large, "--name", "again"]), (1, "full".to_owned()));
+    // A part of it fits into its outbox: nothing of it stays there.
+    limit_files(&sender, Some(1_500_000));
+    let queue = ["send-file", &to_a, large, "--name", "kept", "--queue"];
+    assert_eq!(b.error(&queue), (1, "full".to_owned()));
+    assert_eq!(files_below(&b.path.join("outbox")), ["settled"]);
+    assert_eq!(b.data(&["outbox"])["waiting"], 0);
     limit_files(&sender, None);
     b.ok(&["send-file", &to_a, large, "--name", "again"]);
+    b.ok(&[&queue[..], &["--wait", "80s"]].concat());
 
     // All of them are the processes that they were, and what they say survives them.
     for (home, report) in [(&a, &process), (&b, &sender), (&c, &other)] {
@@ -147,7 +154,7 @@ fn a_daemon_without_room_says_so_and_heals() {
     a.kill("daemon");
     a.ok(&["daemon", "start"]);
     assert_eq!(a.inbox(), ["before", "meanwhile", "after"]);
-    assert_eq!(a.received().len(), 2);
+    assert_eq!(a.received().len(), 3);
     assert_eq!(a.data(&["trust", "list"])["peers"].as_array().unwrap().len(), 2);
     story.done("the same after a crash");
 }

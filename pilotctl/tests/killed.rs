@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use support::pair::check_folder;
 use support::raw_node::RawNode;
 use support::{Home, mutual, request_of, start, wait_at_most, wait_for, write_file};
 
@@ -209,20 +210,6 @@ const CONTENT: usize = 2_000_000;
 /// What a file of this name contains; the name says it all.
 fn content_of(dir: &Path, name: &str) -> Vec<u8> {
     std::fs::read(dir.join(name)).unwrap()
-}
-
-/// What is in sight in the folder of received files is whole, at every moment.
-fn check_folder(folder: &Path, sources: &Path) -> usize {
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if !name.starts_with('.') {
-            count += 1;
-            assert!(std::fs::read(&path).unwrap() == content_of(sources, name), "{name} is cut");
-        }
-    }
-    count
 }
 
 /// Names of everything that a crash can leave.

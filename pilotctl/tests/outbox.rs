@@ -1,64 +1,26 @@
-//! Messages that wait for their receivers: they outlive every process and arrive once, in
-//! order. `PILOT_TEST_KILLS` sets how often processes are killed.
+//! Messages and files that wait for their receivers: they outlive every process and arrive once,
+//! messages in order. `PILOT_TEST_KILLS` sets how often processes are killed, and
+//! `PILOT_TEST_MESSAGES` how many messages are many.
 
 #![allow(clippy::disallowed_methods, reason = "tests of real processes live by the clock")]
 
 mod support;
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use support::{Home, mutual, request_of, start, wait_at_most, wait_for};
+use std::time::{Duration, Instant};
+use support::pair::{Api, Pair, check_folder, kill, pair, random, waits};
+use support::{Home, start, wait_at_most, wait_for, write_file};
 
 /// Whoever is killed all the time uses up what one source may ask of others, and waits.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 fn kills() -> usize {
     std::env::var("PILOT_TEST_KILLS").map_or(20, |n| n.parse().unwrap())
-}
-
-fn random(below: u64) -> u64 {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).unwrap();
-    u64::from_be_bytes(bytes) % below
-}
-
-/// Ends a process, as a power loss would.
-fn kill(report: &Value) {
-    let pid = Pid::from_raw(report["pid"].as_i64().unwrap() as i32).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-}
-
-struct Pair {
-    server: Home,
-    registry: String,
-    beacon: String,
-    a: Home,
-    b: Home,
-    a_process: Value,
-    b_process: Value,
-    to_a: String,
-}
-
-/// Two agents; `b` may send to `a`.
-fn pair() -> Pair {
-    let (server, registry, beacon) = Home::rendezvous();
-    let (a, a_process) = Home::agent(&registry, &beacon);
-    let (b, b_process) = Home::agent(&registry, &beacon);
-    let to_a = a_process["address"].as_str().unwrap().to_owned();
-    b.ok(&["trust", "request", &to_a]);
-    request_of(&a, b_process["address"].as_str().unwrap());
-    a.ok(&["trust", "approve", b_process["address"].as_str().unwrap()]);
-    mutual(&b);
-    Pair { server, registry, beacon, a, b, a_process, b_process, to_a }
-}
-
-fn waits(message: &Value) -> bool {
-    ["queued", "sending"].contains(&message["state"].as_str().unwrap())
 }
 
 fn follow(home: &Home, more: &[&str]) -> Child {
@@ -164,35 +126,80 @@ fn a_full_outbox_and_a_refusal_are_shown() {
     assert_eq!(b.error(&["send-message", &to_a, "hi"]), (4, "not_trusted".to_owned()));
 }
 
+/// Sends messages until it is over: those accepted, and those of which nobody knows.
+fn send_messages(b: &Home, to: &str, is_over: &AtomicBool) -> (Vec<String>, BTreeSet<String>) {
+    let (mut accepted, mut uncertain) = (Vec::new(), BTreeSet::new());
+    while !is_over.load(Ordering::Relaxed) {
+        let text = format!("message {}", accepted.len() + uncertain.len());
+        let run = b.run(&["send-message", to, &text, "--json"]);
+        match run.code {
+            0 => accepted.push(text),
+            // Its daemon died: it was accepted or not.
+            _ => drop(uncertain.insert(text)),
+        }
+        std::thread::sleep(Duration::from_millis(20 + random(200)));
+    }
+    (accepted, uncertain)
+}
+
+/// The same with files and directories, some of them through the outbox at once; the hashes of
+/// those accepted.
+fn send_files(
+    b: &Home,
+    to: &str,
+    sources: &Path,
+    is_over: &AtomicBool,
+) -> BTreeMap<String, String> {
+    let mut accepted = BTreeMap::new();
+    for n in 0.. {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        let size = [0, 1 << 10, 3 << 20][random(3) as usize] + random(999) as usize;
+        let name = match n % 3 {
+            0 => format!("directory-{n}"),
+            _ => format!("file-{n}.bin"),
+        };
+        let path = sources.join(&name);
+        if n % 3 == 0 {
+            std::fs::create_dir_all(path.join("inner")).unwrap();
+            write_file(&path.join("inner/small"), 100, n);
+            write_file(&path.join("z"), size, n);
+        } else {
+            write_file(&path, size, n);
+        }
+        let line = ["send-file", to, path.to_str().unwrap(), "--json", "--queue"];
+        let run = b.run(&line[..line.len() - random(2) as usize]);
+        if run.code == 0 {
+            let sent: Value = serde_json::from_str(&run.out).unwrap();
+            let hash = sent["data"]["sha256"].as_str().unwrap_or_default();
+            accepted.insert(name, hash.to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(20 + random(200)));
+    }
+    accepted
+}
+
 #[test]
-fn killed_at_any_moment_every_message_accepted_arrives_once_in_order() {
+fn killed_at_any_moment_everything_accepted_arrives_once_and_messages_in_order() {
     let Pair { server, registry, beacon, a, b, mut a_process, mut b_process, to_a } = pair();
     let restart = ["rendezvous", "start", "--registry-addr", &registry, "--beacon-addr", &beacon];
     let mut server_process = server.data(&["rendezvous", "status"]);
     let begin = start(&registry, &beacon);
+    let (folder, sources) = (a.path.join("received"), b.beside("sources"));
+    std::fs::create_dir(&sources).unwrap();
     let is_over = AtomicBool::new(false);
     let mut seen: Vec<String> = Vec::new();
-    let (accepted, uncertain) = std::thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            let (mut accepted, mut uncertain) = (Vec::new(), BTreeSet::new());
-            while !is_over.load(Ordering::Relaxed) {
-                let text = format!("message {}", accepted.len() + uncertain.len());
-                let run = b.run(&["send-message", &to_a, &text, "--json"]);
-                match run.code {
-                    0 => accepted.push(text),
-                    // Its daemon died: it was accepted or not.
-                    _ => drop(uncertain.insert(text)),
-                }
-                std::thread::sleep(Duration::from_millis(20 + random(200)));
-            }
-            (accepted, uncertain)
-        });
+    let ((accepted, uncertain), files) = std::thread::scope(|scope| {
+        let messages = scope.spawn(|| send_messages(&b, &to_a, &is_over));
+        let files = scope.spawn(|| send_files(&b, &to_a, &sources, &is_over));
         let over = Over(&is_over);
         for n in 0..kills() {
             std::thread::sleep(Duration::from_micros(random(1_500_000)));
             match random(5) {
                 0 | 1 => {
                     kill(&a_process);
+                    check_folder(&folder, &sources);
                     a_process = a.data(&begin);
                 }
                 2 | 3 => {
@@ -212,7 +219,7 @@ fn killed_at_any_moment_every_message_accepted_arrives_once_in_order() {
             }
         }
         drop(over);
-        sender.join().unwrap()
+        (messages.join().unwrap(), files.join().unwrap())
     });
     wait_at_most(PATIENCE, "everything is delivered", || b.data(&["outbox"])["waiting"] == 0);
     seen.extend(a.inbox());
@@ -225,17 +232,159 @@ fn killed_at_any_moment_every_message_accepted_arrives_once_in_order() {
     }
     assert!(seen.iter().all(|text| accepted.contains(text) || uncertain.contains(text)));
     assert!(!accepted.is_empty());
+    // Whole, under its own name alone, and as it was when it was accepted.
+    check_folder(&folder, &sources);
+    let received = a.received();
+    for (name, hash) in &files {
+        let found: Vec<_> = received.iter().filter(|f| f["name"] == **name).collect();
+        assert_eq!(found.len(), 1, "{name}: {found:?}");
+        // Who had it all before is not told its hash.
+        assert!(hash.is_empty() || found[0]["sha256"] == **hash, "{name}");
+    }
+    assert!(!files.is_empty());
     let left = std::fs::read_dir(b.path.join("outbox")).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["settled"], "no message's file is left");
-    println!("{} accepted, {} uncertain, {} kills", accepted.len(), uncertain.len(), kills());
+    assert_eq!(left, ["settled"], "nothing of what was sent is left");
+    println!(
+        "{} messages accepted, {} uncertain, {} files, {} kills",
+        accepted.len(),
+        uncertain.len(),
+        files.len(),
+        kills()
+    );
 }
 
-/// Tells the sender to stop, also when the test fails.
+/// Tells the senders to stop, also when the test fails.
 struct Over<'s>(&'s AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+#[test]
+fn messages_are_text_json_or_bytes_from_an_argument_a_file_or_standard_input() {
+    let Pair { server: _server, a, b, to_a, .. } = pair();
+    let file = b.beside("message");
+    let file = file.to_str().unwrap();
+    let from_input = |more: &[&str], input: &[u8]| {
+        let line = [&["send-message", &to_a, "--wait", "--json"][..], more].concat();
+        let mut command = b.command(&line);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let envelope: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), envelope)
+    };
+    b.ok(&["send-message", &to_a, "text", "--wait"]);
+    std::fs::write(file, "a file\n").unwrap();
+    b.ok(&["send-message", &to_a, "--file", file, "--wait"]);
+    assert_eq!(from_input(&["-"], b"an input").0, 0);
+    let json = b.data(&["send-message", &to_a, "{\"n\": [1]}", "--kind", "json", "--wait"]);
+    assert_eq!((&json["kind"], &json["state"]), (&"json".into(), &"delivered".into()));
+    assert_eq!(from_input(&["--file", "-", "--kind", "binary"], &[0, 0xFF, 7]).0, 0);
+    std::fs::write(file, [0xC3, 0x28]).unwrap();
+    b.ok(&["send-message", &to_a, "--file", file, "--kind", "binary", "--wait"]);
+    b.ok(&["send-message", &to_a, "", "--wait"]);
+
+    let inbox = a.data(&["inbox"]);
+    let field = |name: &str| {
+        let messages = inbox["messages"].as_array().unwrap().iter();
+        messages.map(|m| m[name].clone()).collect::<Vec<_>>()
+    };
+    let kinds = ["text", "text", "text", "json", "binary", "binary", "text"];
+    assert_eq!(field("kind"), kinds);
+    let texts = field("text");
+    assert_eq!(texts[..4], ["text", "a file\n", "an input", "{\"n\": [1]}"]);
+    // Where the text does not show the bytes, they are there beside it.
+    let exact = [Value::Null, json!("AP8H"), json!("wyg="), Value::Null];
+    assert_eq!(field("base64")[3..], exact);
+
+    // What is not of its kind is refused before it is accepted.
+    let refused = [&["{", "--kind", "json"][..], &["--file", file], &["-", "--file", file], &[]];
+    for more in refused {
+        let line = [&["send-message", &to_a][..], more].concat();
+        assert_eq!(b.run(&line).code, 2, "{more:?}");
+    }
+    assert_eq!(from_input(&["-"], &vec![b'x'; (1 << 20) + 1]).1["code"], "too_large");
+    assert_eq!(b.data(&["outbox", "--all"])["messages"].as_array().unwrap().len(), 7);
+}
+
+#[test]
+fn a_full_inbox_refuses_with_a_code_and_what_it_refused_comes_when_there_is_room() {
+    let Pair { server: _server, registry, beacon, a, b, to_a, .. } = pair();
+    a.ok(&["daemon", "stop"]);
+    let config = a.path.join("config.toml");
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    text.push_str("\n[limits]\ninbox-messages-per-sender = 3\nreceived-files-per-sender = 1\n");
+    std::fs::write(&config, text).unwrap();
+    a.ok(&start(&registry, &beacon));
+    for n in 0..3 {
+        b.ok(&["send-message", &to_a, &format!("{n}"), "--wait", "60s"]);
+    }
+    let full = |item: &Value| waits(item) && item["reason"]["code"] == "full";
+    let fourth = b.data(&["send-message", &to_a, "3"]);
+    assert!(full(&fourth), "{fourth}");
+    let fifth = b.data(&["send-message", &to_a, "4"]);
+    // A file is told at once, and waits if it is to.
+    let file = b.beside("file");
+    write_file(&file, 1000, 1);
+    let file = file.to_str().unwrap();
+    b.ok(&["send-file", &to_a, file]);
+    assert_eq!(b.error(&["send-file", &to_a, file, "--name", "b"]), (1, "full".to_owned()));
+    let kept = b.data(&["send-file", &to_a, file, "--name", "b", "--queue"]);
+    let kept = kept["id"].as_str().unwrap();
+    wait_for("it is refused for now", || full(&b.data(&["status", kept])));
+    assert_eq!(a.inbox(), ["0", "1", "2"]);
+
+    // Acknowledged, messages make room.
+    a.ok(&["inbox", "--ack"]);
+    std::fs::remove_file(a.path.join("received/file")).unwrap();
+    for id in [fourth["id"].as_str().unwrap(), fifth["id"].as_str().unwrap(), kept] {
+        assert_eq!(b.data(&["status", id, "--wait", "80s"])["state"], "delivered");
+    }
+    assert_eq!(a.inbox(), ["3", "4"]);
+    assert!(a.path.join("received/b").exists());
+}
+
+#[test]
+fn many_messages_arrive_once_and_in_order() {
+    let Pair { server: _server, a, b, to_a, .. } = pair();
+    let count = std::env::var("PILOT_TEST_MESSAGES").map_or(1000, |n| n.parse::<u64>().unwrap());
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut api = Api::open(&b).unwrap();
+            for n in 0..count {
+                let body = json!({ "to": to_a, "text": n.to_string(), "wait_ms": 0 }).to_string();
+                loop {
+                    let (status, answer) = api.ask("POST", "messages", &body).unwrap();
+                    match status {
+                        200 => break,
+                        // The outbox has its bounds.
+                        507 => std::thread::sleep(Duration::from_millis(50)),
+                        _ => panic!("{answer}"),
+                    }
+                }
+            }
+        });
+        let mut api = Api::open(&a).unwrap();
+        let mut next = 0;
+        while next < count {
+            let (_, page) = api.ask("GET", "inbox?wait_ms=90000", "").unwrap();
+            let messages = page["data"]["messages"].as_array().unwrap();
+            assert!(!messages.is_empty(), "none since {next}");
+            for message in messages {
+                assert_eq!(message["text"], next.to_string(), "once and in order");
+                let path = format!("inbox/{}", message["seq"]);
+                assert_eq!(api.ask("DELETE", &path, "").unwrap().0, 200);
+                next += 1;
+            }
+        }
+    });
+    wait_for("all have their receipts", || b.data(&["outbox"])["waiting"] == 0);
+    assert!(a.inbox().is_empty());
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{count} messages in {seconds:.1} s, {:.0} a second", count as f64 / seconds);
 }

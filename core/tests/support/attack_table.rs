@@ -165,6 +165,7 @@ pub fn find(root: &Path, test: &TestName) -> Result<PathBuf, String> {
     let folder = folder(root, &test.package).ok_or(format!("no package {}", test.package))?;
     let mut file = match test.binary.as_str() {
         "lib" => folder.join("src/lib.rs"),
+        "main" => folder.join("src/main.rs"),
         name => folder.join(format!("tests/{name}.rs")),
     };
     let mut below = file.parent().ok_or("a file is in a folder")?.to_path_buf();

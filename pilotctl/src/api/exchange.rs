@@ -150,7 +150,7 @@ pub(crate) struct Received {
     pub(crate) more: bool,
 }
 
-/// A file received.
+/// A file or directory received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReceivedFile {
     /// Rises from file to file.
@@ -159,11 +159,17 @@ pub(crate) struct ReceivedFile {
     pub(crate) from: String,
     /// When it was stored (Unix seconds).
     pub(crate) at: u64,
+    /// `file` or `directory`.
+    pub(crate) kind: String,
     /// Its name in the folder, after the sender's wish.
     pub(crate) name: String,
     /// A word about it, by the sender.
     pub(crate) note: String,
+    /// Bytes of the content.
     pub(crate) bytes: u64,
+    /// Entries of a directory, those of its directories included; of a file 0.
+    pub(crate) entries: u32,
+    /// Of the content; that of a directory is in `wire.md` 12.
     pub(crate) sha256: String,
     /// Where it lies.
     pub(crate) path: PathBuf,

@@ -343,14 +343,15 @@ pub(crate) struct Inbox {
     pub(crate) count: Option<u64>,
 }
 
-/// Send a file to an agent's `received` folder. If it is away the file waits in the outbox, as it
-/// is now, also across restarts, and is delivered once, when it can.
+/// Send a file or directory to an agent's `received` folder. If the agent is away, what is sent
+/// waits in the outbox, as it is now, also across restarts, and is delivered once, when it can.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   pilotctl send-file 1:0001.0000.0042 dataset.csv
   pilotctl send-file analysis-gcp dataset.csv --note \"as promised\"
   pilotctl send-file analysis-gcp dataset.csv --wait 10m
+  pilotctl send-file analysis-gcp results/
 
 Says \"delivered\" once it is on the other side's disk, hash checked, or \"queued\" with an id for
 `pilotctl status ID` and `pilotctl cancel ID`. Progress is a bar on a terminal, else JSON lines, on
@@ -359,9 +360,12 @@ pub(crate) struct SendFile {
     /// Its address or hostname.
     #[arg(value_name = "ADDR")]
     pub(crate) agent: Agent,
-    /// The file.
+    /// The file, or a directory with all that is below it.
     pub(crate) file: PathBuf,
-    /// The name it gets there; default: the file's own.
+    /// Of a directory, leave out what is not sent: links, devices, and hidden and odd names.
+    #[arg(long)]
+    pub(crate) skip_special: bool,
+    /// The name it gets there; default: its own.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// A word about it.
@@ -380,7 +384,7 @@ pub(crate) struct SendFile {
     pub(crate) timeout: Option<Span>,
 }
 
-/// List the files received. Names that others chose are shown quoted.
+/// List the files and directories received. Names that others chose are shown quoted.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:
   pilotctl received --json | jq -r '.data.files[].path'")]

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::exchange::millis;
+use super::files;
 use crate::api::{self, Inbox, Message, Nothing, Outbox, Outgoing};
 use crate::cli::agent;
 use crate::cli::values::Span;
@@ -127,10 +128,10 @@ pub(super) async fn outbox(cx: &Context, args: agent::Outbox) -> Result<(), Fail
 }
 
 pub(super) async fn status(cx: &Context, args: agent::Status) -> Result<(), Failure> {
-    let path = path_of(&args.id);
-    let query = Query::new(&path).with("wait_ms", millis(args.wait));
-    let extra = args.wait.map(|wait| wait.0);
-    let message: Outgoing = cx.client().get_within(query.as_str(), extra).await?;
+    let mut message: Outgoing = cx.client().get(&path_of(&args.id)).await?;
+    if let Some(wait) = args.wait {
+        message = files::follow(cx, message, wait.0).await?;
+    }
     cx.out.show(&message, told);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod exchange;
+mod files;
 mod messages;
 mod names;
 mod pipe;
@@ -87,8 +88,8 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => messages::status(cx, args).await,
         Command::Cancel(args) => messages::cancel(cx, args).await,
         Command::Inbox(args) => messages::inbox(cx, args).await,
-        Command::SendFile(args) => exchange::send_file(cx, args).await,
-        Command::Received(_) => exchange::received(cx).await,
+        Command::SendFile(args) => files::send_file(cx, args).await,
+        Command::Received(_) => files::received(cx).await,
         Command::Echo(args) => exchange::echo(cx, args).await,
         Command::Task(command) => tasks::run(cx, command).await,
         Command::Publish(args) => events::publish(cx, args).await,

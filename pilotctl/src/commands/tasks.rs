@@ -1,8 +1,8 @@
 //! Tasks: handing work over, and working.
 
 use super::Context;
-use super::exchange::{millis, queue_file};
-use crate::api::{Nothing, SentFile, SubmitTask, Task, TaskFile, TaskStep, Tasks};
+use super::exchange::millis;
+use crate::api::{Nothing, Progress, Sent, SentFile, SubmitTask, Task, TaskFile, TaskStep, Tasks};
 use crate::cli::tasks::{self as cli, TaskCommand};
 use crate::cli::values::Span;
 use crate::client::{Query, ServerSent};
@@ -10,7 +10,7 @@ use crate::error::{Code, Envelope, Failure};
 use crate::output::{bytes, cleaned, quoted, time, utc};
 use hyper::Method;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Longest description or result, as the protocol has it.
@@ -72,6 +72,32 @@ fn check(text: &str) -> Result<(), Failure> {
     }
     Err(Failure::new(Code::TooLarge, format!("the text has more than {TEXT_MAX} bytes"))
         .hint("send it as a file, with --file"))
+}
+
+/// Puts a file into the outbox for an agent, as a part of something else.
+async fn queue_file(
+    cx: &Context,
+    to: &str,
+    network: Option<u16>,
+    path: &Path,
+) -> Result<SentFile, Failure> {
+    let doing = |e| Failure::io(format!("read {}", path.display()), e);
+    let meta = std::fs::metadata(path).map_err(doing)?;
+    if !meta.is_file() {
+        return Err(Failure::new(Code::Usage, format!("{} is not a file", path.display())));
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let query = Query::new("/v1/files")
+        .with("to", Some(to))
+        .with("network", network)
+        .with("name", name.as_deref())
+        .with("queue", Some(true));
+    let file = tokio::fs::File::open(path).await.map_err(doing)?;
+    let sent: Sent = cx.client().upload(query.as_str(), meta.len(), file, |_: Progress| {}).await?;
+    let sha256 = sent.sha256.ok_or_else(|| {
+        Failure::new(Code::Internal, "the daemon has not told the hash of a file")
+    })?;
+    Ok(SentFile { id: sent.id, name: name.unwrap_or_default(), bytes: sent.bytes, sha256 })
 }
 
 /// Puts files into the outbox for the other side of a task.

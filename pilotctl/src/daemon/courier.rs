@@ -244,7 +244,7 @@ async fn send_over(
         let (outbox, item) = (Arc::clone(outbox), item.clone());
         tokio::task::spawn_blocking(move || match item.kind.is_message() {
             true => outbox.content(&item).map(Stored::Message),
-            false => outbox.open_content(&item).map(Stored::File),
+            false => outbox.open_content(&item).map(Box::new).map(Stored::File),
         })
     };
     let stored = stored.await.map_err(|e| SendError::Source(io::Error::other(e)))?;
@@ -259,14 +259,14 @@ async fn send_over(
             let transfer = talk.transfer(&offer, &mut source, &mut progress);
             tokio::time::timeout(ATTEMPT, transfer).await.map_err(|_| SendError::TimedOut)?
         }
-        Stored::File(mut content) => talk.transfer(&offer, &mut content, &mut progress).await,
+        Stored::File(mut content) => talk.transfer(&offer, &mut *content, &mut progress).await,
     };
     done.map(drop).map_err(|Interrupted { error, .. }| error)
 }
 
 enum Stored {
     Message(Vec<u8>),
-    File(Content),
+    File(Box<Content>),
 }
 
 /// Waits until an item is settled: cancelled, while it is being sent.

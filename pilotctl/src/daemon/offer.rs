@@ -5,13 +5,14 @@ use super::Shared;
 use super::node::{self, Node, Stream};
 use crate::error::{Code, Failure};
 use crate::home::Home;
+use crate::limits::DaemonLimits;
 use crate::services::accept::{AcceptLimits, accept_all};
 use crate::services::echo::{self, EchoError};
 use crate::services::events::Events;
 use crate::services::events::client::ClientError;
-use crate::services::inbox::{Inbox, InboxLimits};
-use crate::services::outbox::{Outbox, OutboxLimits};
-use crate::services::received::{Received, ReceivedLimits};
+use crate::services::inbox::Inbox;
+use crate::services::outbox::Outbox;
+use crate::services::received::Received;
 use crate::services::send::SendError;
 use crate::services::serve::{self, Exchange};
 use crate::services::unfinished::Unfinished;
@@ -41,12 +42,12 @@ pub(crate) struct Offer {
 
 impl Offer {
     /// Opens the stores of a home.
-    pub(crate) fn open(home: &Home) -> Result<Offer, Failure> {
-        let inbox = Inbox::open(home.inbox(), InboxLimits::default())
+    pub(crate) fn open(home: &Home, limits: &DaemonLimits) -> Result<Offer, Failure> {
+        let inbox = Inbox::open(home.inbox(), limits.inbox())
             .map_err(|e| Failure::io(format!("open {}", home.inbox().display()), e))?;
-        let outbox = Outbox::open(home.outbox(), OutboxLimits::default())
+        let outbox = Outbox::open(home.outbox(), limits.outbox())
             .map_err(|e| Failure::io(format!("open {}", home.outbox().display()), e))?;
-        let received = Received::open(home.received(), ReceivedLimits::default())
+        let received = Received::open(home.received(), limits.received())
             .map_err(|e| Failure::io(format!("open {}", home.received().display()), e))?;
         let unfinished = Unfinished::open(home.unfinished())
             .map_err(|e| Failure::io(format!("open {}", home.unfinished().display()), e))?;
@@ -142,7 +143,7 @@ impl Connect for Net<'_> {
 
 /// Whether a message or file will never be delivered, however often it is tried.
 pub(crate) fn is_hopeless(error: &SendError<Failure>) -> bool {
-    use pilot_core::service::exchange::Refusal;
+    use pilot_core::service::exchange::{Failure as NotStored, Refusal};
     let without_grant = |failure: &Failure| {
         matches!(failure.code, Code::NotTrusted | Code::NotPermitted | Code::BadAddress)
     };
@@ -155,6 +156,7 @@ pub(crate) fn is_hopeless(error: &SendError<Failure>) -> bool {
         }
         SendError::Source(e) => e.kind() == std::io::ErrorKind::InvalidData,
         SendError::Size | SendError::Offer(_) => true,
+        SendError::NotStored(NotStored::BadContent) => true,
         SendError::NotStored(_) | SendError::Protocol(_) | SendError::TimedOut => false,
     }
 }
@@ -225,6 +227,7 @@ pub(crate) fn from_send(error: SendError<Failure>, is_limited: bool) -> Failure 
                 Refusal::Full => Code::Full,
                 Refusal::TooLarge => Code::TooLarge,
                 Refusal::BadName => Code::Usage,
+                Refusal::UnknownKind => Code::Unsupported,
                 _ => Code::Rejected,
             };
             let failure = Failure::new(code, format!("the other side refused: {refusal}"));
@@ -238,6 +241,7 @@ pub(crate) fn from_send(error: SendError<Failure>, is_limited: bool) -> Failure 
             let code = match reason {
                 NotStored::Full => Code::Full,
                 NotStored::Superseded => Code::Interrupted,
+                NotStored::BadContent => Code::Rejected,
                 _ => Code::Integrity,
             };
             Failure::new(code, format!("the other side has not stored it: {reason}"))

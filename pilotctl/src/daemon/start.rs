@@ -182,7 +182,7 @@ async fn build(
 ) -> Result<Arc<Shared>, Failure> {
     let identity = identity::load_or_create(&home.identity())?;
     let state = State::open(&home.state())?;
-    let offer = Offer::open(home)?;
+    let offer = Offer::open(home, &settings.limits)?;
     let programs = Programs::open(home.programs())?;
     // Each connection that is carried for another program takes a descriptor.
     crate::limits::descriptors();

@@ -44,6 +44,27 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Makes a directory durable with all that is below it.
+#[cfg(target_os = "linux")]
+pub(super) fn sync_all_below(dir: &std::os::fd::OwnedFd, _path: &Path) -> io::Result<()> {
+    // One call for a file system: of many small files each on its own would take minutes.
+    Ok(rustix::fs::syncfs(dir)?)
+}
+
+/// Makes a directory durable with all that is below it.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn sync_all_below(_dir: &std::os::fd::OwnedFd, path: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all_below(_dir, &entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_dir(path)
+}
+
 /// Writes a file whole or not at all: beside it, then renamed over it. With `durable` it has
 /// survived a power loss when this returns.
 pub(super) fn replace(path: &Path, parts: &[&[u8]], durable: bool) -> io::Result<()> {
@@ -74,6 +95,14 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     let cwd = rustix::fs::CWD;
     match rustix::fs::renameat_with(cwd, from, cwd, to, RenameFlags::NOREPLACE) {
         // Some file systems (NFS among them) do not know the flag.
+        Err(Errno::INVAL | Errno::NOSYS) if from.is_dir() => {
+            // Without a link to try: what comes to have the name just now is a directory that is
+            // empty, or stops us.
+            match to.symlink_metadata() {
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(_) => std::fs::rename(from, to),
+            }
+        }
         Err(Errno::INVAL | Errno::NOSYS) => {
             std::fs::hard_link(from, to)?;
             std::fs::remove_file(from)

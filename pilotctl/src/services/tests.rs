@@ -383,6 +383,72 @@ async fn any_bytes_end_a_stream_and_store_nothing() {
     assert_eq!(net.exchange.received.list(0, 9)[0].0.name.as_str(), "a.txt");
 }
 
+/// What a stream says until it is closed, and how long it stayed open; nothing more is sent.
+async fn until_closed(net: &Net, said: &[u8]) -> (Vec<u8>, Duration) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let start = Instant::now();
+    let mut stream = net.connect(PEER, Port::DATA_EXCHANGE).await.unwrap();
+    stream.write_all(said).await.unwrap();
+    let mut back = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(3600), stream.read_to_end(&mut back));
+    let _ = read.await.expect("it is closed at some time");
+    (back, start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_or_stops_in_the_middle_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Net::new(&dir);
+    let mut offer = vec![0, 0, 0, 16, 0, 0, 0, 28];
+    offer.extend([7; 16]);
+    offer.extend([&[1, 0, 0, 0, 0, 0, 0, 0, 9, 0], &[0, 0][..]].concat());
+    let content = [&offer[..], b"cut"].concat();
+    for (said, most) in [
+        // Not a byte; a part of a frame; an offer without content; content without its end; a
+        // plain frame that promises much.
+        (&b""[..], 300),
+        (&offer[..9], 120),
+        (&offer, 120),
+        (&content, 120),
+        (&[0, 0, 0, 2, 0, 0x10, 0, 0, 1], 120),
+    ] {
+        let (_, stayed) = until_closed(&net, said).await;
+        assert!(stayed <= Duration::from_secs(most + 1), "{said:?} stayed {stayed:?}");
+    }
+    assert!(net.texts().is_empty());
+}
+
+/// What is announced costs nothing until it is there, and what is too much is said at once.
+#[tokio::test(start_paused = true)]
+async fn frames_that_announce_too_much_are_refused_before_their_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Net::new(&dir);
+    let offer = |kind: u8, size: u64, name: &[u8]| {
+        let body = [&[9; 16][..], &[kind], &size.to_be_bytes(), &[name.len() as u8], name, &[0; 2]];
+        let body = body.concat();
+        [&[0, 0, 0, 16][..], &(body.len() as u32).to_be_bytes(), &body].concat()
+    };
+    for (kind, size, name, code) in [
+        (1, u64::MAX, &b""[..], Refusal::TooLarge),
+        (4, u64::MAX, b"a", Refusal::TooLarge),
+        (5, u64::MAX, b"a", Refusal::TooLarge),
+        (4, 1, b"../a", Refusal::BadName),
+        (5, 1, b"/a", Refusal::BadName),
+        (4, 1, b"", Refusal::BadName),
+        (6, 1, b"a", Refusal::UnknownKind),
+    ] {
+        let (back, _) = until_closed(&net, &offer(kind, size, name)).await;
+        assert_eq!((back[3], back[24]), (17, code.code()), "{kind} {size} {name:?}: {back:?}");
+    }
+    // Longer than any frame: closed without a word.
+    for kind in [1u32, 4, 16, 17, 18] {
+        let frame = [&kind.to_be_bytes()[..], &[0xFF; 4]].concat();
+        let (back, stayed) = until_closed(&net, &frame).await;
+        assert!(back.is_empty() && stayed < Duration::from_secs(1), "{kind}: {back:?} {stayed:?}");
+    }
+    assert!(net.texts().is_empty() && net.exchange.received.list(0, 9).is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn echo_measures_and_notices_other_bytes() {
     let dir = tempfile::tempdir().unwrap();

@@ -253,7 +253,8 @@ impl Output {
             Kind::Text => "TEXT ",
             Kind::Binary => "BINARY ",
             Kind::Json => "JSON ",
-            Kind::File => "FILE ",
+            // There is no plain frame of a directory.
+            Kind::File | Kind::Directory => "FILE ",
         };
         self.begin(Kind::Text as u32)
             .put(if stored { b"ACK " } else { b"ERR " })

@@ -1,4 +1,4 @@
-//! Data exchange, port 1001 (`wire.md` 12): messages and files, one after another on a stream,
+//! Data exchange, port 1001 (`wire.md` 12): messages, files and directories, one after another on a stream,
 //! each with an identifier, so that an interrupted one is resumed or recognised.
 //!
 //! Every frame is `type u32 ‖ length u32 ‖ payload`, integers big-endian:
@@ -40,15 +40,20 @@ mod name;
 mod numbered;
 mod receiver;
 mod sender;
+mod tree;
 
 #[cfg(test)]
 mod tests;
 
 pub use hash::{ContentHash, Digest};
-pub use name::{FileName, NAME_MAX, NOTE_MAX, Note};
+pub use name::{FileName, FileNameError, NAME_MAX, NOTE_MAX, Note};
 pub use numbered::{NUMBER_LIMIT, NumberSet, RANGES_MAX};
 pub use receiver::{Answer, PlainOffer, Receiver, ReceiverEvent};
 pub use sender::{Sender, SenderEvent};
+pub use tree::{
+    EntryHead, TREE_DEPTH_MAX, TREE_ENTRIES_MAX, TREE_PATH_MAX, TreeError, TreeItem, TreeReader,
+    TreeWriter,
+};
 
 use crate::crypto::Rights;
 use core::fmt;
@@ -97,7 +102,7 @@ impl FromStr for TransferId {
     }
 }
 
-/// What is transferred; the numbers are those of the published plain frames.
+/// What is transferred; the numbers up to 4 are those of the published plain frames.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Kind {
@@ -109,6 +114,8 @@ pub enum Kind {
     Json = 3,
     /// A file.
     File = 4,
+    /// A directory; its content is that of a [`TreeWriter`].
+    Directory = 5,
 }
 
 impl Kind {
@@ -116,7 +123,7 @@ impl Kind {
     pub const fn right(self) -> Rights {
         match self {
             Kind::Text | Kind::Binary | Kind::Json => Rights::MESSAGES,
-            Kind::File => Rights::FILES,
+            Kind::File | Kind::Directory => Rights::FILES,
         }
     }
 
@@ -127,6 +134,7 @@ impl Kind {
             2 => Some(Kind::Binary),
             3 => Some(Kind::Json),
             4 => Some(Kind::File),
+            5 => Some(Kind::Directory),
             _ => None,
         }
     }
@@ -138,13 +146,14 @@ impl Kind {
             Kind::Binary => "binary",
             Kind::Json => "json",
             Kind::File => "file",
+            Kind::Directory => "directory",
         }
     }
 
-    /// Whether it is a message and not a file. Messages need bit 1 of the grant's rights,
+    /// Whether it is a message and not a file or directory. Messages need bit 1 of the grant's rights,
     /// files bit 2 (`wire.md` 12).
     pub const fn is_message(self) -> bool {
-        !matches!(self, Kind::File)
+        !matches!(self, Kind::File | Kind::Directory)
     }
 }
 
@@ -157,7 +166,7 @@ pub struct Offer {
     pub kind: Kind,
     /// Bytes of the whole content.
     pub size: u64,
-    /// The file's base name; `None` exactly for messages.
+    /// The base name of a file or directory; `None` exactly for messages.
     pub name: Option<FileName>,
     /// A remark of the sender: **hostile text**, cleaned.
     pub note: Note,
@@ -241,6 +250,9 @@ pub enum Failure {
     /// 4: the transfer goes on over another stream.
     #[error("the transfer was taken over by another stream")]
     Superseded,
+    /// 5: the content is not of the kind that was offered; the same again does not help.
+    #[error("the content is not what its kind says")]
+    BadContent,
     /// Any other code.
     #[error("not stored, code {0}")]
     Other(u8),
@@ -254,6 +266,7 @@ impl Failure {
             Failure::Failed => 2,
             Failure::Full => 3,
             Failure::Superseded => 4,
+            Failure::BadContent => 5,
             Failure::Other(code) => code,
         }
     }
@@ -266,6 +279,7 @@ impl Failure {
             2 => Failure::Failed,
             3 => Failure::Full,
             4 => Failure::Superseded,
+            5 => Failure::BadContent,
             other => Failure::Other(other),
         })
     }

@@ -8,14 +8,15 @@ use crate::error::{Code, Failure};
 use crate::http::{answer, body, parse, query};
 use crate::output::cleaned;
 use crate::services::inbox::MessageInfo;
-use crate::services::received::FileInfo;
+use crate::services::received::{FileInfo, Received};
 use crate::services::{echo, path_word};
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use data_encoding::BASE64;
-use pilot_core::addr::NetworkId;
+use pilot_core::addr::{Address, NetworkId};
+use pilot_core::service::exchange::TransferId;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -151,6 +152,47 @@ pub(super) async fn delete_message(State(shared): Cx, Path(seq): Path<String>) -
     )
 }
 
+fn file(received: &Received, info: &FileInfo, there: bool) -> api::ReceivedFile {
+    api::ReceivedFile {
+        seq: info.received_us,
+        id: info.id.to_string(),
+        from: info.from.to_string(),
+        at: info.received_us / 1_000_000,
+        kind: info.kind.as_str().to_owned(),
+        name: info.name.as_str().to_owned(),
+        note: info.note.as_str().to_owned(),
+        bytes: info.size,
+        entries: info.entries,
+        sha256: info.hash.to_string(),
+        path: received.path(info),
+        there,
+    }
+}
+
+/// One file or directory, by its sender and the id that its sender knows it by.
+pub(super) async fn received_one(
+    State(shared): Cx,
+    Path((from, id)): Path<(String, String)>,
+) -> Response {
+    answer(
+        async {
+            let from: Address = parse("the sender", &from)?;
+            let id: TransferId = parse("the id", &id)?;
+            let received = shared.offer.received.clone();
+            let found = blocking("read the received files", move || {
+                let found = received.find(from, id);
+                Ok(found.map(|info| file(&received, &info, received.is_there(&info))))
+            });
+            found.await?.ok_or_else(|| {
+                let message = format!("nothing with id {id} of {from} has been received whole");
+                Failure::new(Code::NotFound, message)
+                    .hint("`pilotctl received --json` shows each one's id")
+            })
+        }
+        .await,
+    )
+}
+
 pub(super) async fn received(State(shared): Cx, listed: Queried<Listed>) -> Response {
     answer(
         async {
@@ -160,19 +202,8 @@ pub(super) async fn received(State(shared): Cx, listed: Queried<Listed>) -> Resp
                 let limit = listed.limit();
                 let infos = received.list(listed.after, limit + 1);
                 let more = infos.len() > limit;
-                let file = |(info, there): &(FileInfo, bool)| api::ReceivedFile {
-                    seq: info.received_us,
-                    id: info.id.to_string(),
-                    from: info.from.to_string(),
-                    at: info.received_us / 1_000_000,
-                    name: info.name.as_str().to_owned(),
-                    note: info.note.as_str().to_owned(),
-                    bytes: info.size,
-                    sha256: info.hash.to_string(),
-                    path: received.path(info),
-                    there: *there,
-                };
-                let files = infos.iter().take(limit).map(file).collect();
+                let files = infos.iter().take(limit);
+                let files = files.map(|(info, there)| file(&received, info, *there)).collect();
                 Ok(api::Received { files, more })
             })
             .await

@@ -83,7 +83,7 @@ pub(super) struct SendFile {
     #[serde(default)]
     note: String,
     network: Option<u16>,
-    /// `file`, the default.
+    /// `file`, the default, or `directory`: then the content is as `wire.md` 12 says.
     kind: Option<String>,
     /// Keep it in the outbox before anything is sent.
     #[serde(default)]
@@ -194,6 +194,7 @@ async fn transfer(
     let name: FileName = parse("the file's name", &asked.name)?;
     let kind = match asked.kind.as_deref() {
         None | Some("file") => Kind::File,
+        Some("directory") => Kind::Directory,
         Some(other) => {
             return Err(Failure::new(Code::Usage, format!("there is no kind {other:?} of files")));
         }

@@ -52,6 +52,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/inbox", get(exchange::inbox))
         .route("/v1/inbox/{seq}", delete(exchange::delete_message))
         .route("/v1/received", get(exchange::received))
+        .route("/v1/received/{from}/{id}", get(exchange::received_one))
         .route("/v1/echo", post(exchange::echo))
         .route("/v1/events", get(events::stats))
         .route("/v1/events/publish", post(events::publish))

@@ -464,7 +464,11 @@ impl Outbox {
             file.write_all(b"\n")?;
         }
         file.write_all(&line)?;
-        file.sync_all()?;
+        // One that was delivered may go out again after a power loss: the receiver knows it. What
+        // was taken back or given up must not.
+        if item.state != ItemState::Delivered {
+            file.sync_all()?;
+        }
         *lines += 1;
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! One file on its way in.
 
-use super::{Entry, FileInfo, Key, Received, disk, remove};
-use pilot_core::service::exchange::{ContentHash, Digest, Failure};
+use super::unpack::{UnpackError, unpack};
+use super::{Entry, FileInfo, Key, Received, disk};
+use pilot_core::service::exchange::{ContentHash, Digest, Failure, Kind, Offer};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(crate) struct Incoming {
     store: Arc<Received>,
     key: Key,
     file: File,
+    kind: Kind,
     size: u64,
     written: u64,
     synced: u64,
@@ -53,7 +55,7 @@ impl Incoming {
     pub(super) fn open(
         store: Arc<Received>,
         key: Key,
-        size: u64,
+        offer: &Offer,
         synced: u64,
         active: Arc<Active>,
     ) -> io::Result<Incoming> {
@@ -80,7 +82,8 @@ impl Incoming {
             store,
             key,
             file,
-            size,
+            kind: offer.kind,
+            size: offer.size,
             written: offset,
             synced: offset,
             hash,
@@ -138,6 +141,8 @@ impl Incoming {
                 size: partial.size,
                 note: partial.note.to_string(),
                 time_us: touched_us,
+                kind: partial.kind as u8,
+                entries: 0,
                 sha256: None,
                 synced: partial.synced,
             }
@@ -146,8 +151,8 @@ impl Incoming {
         disk::replace(&path, &[&serde_json::to_vec(&entry)?], false)
     }
 
-    /// The content is whole and has this hash: gives the file its name. When it returns well,
-    /// the file survives a power loss.
+    /// The content is whole and has this hash: gives the file, or the directory that is made of
+    /// it, its name. When it returns well, that survives a power loss.
     pub(crate) fn finish(mut self, hash: Digest) -> Result<FileInfo, Failure> {
         let failed = |error: io::Error| {
             tracing::warn!(%error, "cannot store a received file");
@@ -158,6 +163,21 @@ impl Incoming {
         }
         self.file.sync_all().map_err(failed)?;
         self.synced = self.written;
+        let mut whole = self.store.part_path(&self.key, "part");
+        let mut entries = 0;
+        if self.kind == Kind::Directory {
+            whole.set_extension("tree");
+            match self.unpack(&whole) {
+                Ok(n) => entries = n,
+                Err(UnpackError::Disk(error)) => return Err(failed(error)),
+                Err(UnpackError::TooMany) => return Err(Failure::Full),
+                Err(error) => {
+                    tracing::info!(%error, "a directory was not what it should be");
+                    self.discard();
+                    return Err(Failure::BadContent);
+                }
+            }
+        }
         let mut info = {
             let mut state = self.store.state();
             let received_us = state.tick();
@@ -165,24 +185,33 @@ impl Incoming {
             FileInfo {
                 id: self.key.1,
                 from: partial.from,
+                kind: self.kind,
                 name: partial.name.clone(),
                 received_us,
                 size: self.size,
+                entries,
                 hash,
                 note: partial.note.clone(),
             }
         };
-        let part = self.store.part_path(&self.key, "part");
-        self.store.name_file(&part, &mut info).map_err(failed)?;
-        remove(&self.store.part_path(&self.key, "json"));
+        self.store.name_file(&whole, &mut info).map_err(failed)?;
         self.is_over = true;
         let mut state = self.store.state();
-        state.partials.remove(&self.key);
+        // Its content, too, where that has become a directory.
+        self.store.drop_partial(&mut state, &self.key);
         state.known.insert(self.key, info.received_us);
         state.files.insert(info.received_us, info.clone());
         drop(state);
         self.store.released.notify_all();
         Ok(info)
+    }
+
+    fn unpack(&mut self, to: &std::path::Path) -> Result<u32, UnpackError> {
+        let most = self.store.entries_left(&self.store.state(), self.key.0);
+        self.file.seek(io::SeekFrom::Start(0))?;
+        let unpacked = unpack(&self.file, to, most);
+        self.file.seek(io::SeekFrom::End(0))?;
+        unpacked
     }
 
     /// The content is not what was sent: nothing of it is kept.

@@ -1,9 +1,10 @@
-//! Files received: each lands in the folder under a name of its own that nothing had before.
+//! Files and directories received: each lands in the folder under a name of its own that nothing had before.
 //!
 //! ```text
 //! received/dataset.csv                  whole, hash verified, synced
 //! received/.partial/NODE-ID.part        the content so far
 //! received/.partial/NODE-ID.json        whose it is, and how much of it is surely on the disk
+//! received/.partial/NODE-ID.tree        a directory that is being made of a whole content
 //! received/.index/TIME-ID.json          what is known of a whole file
 //!
 //! (none) --begin--> active --finish--> whole
@@ -14,19 +15,22 @@
 //!          partial --7 days, or a newer one needs its place--> (none)
 //! ```
 //!
-//! A whole file gets its index entry first, then its name, by a rename that replaces nothing;
+//! A directory comes as one content ([`TreeReader`](pilot_core::service::exchange::TreeReader)).
+//! Once that is whole a directory is made of it, synced, and then named like a file: all of it is
+//! in sight at once. A whole file gets its index entry first, then its name, by a rename that replaces nothing;
 //! a crash between the two is mended at the next start. A peer's names are [`FileName`]s:
 //! base names that never start with a dot, so none reaches another folder or these two.
 
 mod incoming;
+mod load;
+mod unpack;
 
 pub(crate) use incoming::{Active, Incoming};
 
 use super::disk;
-use super::inbox::parse_digest;
+use load::Entry;
 use pilot_core::addr::Address;
-use pilot_core::service::exchange::{Digest, FileName, Note, Offer, Refusal, TransferId};
-use serde::{Deserialize, Serialize};
+use pilot_core::service::exchange::{Digest, FileName, Kind, Note, Offer, Refusal, TransferId};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +53,10 @@ pub(crate) struct ReceivedLimits {
     pub(crate) sender_files: usize,
     /// Bytes of one sender's files, unfinished ones included.
     pub(crate) sender_bytes: u64,
+    /// Entries of all directories in the folder.
+    pub(crate) entries: u64,
+    /// Entries of one sender's directories.
+    pub(crate) sender_entries: u64,
     /// Unfinished files; the oldest that nobody sends makes room for a new one.
     pub(crate) partials: usize,
     /// Unfinished files of one sender.
@@ -66,6 +74,8 @@ impl Default for ReceivedLimits {
             bytes: 256 << 30,
             sender_files: 10_000,
             sender_bytes: 128 << 30,
+            entries: 400_000,
+            sender_entries: 200_000,
             partials: 256,
             sender_partials: 32,
             keep_free: 256 << 20,
@@ -74,19 +84,23 @@ impl Default for ReceivedLimits {
     }
 }
 
-/// A file received.
+/// A file or directory received.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FileInfo {
     /// Chosen by the sender.
     pub(crate) id: TransferId,
     /// Who sent it, authenticated.
     pub(crate) from: Address,
+    /// A file or a directory.
+    pub(crate) kind: Kind,
     /// Its name in the folder.
     pub(crate) name: FileName,
     /// When it was whole, in microseconds since the Unix epoch; strictly increasing.
     pub(crate) received_us: u64,
-    /// Bytes.
+    /// Bytes of the content.
     pub(crate) size: u64,
+    /// Entries of a directory; of a file 0.
+    pub(crate) entries: u32,
     /// Of the content.
     pub(crate) hash: Digest,
     /// A remark of the sender: hostile text, cleaned.
@@ -102,28 +116,11 @@ impl FileInfo {
 /// A transfer: the sender's node and its id.
 type Key = (Address, TransferId);
 
-/// Index entries and descriptions of partial files.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    id: String,
-    from: String,
-    name: String,
-    size: u64,
-    note: String,
-    time_us: u64,
-    /// Of a whole file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
-    /// Of a partial one: bytes that are surely on the disk.
-    #[serde(default)]
-    synced: u64,
-}
-
 /// An unfinished file.
 #[derive(Clone, Debug)]
 struct Partial {
     from: Address,
+    kind: Kind,
     name: FileName,
     size: u64,
     note: Note,
@@ -199,11 +196,19 @@ impl Received {
         let newest: BTreeMap<_, _> =
             state.files.values().map(|f| (&f.name, f.received_us)).collect();
         let listed = state.files.range(after..).take(limit).map(|(_, info)| {
-            let there =
-                newest.get(&info.name) == Some(&info.received_us) && self.path(info).is_file();
+            let there = newest.get(&info.name) == Some(&info.received_us) && self.is_there(info);
             (info.clone(), there)
         });
         listed.collect()
+    }
+
+    /// Whether a file or directory has its place and kind still.
+    pub(crate) fn is_there(&self, info: &FileInfo) -> bool {
+        let meta = self.path(info).symlink_metadata();
+        meta.is_ok_and(|meta| match info.kind {
+            Kind::Directory => meta.is_dir(),
+            _ => meta.is_file(),
+        })
     }
 
     /// What a sender's transfer has become, once it is whole.
@@ -224,13 +229,15 @@ impl Received {
             if state.known.contains_key(&key) {
                 return Ok(Begin::Have);
             }
-            if state.partials.get(&key).is_some_and(|p| p.size != offer.size) {
+            let is_other = |p: &Partial| (p.size, p.kind) != (offer.size, offer.kind);
+            if state.partials.get(&key).is_some_and(is_other) {
                 self.drop_partial(&mut state, &key);
             }
-            self.make_room(&mut state, &key, offer.size)?;
+            self.make_room(&mut state, &key, offer)?;
             let touched_us = state.tick();
             let partial = state.partials.entry(key).or_insert_with(|| Partial {
                 from,
+                kind: offer.kind,
                 name: name.clone(),
                 size: offer.size,
                 note: offer.note.clone(),
@@ -243,7 +250,7 @@ impl Received {
             partial.synced
         };
         // From here on the file is ours alone, and `Incoming` or we release it.
-        match Incoming::open(self.clone(), key, offer.size, offset, active) {
+        match Incoming::open(self.clone(), key, offer, offset, active) {
             Ok(incoming) => Ok(Begin::Go(incoming)),
             Err(error) => {
                 tracing::warn!(%error, "cannot open a file to receive");
@@ -276,7 +283,8 @@ impl Received {
     }
 
     /// Whether there is room, after making it as far as that hurts nobody.
-    fn make_room(&self, state: &mut State, key: &Key, size: u64) -> Result<(), Refusal> {
+    fn make_room(&self, state: &mut State, key: &Key, offer: &Offer) -> Result<(), Refusal> {
+        let size = offer.size;
         if size > self.limits.bytes.min(self.limits.sender_bytes) {
             return Err(Refusal::TooLarge);
         }
@@ -289,7 +297,10 @@ impl Received {
         }
         let have = state.partials.get(key).map_or(0, |partial| partial.synced);
         let free = disk::free_bytes(&self.dir).map_err(|_| Refusal::Failed)?;
-        if (size - have).saturating_add(self.limits.keep_free) > free {
+        // A directory is there twice while it is made of its content.
+        let unpacked = if offer.kind == Kind::Directory { size } else { 0 };
+        let wanted = (size - have).saturating_add(unpacked);
+        if wanted.saturating_add(self.limits.keep_free) > free {
             return Err(Refusal::Full);
         }
         Ok(())
@@ -334,12 +345,25 @@ impl Received {
         for extension in ["part", "json"] {
             remove(&self.part_path(key, extension));
         }
+        remove_tree(&self.part_path(key, "tree"));
+    }
+
+    /// Entries of directories that a sender may still bring.
+    fn entries_left(&self, state: &State, from: Address) -> u64 {
+        let (mut all, mut sender) = (0, 0);
+        for info in state.files.values() {
+            all += u64::from(info.entries);
+            if info.from.on_backbone() == from {
+                sender += u64::from(info.entries);
+            }
+        }
+        let ReceivedLimits { entries, sender_entries, .. } = self.limits;
+        entries.saturating_sub(all).min(sender_entries.saturating_sub(sender))
     }
 
     /// Forgets files that the user has moved away or deleted.
     fn prune_index(&self, state: &mut State) {
-        let gone: Vec<_> =
-            state.files.values().filter(|f| !self.path(f).exists()).cloned().collect();
+        let gone: Vec<_> = state.files.values().filter(|f| !self.is_there(f)).cloned().collect();
         for info in gone {
             state.files.remove(&info.received_us);
             state.known.remove(&info.key());
@@ -360,88 +384,7 @@ impl Received {
         }
     }
 
-    fn load_partials(&self) -> io::Result<()> {
-        let mut state = self.state();
-        for (path, entry) in read_entries(&self.dir.join(".partial"))? {
-            let loaded = entry.and_then(|entry| {
-                let (from, id) = (entry.from.parse::<Address>().ok()?, entry.id.parse().ok()?);
-                let partial = Partial {
-                    from,
-                    name: entry.name.parse().ok()?,
-                    size: entry.size,
-                    note: Note::cleaned(entry.note.as_bytes()),
-                    synced: entry.synced.min(entry.size),
-                    touched_us: entry.time_us,
-                    active: None,
-                };
-                Some(((from.on_backbone(), id), partial))
-            });
-            match loaded {
-                Some((key, partial)) if self.part_path(&key, "json") == path => {
-                    state.last_us = state.last_us.max(partial.touched_us);
-                    state.partials.insert(key, partial);
-                }
-                _ => remove(&path),
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes contents that nothing describes.
-    fn remove_orphans(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(self.dir.join(".partial"))? {
-            let path = entry?.path();
-            let is_part = path.extension().is_some_and(|e| e == "part");
-            if is_part && !path.with_extension("json").exists() {
-                remove(&path);
-            }
-        }
-        Ok(())
-    }
-
-    fn load_index(&self) -> io::Result<()> {
-        for (path, entry) in read_entries(&self.dir.join(".index"))? {
-            let loaded = entry.and_then(|entry| {
-                Some(FileInfo {
-                    id: entry.id.parse().ok()?,
-                    from: entry.from.parse().ok()?,
-                    name: entry.name.parse().ok()?,
-                    received_us: entry.time_us,
-                    size: entry.size,
-                    hash: parse_digest(&entry.sha256?)?,
-                    note: Note::cleaned(entry.note.as_bytes()),
-                })
-            });
-            match loaded {
-                Some(info) if self.index_path(&info) == path => {
-                    let info = self.complete(info)?;
-                    let mut state = self.state();
-                    state.last_us = state.last_us.max(info.received_us);
-                    state.known.insert(info.key(), info.received_us);
-                    state.files.insert(info.received_us, info);
-                }
-                _ => tracing::warn!(path = %path.display(), "not an index entry: left alone"),
-            }
-        }
-        Ok(())
-    }
-
-    /// A crash came between an index entry and the file's name: the content is still partial.
-    fn complete(&self, mut info: FileInfo) -> io::Result<FileInfo> {
-        let key = info.key();
-        let part = self.part_path(&key, "part");
-        if part.metadata().is_ok_and(|meta| meta.len() == info.size) {
-            if is_same_file(&part, &self.path(&info)) {
-                remove(&part);
-            } else {
-                self.name_file(&part, &mut info)?;
-            }
-        }
-        self.drop_partial(&mut self.state(), &key);
-        Ok(info)
-    }
-
-    /// Gives a whole, synced file its index entry and a name that nothing has.
+    /// Gives a whole, synced file or directory its index entry and a name that nothing has.
     fn name_file(&self, part: &Path, info: &mut FileInfo) -> io::Result<()> {
         let wanted = info.name.clone();
         for n in 1..=NAMES_MAX {
@@ -459,6 +402,8 @@ impl Received {
                 size: info.size,
                 note: info.note.to_string(),
                 time_us: info.received_us,
+                kind: info.kind as u8,
+                entries: info.entries,
                 sha256: Some(info.hash.to_string()),
                 synced: info.size,
             };
@@ -486,24 +431,6 @@ impl State {
     }
 }
 
-/// All `.json` files of a directory; those that do not parse as `None`. Temporary files of a
-/// crash are removed.
-fn read_entries(dir: &Path) -> io::Result<Vec<(PathBuf, Option<Entry>)>> {
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("tmp") => remove(&path),
-            Some("json") => {
-                let entry = serde_json::from_slice(&std::fs::read(&path)?).ok();
-                entries.push((path, entry));
-            }
-            _ => {}
-        }
-    }
-    Ok(entries)
-}
-
 /// Removes a file that is of no more use; one that stays is found again at the next start.
 fn remove(path: &Path) {
     match std::fs::remove_file(path) {
@@ -514,11 +441,10 @@ fn remove(path: &Path) {
     }
 }
 
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    match (a.symlink_metadata(), b.symlink_metadata()) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
+/// The same of a directory.
+fn remove_tree(path: &Path) {
+    if let Err(e) = unpack::remove_tree(path) {
+        tracing::warn!(path = %path.display(), error = %e, "cannot remove a directory");
     }
 }
 

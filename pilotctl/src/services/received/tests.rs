@@ -156,6 +156,8 @@ fn quotas_hold_and_make_room_where_they_can() {
         bytes: 20,
         sender_files: 2,
         sender_bytes: 12,
+        entries: 9,
+        sender_entries: 9,
         partials: 3,
         sender_partials: 2,
         keep_free: 0,
@@ -252,4 +254,117 @@ fn a_file_that_cannot_be_opened_or_named_now_keeps_what_is_there() {
     assert_eq!(std::fs::read_dir(dir.path().join("received/.index")).unwrap().count(), 0);
     std::fs::rename(&aside, &part).unwrap();
     assert_eq!(go(&received, 16, &offer).offset(), 6);
+}
+
+fn directory(id: u8, name: &str, size: u64) -> Offer {
+    Offer { kind: Kind::Directory, ..offer(id, name, size) }
+}
+
+/// A directory with this many empty files, and a directory within.
+fn tree(files: u32) -> Vec<u8> {
+    use pilot_core::service::exchange::TreeWriter;
+    let mut writer = TreeWriter::new();
+    let mut content = Vec::new();
+    content.extend(writer.enter(&"d".parse().unwrap()).unwrap());
+    for n in 0..files {
+        content.extend(writer.file(&format!("{n:04}").parse().unwrap(), 0).unwrap());
+    }
+    content.extend(writer.leave().unwrap());
+    content.extend(writer.file(&"e".parse().unwrap(), 5).unwrap());
+    content.extend(b"hello");
+    content.extend(writer.leave().unwrap());
+    content
+}
+
+fn put_tree(
+    received: &Arc<Received>,
+    from: u8,
+    id: u8,
+    content: &[u8],
+) -> Result<FileInfo, Failure> {
+    let mut incoming = go(received, from, &directory(id, "tree", content.len() as u64));
+    let rest = &content[usize::try_from(incoming.offset()).unwrap()..];
+    incoming.write(rest).unwrap();
+    incoming.finish(sha256(content))
+}
+
+#[test]
+fn a_directory_is_in_sight_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    let content = tree(3);
+    // A link in the way of the name is not followed.
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, dir.path().join("received/tree")).unwrap();
+    let mut incoming = go(&received, 16, &directory(1, "tree", content.len() as u64));
+    incoming.write(&content[..20]).unwrap();
+    drop(incoming);
+    assert_eq!(names(&received), Vec::<String>::new());
+    let info = put_tree(&received, 16, 1, &content).unwrap();
+    assert_eq!((info.name.as_str(), info.kind, info.entries), ("tree (2)", Kind::Directory, 5));
+    assert_eq!(std::fs::read(received.path(&info).join("e")).unwrap(), b"hello");
+    assert_eq!(std::fs::read_dir(received.path(&info).join("d")).unwrap().count(), 3);
+    assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+    drop(received);
+    let received = open(&dir);
+    assert_eq!(received.list(0, 9), [(info.clone(), true)]);
+    let again = received.begin(address(16), &directory(1, "tree", content.len() as u64));
+    assert!(matches!(again, Ok(Begin::Have)));
+    std::fs::remove_dir_all(received.path(&info)).unwrap();
+    assert_eq!(received.list(0, 9), [(info, false)]);
+}
+
+#[test]
+fn what_is_no_directory_or_has_too_many_entries_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits =
+        ReceivedLimits { entries: 8, sender_entries: 6, keep_free: 0, ..Default::default() };
+    let received = with(&dir, limits);
+    assert_eq!(put_tree(&received, 16, 1, b"\x02\x02..12345678").unwrap_err(), Failure::BadContent);
+    assert_eq!(put_tree(&received, 16, 2, &tree(5)).unwrap_err(), Failure::Full);
+    // What was refused for want of room is kept, and goes on when there is some.
+    put_tree(&received, 16, 3, &tree(4)).unwrap();
+    assert_eq!(put_tree(&received, 17, 1, &tree(1)).unwrap_err(), Failure::Full, "of all");
+    std::fs::remove_dir_all(dir.path().join("received/tree")).unwrap();
+    received.prune_index(&mut received.state());
+    put_tree(&received, 17, 1, &tree(1)).unwrap();
+    assert_eq!(names(&received), ["tree"]);
+}
+
+#[test]
+fn a_crash_while_a_directory_is_made_or_named_is_mended() {
+    let content = tree(2);
+    let size = content.len() as u64;
+    let partial = |dir: &tempfile::TempDir, end: &str| {
+        let name = format!("received/.partial/{:08x}-{}.{end}", 16, TransferId([1; 16]));
+        dir.path().join(name)
+    };
+    // While it is made: nothing is in sight, and it is made anew.
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    let mut incoming = go(&received, 16, &directory(1, "tree", size));
+    incoming.write(&content).unwrap();
+    drop(incoming);
+    std::fs::create_dir(partial(&dir, "tree")).unwrap();
+    std::fs::write(partial(&dir, "tree").join("e"), "he").unwrap();
+    drop(received);
+    let received = open(&dir);
+    assert!(!partial(&dir, "tree").exists() && names(&received).is_empty());
+    assert_eq!(go(&received, 16, &directory(1, "tree", size)).offset(), size);
+    let info = put_tree(&received, 16, 1, &content).unwrap();
+
+    // Between its index entry and its name, and between that and the end of its content.
+    for is_named in [false, true] {
+        drop(open(&dir));
+        std::fs::write(partial(&dir, "part"), &content).unwrap();
+        if !is_named {
+            std::fs::rename(dir.path().join("received/tree"), partial(&dir, "tree")).unwrap();
+        }
+        let received = open(&dir);
+        assert_eq!(received.list(0, 9), [(info.clone(), true)]);
+        assert_eq!(std::fs::read(received.path(&info).join("e")).unwrap(), b"hello");
+        assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
+    }
 }
