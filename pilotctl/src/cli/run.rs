@@ -214,7 +214,7 @@ pub(crate) struct Reset {
     pub(crate) keep_identity: bool,
 }
 
-/// Run the whole story on this machine: register, discover, trust, message, file.
+/// Run the whole story on this machine: register, discover, trust, message, file, task.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

@@ -74,6 +74,13 @@ fn check(text: &str) -> Result<(), Failure> {
         .hint("send it as a file, with --file"))
 }
 
+fn random() -> Result<u64, Failure> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Failure::new(Code::Internal, format!("no randomness: {e}")))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
 /// Puts a file into the outbox for an agent, as a part of something else.
 async fn queue_file(
     cx: &Context,
@@ -91,6 +98,8 @@ async fn queue_file(
         .with("to", Some(to))
         .with("network", network)
         .with("name", name.as_deref())
+        // By name, size and time the daemon knows a file again; each of a task is its own.
+        .with("modified_ns", Some(random()?))
         .with("queue", Some(true));
     let file = tokio::fs::File::open(path).await.map_err(doing)?;
     let sent: Sent = cx.client().upload(query.as_str(), meta.len(), file, |_: Progress| {}).await?;

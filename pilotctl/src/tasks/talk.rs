@@ -25,7 +25,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(5);
 /// What the other side had no room for is told again after so long.
 const LATER: Duration = Duration::from_secs(5);
-/// Bytes to write beyond which nothing more is read.
+/// Bytes to write beyond which nothing more is told.
+const TELL_BELOW: usize = 64 * 1024;
+/// Bytes to write beyond which nothing more is read: of a peer that reads no answers.
 const OUT_MAX: usize = 1 << 20;
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -196,7 +198,10 @@ impl Talk<'_> {
             let mut asked = self.asked.clone();
             asked.extend(self.later.keys());
             let is_teller = self.tasks.is_teller(self.peer.key, self.number);
-            let room = if is_teller { WINDOW - self.asked.len() } else { 0 };
+            // With what is told the rest stays below OUT_MAX: two ends that only told each other
+            // and read nothing would wait for ever.
+            let may_tell = is_teller && self.out.len() < TELL_BELOW;
+            let room = if may_tell { WINDOW - self.asked.len() } else { 0 };
             let reaction = self.tasks.hear(self.peer, heard, room, asked).await;
             self.react(reaction.map_err(TalkError::Store)?)?;
             if !is_more {
