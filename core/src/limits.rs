@@ -160,6 +160,11 @@ pub const DIRECTORY_BACKOFF_MIN: Duration = ms(500);
 pub const REGISTRY_ANSWER: Duration = s(10);
 /// A request of the owner that found no registry for this long fails.
 pub const REQUEST_GIVE_UP: Duration = s(30);
+/// Least distance of two searches for a hostname among trusted peers (`wire.md` 10), and how
+/// many of them one search asks the registry about.
+pub const NAME_SEARCH_DISTANCE: Duration = s(2);
+/// See [`NAME_SEARCH_DISTANCE`].
+pub const NAME_SEARCH_PEERS: usize = 32;
 /// Requests under way on one registry channel.
 pub const REQUESTS_IN_FLIGHT: usize = 16;
 /// The mailbox keeps a trust request for this long, and an answer is taken as long

@@ -5,6 +5,7 @@ use crate::cli::values::{HostPort, PathChoice, Registry, RegistryKey};
 use crate::error::{Code, Failure};
 use crate::home;
 use crate::limits::{DaemonLimits, ServerLimits};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -22,20 +23,26 @@ pub(crate) trait Settings: Serialize + DeserializeOwned + Default + PartialEq {
 }
 
 /// The daemon's settings. Absent ones have their default.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct DaemonSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) registry: Option<Registry>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) registry_key: Option<RegistryKey>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) beacon: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) endpoint: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) listen: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) path: Option<PathChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) no_spray: Option<bool>,
@@ -67,14 +74,17 @@ impl Settings for DaemonSettings {
 }
 
 /// The rendezvous server's settings.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct RendezvousSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) registry_addr: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) beacon_addr: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) beacon_alt_addr: Option<HostPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) persist: Option<PathBuf>,

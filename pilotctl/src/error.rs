@@ -1,6 +1,7 @@
 //! What can go wrong, as programs see it: one table of stable codes, each with an exit code
 //! and an HTTP status. `docs/pilotctl.md` lists the same table; a test compares them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -140,7 +141,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// The fields of an error envelope.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct WireFailure {
     pub(crate) code: String,
     pub(crate) message: String,
@@ -157,8 +158,9 @@ impl From<WireFailure> for Failure {
 }
 
 /// The one envelope of `--json` and of the local API.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "status", rename_all = "lowercase")]
+#[schemars(rename = "Envelope_{T}")]
 pub(crate) enum Envelope<T> {
     /// `{"status":"ok","data":...}`
     Ok {

@@ -8,7 +8,7 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
@@ -17,6 +17,9 @@ use tokio::sync::watch;
 /// Longest JSON body.
 pub(crate) const JSON_MAX: usize = 8 * 1024 * 1024;
 
+/// Media type of server-sent events.
+pub(crate) const EVENTS: &str = "text/event-stream";
+
 /// A result in its envelope, with the status that belongs to it.
 pub(crate) fn answer<T: Serialize>(result: Result<T, Failure>) -> Response {
     let status = match &result {
@@ -24,10 +27,8 @@ pub(crate) fn answer<T: Serialize>(result: Result<T, Failure>) -> Response {
         Err(failure) => status(failure),
     };
     let text = crate::output::to_line(&Envelope::from_result(result)) + "\n";
-    let mut response = (status, text).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut response = raw_json(text);
+    *response.status_mut() = status;
     response
 }
 
@@ -75,6 +76,15 @@ pub(crate) async fn no_method(uri: Uri) -> Response {
     let message = format!("{} has other methods", crate::output::quoted(uri.path()));
     answer::<()>(Err(Failure::new(Code::Usage, message)
         .hint("docs/pilotctl.md lists the routes with their methods")))
+}
+
+/// A text that is JSON already.
+pub(crate) fn raw_json(text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// A body that is written as things happen.

@@ -7,6 +7,7 @@ use crate::services::received::ReceivedLimits;
 use pilot_core::limits::Limits;
 use pilot_core::rendezvous::RendezvousLimits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The largest bound that can be set: more of anything does not fit one process.
@@ -16,7 +17,7 @@ const COUNT_MAX: u32 = 4 << 20;
 const DESCRIPTORS_KEPT: u64 = 128;
 
 /// A bound: at least one, at most [`COUNT_MAX`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "i64")]
 pub(crate) struct Count(u32);
 
@@ -35,7 +36,7 @@ impl TryFrom<i64> for Count {
 macro_rules! limits {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "kebab-case", deny_unknown_fields)]
         pub(crate) struct $name {
             $($(#[$field_doc])* #[serde(skip_serializing_if = "Option::is_none")]

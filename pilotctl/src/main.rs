@@ -19,6 +19,7 @@ mod home;
 mod http;
 mod limits;
 mod log;
+mod openapi;
 mod output;
 mod programs;
 mod rendezvous;

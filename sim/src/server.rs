@@ -99,6 +99,7 @@ fn limits() -> RendezvousLimits {
         channels: 1024,
         changes: 1024,
         receipts: 1024,
+        relay_queue_bytes: 1 << 20,
         ..RendezvousLimits::server()
     }
 }

@@ -16,7 +16,7 @@ use super::*;
 use crate::crypto::TunnelKey;
 use crate::crypto::request::sign_reserve;
 use crate::limits::{CLOCK_TOLERANCE, DIRECTORY_BACKOFF_MAX, INIT_RENEW};
-use crate::trust::{Outcome, Ticket};
+use crate::trust::{Job, Outcome, Ticket};
 use crate::wire::control::ChannelInfo;
 use crate::wire::registry::{
     self, ACK_MAX, Answer as WireAnswer, Envelope, ErrorCode, List, MailboxItem, Refusal, Request,
@@ -161,6 +161,13 @@ impl<'s> Core<'s> {
         })
     }
 
+    /// Whether the registry is being asked about peers, or is to be now.
+    pub(super) fn is_resolving(&mut self) -> bool {
+        let is = |ticket: Ticket| matches!(ticket.job, Job::Resolve(_));
+        self.is_under_way(|what| matches!(what, What::Trust(ticket) if is(*ticket)))
+            || self.next_trust_job().is_some_and(is)
+    }
+
     /// Writes the next request's plaintext; gives its length, 0 if there is none.
     pub(super) fn next_request(
         &mut self,
@@ -243,6 +250,7 @@ impl<'s> Core<'s> {
                 return None;
             }
         }
+        self.end_name_search();
         let (request, len) = self.requests.send(id, out)?;
         Some((What::Owner(request), len))
     }
@@ -455,6 +463,7 @@ impl<'s> Core<'s> {
         if trust.handle_answer(&mut ctx, ticket, answer) == Outcome::RaiseEpoch {
             self.raise_epoch();
         }
+        self.end_name_search();
     }
 
     /// All grants become void; those who stay trusted get new ones (`wire.md` 6.5).
@@ -485,6 +494,7 @@ impl<'s> Core<'s> {
                 failure = (!genuine).then_some(RequestError::NotAuthentic);
             }
             Ok(_) => self.apply_owners(id),
+            Err(Refusal { code: ErrorCode::NotFound, .. }) if self.search_name(id) => return,
             Err(_) => {}
         }
         match failure {

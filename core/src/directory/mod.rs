@@ -7,6 +7,7 @@
 //! | `flow` | the channel | reserve, register, mailbox, trust jobs, the owner's requests |
 //! | `beacon` | UDP 9001 | handshake, hello, keepalive, relay channels |
 //! | [`crate::trust`] | – | peers, requests, grants |
+//! | `names` | – | the search for a private hostname among trusted peers |
 //! | `own` | – | identity, tunnel keys, record, boot id, networks, the registry's pin |
 //!
 //! # From start to online
@@ -37,6 +38,7 @@ mod beacon;
 mod commands;
 mod flow;
 mod link;
+mod names;
 mod own;
 mod requests;
 #[cfg(test)]
@@ -121,6 +123,8 @@ struct Core<'s> {
     register_at: Instant,
     /// No `Beacons` before.
     beacons_at: Instant,
+    /// The earliest next search for a name among peers.
+    names_at: Instant,
     /// Whether `Reserve` was answered on the present channel.
     reserved: bool,
     rotate_at: Instant,
@@ -203,6 +207,7 @@ impl<'s> Directory<'s> {
                 mailbox: Mailbox::default(),
                 register_at: Instant::START,
                 beacons_at: Instant::START,
+                names_at: Instant::START,
                 reserved: false,
                 rotate_at: Instant::NEVER,
                 sweep_at: Instant::START,

@@ -7,7 +7,9 @@
 //! | queued | sent | under way |
 //! | under way | answer | answered or failed, edge |
 //! | under way | connection lost | queued |
-//! | queued, under way | 30 s since submission | failed: unreachable, edge |
+//! | under way | held: something else is asked first | held |
+//! | held | sent anew, or failed | queued, or failed, edge |
+//! | queued, under way, held | 30 s since submission | failed: unreachable, edge |
 //! | any | forget | free |
 //!
 //! Every request of an owner may be repeated without harm (`wire.md` 10), so one that was
@@ -31,6 +33,8 @@ enum State {
     Free,
     Queued,
     UnderWay,
+    /// Answered, and to be asked otherwise once more is known.
+    Held,
     Answered,
     Failed(RequestError),
 }
@@ -57,6 +61,11 @@ impl RequestSlot {
             expires: Instant::NEVER,
             edge: false,
         }
+    }
+
+    /// Whether an answer is still to come.
+    const fn is_open(&self) -> bool {
+        matches!(self.state, State::Queued | State::UnderWay | State::Held)
     }
 }
 
@@ -130,6 +139,42 @@ impl<'s> Requests<'s> {
         Envelope::parse(bytes).ok()?.request().ok()
     }
 
+    /// Sets a request under way aside; it expires as before.
+    pub(super) fn hold(&mut self, id: RequestId) {
+        if let Some(i) = self.find(id).filter(|&i| self.slots[i].state == State::UnderWay) {
+            self.slots[i].state = State::Held;
+        }
+    }
+
+    /// A request that was set aside.
+    pub(super) fn held(&self) -> Option<(RequestId, Request<'_>)> {
+        let held = |(_, slot): &(usize, &RequestSlot)| slot.state == State::Held;
+        let (i, slot) = self.slots.iter().enumerate().find(held)?;
+        let bytes = &self.bytes[i * self.share()..][..slot.len];
+        Some((slot.id, Envelope::parse(bytes).ok()?.request().ok()?))
+    }
+
+    /// Asks this instead of a request that was set aside, or ends it with an error.
+    pub(super) fn resume(&mut self, id: RequestId, instead: Result<&Request<'_>, RequestError>) {
+        let Some(i) = self.find(id).filter(|&i| self.slots[i].state == State::Held) else {
+            return;
+        };
+        let share = self.share();
+        let buf = &mut self.bytes[i * share..][..share];
+        let encoded = instead.and_then(|request| {
+            registry::encode_request(0, request, buf).map_err(|_| RequestError::TooLarge)
+        });
+        let slot = &mut self.slots[i];
+        match encoded {
+            Ok(len) => (slot.state, slot.len) = (State::Queued, len),
+            Err(error) => {
+                (slot.state, slot.expires) = (State::Failed(error), Instant::NEVER);
+                slot.edge = true;
+                self.edges += 1;
+            }
+        }
+    }
+
     /// Keeps the answer (the plaintext of its envelope) of a request under way.
     pub(super) fn answer(&mut self, id: RequestId, answer: Result<&[u8], RequestError>) {
         let Some(i) = self.find(id).filter(|&i| self.slots[i].state == State::UnderWay) else {
@@ -157,8 +202,7 @@ impl<'s> Requests<'s> {
     /// Fails what has waited too long; gives the next such moment.
     pub(super) fn expire(&mut self, now: Instant) {
         for slot in self.slots.iter_mut() {
-            let open = matches!(slot.state, State::Queued | State::UnderWay);
-            if open && slot.expires <= now {
+            if slot.is_open() && slot.expires <= now {
                 slot.state = State::Failed(RequestError::Unreachable);
                 slot.expires = Instant::NEVER;
                 slot.edge = true;
@@ -169,7 +213,7 @@ impl<'s> Requests<'s> {
 
     /// When [`Requests::expire`] has something to do.
     pub(super) fn deadline(&self) -> Instant {
-        let open = self.slots.iter().filter(|s| matches!(s.state, State::Queued | State::UnderWay));
+        let open = self.slots.iter().filter(|slot| slot.is_open());
         open.map(|slot| slot.expires).min().unwrap_or(Instant::NEVER)
     }
 

@@ -44,7 +44,7 @@ mod work;
 pub use peer::{Peer, PeerSlot};
 pub use permissions::{Permissions, PermissionsError, PortRange, PortRanges};
 pub use request::{Incoming, IncomingSlot, Outgoing, OutgoingSlot};
-pub(crate) use work::{Outcome, Ticket};
+pub(crate) use work::{Job, Outcome, Ticket};
 
 use crate::addr::{Address, NetworkId, Port};
 use crate::crypto::{Grant, Identity, IdentityKey, Record, Rights, TunnelSecret};
@@ -398,6 +398,24 @@ impl<'s> Trust<'s> {
             slot.hold = Instant::START;
             self.look();
         }
+    }
+
+    /// Wants the registry's present word on up to so many peers that have granted us access, first
+    /// on those whose name is not known; whether there are any.
+    pub(crate) fn resolve_names(&mut self, most: usize) -> bool {
+        let mut asked = 0;
+        for named in [false, true] {
+            for slot in self.peers.iter_mut() {
+                let PeerState::Trusted(peer) = &mut slot.state else { continue };
+                let wanted = peer.held().is_some() && !peer.frozen;
+                if wanted && peer.hostname.is_some() == named && asked < most {
+                    peer.resolve_due = true;
+                    asked += 1;
+                }
+            }
+        }
+        self.look();
+        asked > 0
     }
 
     /// A record that the peer itself showed (P1, P2 or F8), its signature already checked.

@@ -1,11 +1,12 @@
 //! The agent: names, other agents, trust.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// `GET /v1/info`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Info {
     /// The address in the default network.
     pub(crate) address: Option<String>,
@@ -38,7 +39,7 @@ pub(crate) struct Info {
 }
 
 /// What the NATs in front of this agent do (RFC 5780, RFC 4787), in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct NatBehaviour {
     /// `public`, `firewall`, `full cone`, `restricted cone`, `port-restricted cone`,
     /// `symmetric`, `blocked` or `unknown`.
@@ -53,7 +54,7 @@ pub(crate) struct NatBehaviour {
 }
 
 /// An agent as `resolve` and `discover` show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct AgentEntry {
     pub(crate) address: String,
     pub(crate) hostname: Option<String>,
@@ -61,7 +62,7 @@ pub(crate) struct AgentEntry {
 }
 
 /// `GET /v1/discover`: a page.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Discovered {
     pub(crate) agents: Vec<AgentEntry>,
     /// Give it as `cursor` to get the next page.
@@ -69,7 +70,7 @@ pub(crate) struct Discovered {
 }
 
 /// `GET /v1/reputation`: what the registry counts of an agent's receipts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Reputation {
     /// Whose.
     pub(crate) address: String,
@@ -88,7 +89,7 @@ pub(crate) struct Reputation {
 }
 
 /// `PUT /v1/hostname`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetHostname {
     pub(crate) hostname: String,
@@ -97,7 +98,7 @@ pub(crate) struct SetHostname {
 }
 
 /// What a command about this agent answers: what is true now.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Profile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) address: Option<String>,
@@ -112,7 +113,7 @@ pub(crate) struct Profile {
 }
 
 /// `PUT /v1/visibility`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetVisibility {
     /// `public` or `private`.
@@ -120,14 +121,14 @@ pub(crate) struct SetVisibility {
 }
 
 /// `PUT /v1/tags`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetTags {
     pub(crate) tags: Vec<String>,
 }
 
 /// `POST /v1/trust/requests`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequestTrust {
     pub(crate) address: String,
@@ -139,7 +140,7 @@ pub(crate) struct RequestTrust {
 }
 
 /// Answer to `POST /v1/trust/requests`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct TrustState {
     pub(crate) address: String,
     /// `pending`, `approved`, `allowed`, `refused` or `revoked`.
@@ -150,7 +151,7 @@ pub(crate) struct TrustState {
 }
 
 /// `POST /v1/trust/approve`, `allow`, `refuse` and `revoke`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DecideTrust {
     pub(crate) address: String,
@@ -164,7 +165,7 @@ pub(crate) struct DecideTrust {
 }
 
 /// `GET /v1/trust/pending`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Pending {
     /// Requests of others that wait for us.
     pub(crate) requests: Vec<PendingRequest>,
@@ -173,7 +174,7 @@ pub(crate) struct Pending {
 }
 
 /// Somebody asks for trust.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PendingRequest {
     pub(crate) address: String,
     pub(crate) identity: String,
@@ -186,13 +187,13 @@ pub(crate) struct PendingRequest {
 }
 
 /// `GET /v1/trust` and `GET /v1/peers`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Peers {
     pub(crate) peers: Vec<Peer>,
 }
 
 /// A trusted agent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Peer {
     pub(crate) address: String,
     pub(crate) hostname: Option<String>,
@@ -212,7 +213,7 @@ pub(crate) struct Peer {
 }
 
 /// `GET /v1/why?agent=ADDR`: how packets to a peer travel, and why not better.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Why {
     pub(crate) address: String,
     /// `direct`, `relayed` or `none`.
@@ -241,7 +242,7 @@ pub(crate) struct Why {
 }
 
 /// A path that answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct WhyPath {
     /// `direct` or `relayed`.
     pub(crate) path: String,
@@ -255,7 +256,7 @@ pub(crate) struct WhyPath {
 }
 
 /// What a NAT does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct WhyNat {
     pub(crate) mapping: String,
     pub(crate) filtering: String,
@@ -263,7 +264,7 @@ pub(crate) struct WhyNat {
 }
 
 /// An attempt at a direct path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct WhyTried {
     pub(crate) technique: String,
     /// `direct`, `nothing-came-through`, `not-answered`, `declined` or `superseded`.
@@ -274,13 +275,13 @@ pub(crate) struct WhyTried {
 }
 
 /// `GET /v1/connections`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Connections {
     pub(crate) connections: Vec<Connection>,
 }
 
 /// An open stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Connection {
     pub(crate) peer: String,
     pub(crate) peer_port: u16,

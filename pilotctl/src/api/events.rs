@@ -1,9 +1,10 @@
 //! Events: what is published, and what subscribers hear.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `POST /v1/events/publish`: one event with `text` or `base64`, or one for each of `lines`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Publish {
     /// The agent whose broker is meant: an address or hostname, also our own.
@@ -33,7 +34,7 @@ const fn yes() -> bool {
 }
 
 /// What was published.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Published {
     /// The broker's address.
     pub(crate) to: String,
@@ -44,7 +45,7 @@ pub(crate) struct Published {
 }
 
 /// First of `GET /v1/events/subscribe`: the broker has confirmed all patterns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Subscribed {
     /// The broker's address.
     pub(crate) to: String,
@@ -52,7 +53,7 @@ pub(crate) struct Subscribed {
 }
 
 /// An event that was published.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Event {
     pub(crate) topic: String,
     /// Who published it.
@@ -68,7 +69,7 @@ pub(crate) struct Event {
 }
 
 /// Events that were lost because the subscriber reads too slowly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Dropped {
     /// Here, between the events before and after.
     pub(crate) dropped: u64,
@@ -77,7 +78,7 @@ pub(crate) struct Dropped {
 }
 
 /// `GET /v1/events`: this agent's broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EventStats {
     /// Connections of publishers and subscribers now.
     pub(crate) connections: u64,

@@ -1,10 +1,11 @@
 //! Messages, files, echo and raw streams.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// `POST /v1/messages`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SendMessage {
     /// An address or hostname.
@@ -28,7 +29,7 @@ pub(crate) struct SendMessage {
 }
 
 /// A message or file in the outbox, or one that was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Outgoing {
     pub(crate) id: String,
     /// The receiver's address.
@@ -57,14 +58,14 @@ pub(crate) struct Outgoing {
 }
 
 /// An error code and what it means here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Reason {
     pub(crate) code: String,
     pub(crate) message: String,
 }
 
 /// `GET /v1/outbox`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Outbox {
     /// Messages and files.
     pub(crate) messages: Vec<Outgoing>,
@@ -77,7 +78,7 @@ pub(crate) struct Outbox {
 }
 
 /// What has become of a file: it is on the receiver's disk, or waits for it in the outbox.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Sent {
     /// The receiver's address.
     pub(crate) to: String,
@@ -102,7 +103,7 @@ pub(crate) struct Sent {
 }
 
 /// `GET /v1/inbox`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Inbox {
     pub(crate) messages: Vec<Message>,
     /// There are more: give the last `seq` as `after`.
@@ -110,7 +111,7 @@ pub(crate) struct Inbox {
 }
 
 /// A message received.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Message {
     /// Its place in the inbox: rises from message to message.
     pub(crate) seq: u64,
@@ -133,7 +134,7 @@ pub(crate) struct Message {
 }
 
 /// How far a file has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Progress {
     pub(crate) sent: u64,
     pub(crate) total: u64,
@@ -143,7 +144,7 @@ pub(crate) struct Progress {
 }
 
 /// `GET /v1/received`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Received {
     pub(crate) files: Vec<ReceivedFile>,
     /// There are more: give the last `seq` as `after`.
@@ -151,7 +152,7 @@ pub(crate) struct Received {
 }
 
 /// A file or directory received.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ReceivedFile {
     /// Rises from file to file.
     pub(crate) seq: u64,
@@ -178,7 +179,7 @@ pub(crate) struct ReceivedFile {
 }
 
 /// `POST /v1/echo`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EchoRequest {
     /// An address or hostname.
@@ -199,7 +200,7 @@ const fn five() -> u32 {
 }
 
 /// What `echo` has measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EchoReport {
     pub(crate) address: String,
     /// `direct` or `relayed`.
@@ -223,7 +224,7 @@ pub(crate) struct EchoReport {
 }
 
 /// First line on the upgraded stream of `POST /v1/listen`: who has come.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Accepted {
     pub(crate) peer: String,
     pub(crate) peer_port: u16,

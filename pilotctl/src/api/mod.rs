@@ -17,6 +17,7 @@ pub(crate) use process::*;
 pub(crate) use programs::*;
 pub(crate) use tasks::*;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,8 +26,9 @@ pub(crate) const STREAM_PROTOCOL: &str = "pilot-stream";
 
 /// A line of an answer that tells how things go before it tells how they ended: newline
 /// separated JSON, asked for with `Accept: application/x-ndjson`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "Line_{P}_{T}")]
 pub(crate) enum Line<P, T> {
     /// `{"progress":...}`
     Progress {
@@ -41,7 +43,7 @@ pub(crate) enum Line<P, T> {
 pub(crate) const LINES: &str = "application/x-ndjson";
 
 /// An empty object, for requests and answers that say nothing more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nothing {}
 

@@ -1,13 +1,14 @@
 //! The processes themselves: what runs, where, since when.
 
 use crate::config::{DaemonSettings, RendezvousSettings};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// `GET /v1/status` of a daemon, and the report of `daemon start`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct DaemonStatus {
     pub(crate) pid: u32,
     pub(crate) version: String,
@@ -41,7 +42,7 @@ pub(crate) struct DaemonStatus {
 }
 
 /// `GET /v1/status` of a rendezvous server, and the report of `rendezvous start`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct RendezvousStatus {
     pub(crate) pid: u32,
     pub(crate) version: String,
@@ -71,7 +72,7 @@ pub(crate) struct RendezvousStatus {
 }
 
 /// `POST /v1/export` of a rendezvous server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Exported {
     pub(crate) file: PathBuf,
 }

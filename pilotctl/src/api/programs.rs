@@ -1,9 +1,10 @@
 //! What the daemon listens on for other programs: forwards, exposes, the SOCKS5 proxy.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Whether one of them listens, and how it is used since the daemon started.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Usage {
     /// `listening`, or `waiting` for what it cannot have now.
     pub(crate) state: String,
@@ -20,7 +21,7 @@ pub(crate) struct Usage {
 }
 
 /// A local TCP address that leads to a port of an agent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Forward {
     pub(crate) local: String,
     /// `ADDR:PORT` or `HOSTNAME:PORT`.
@@ -32,13 +33,13 @@ pub(crate) struct Forward {
 }
 
 /// `GET /v1/forwards`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Forwards {
     pub(crate) forwards: Vec<Forward>,
 }
 
 /// `PUT /v1/forwards/LOCAL`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetForward {
     pub(crate) to: String,
@@ -47,7 +48,7 @@ pub(crate) struct SetForward {
 }
 
 /// A virtual port that leads to a TCP service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Expose {
     pub(crate) port: u16,
     /// `HOST:PORT`.
@@ -57,20 +58,20 @@ pub(crate) struct Expose {
 }
 
 /// `GET /v1/exposes`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Exposes {
     pub(crate) exposes: Vec<Expose>,
 }
 
 /// `PUT /v1/exposes/PORT`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetExpose {
     pub(crate) to: String,
 }
 
 /// The SOCKS5 proxy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Proxy {
     pub(crate) local: String,
     #[serde(flatten)]
@@ -78,14 +79,14 @@ pub(crate) struct Proxy {
 }
 
 /// `GET /v1/proxy`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ProxyState {
     /// None if none runs.
     pub(crate) proxy: Option<Proxy>,
 }
 
 /// `PUT /v1/proxy`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetProxy {
     /// Default `127.0.0.1:1080`.

@@ -1,11 +1,12 @@
 //! Tasks: handed over, worked on, and finished.
 
 use super::Reason;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// `POST /v1/tasks`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SubmitTask {
     /// The worker: an address or hostname.
@@ -23,7 +24,7 @@ pub(crate) struct SubmitTask {
 }
 
 /// A file that travels beside a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SentFile {
     /// Its transfer's id.
@@ -34,7 +35,7 @@ pub(crate) struct SentFile {
 }
 
 /// `POST /v1/tasks/ID/STEP`; each step takes what belongs to it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TaskStep {
     /// Of `decline` and `fail` the reason (512 bytes), of `progress` a word (1,024 bytes), of
@@ -50,7 +51,7 @@ pub(crate) struct TaskStep {
 }
 
 /// A task, as this side knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Task {
     pub(crate) id: String,
     /// What this agent is in it: `submitter` or `worker`.
@@ -90,7 +91,7 @@ pub(crate) struct Task {
 }
 
 /// A file of a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct TaskFile {
     /// Its transfer's id.
     pub(crate) id: String,
@@ -102,7 +103,7 @@ pub(crate) struct TaskFile {
 }
 
 /// What both sides have signed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct TaskReceipt {
     /// `succeeded` or `failed`.
     pub(crate) outcome: String,
@@ -113,7 +114,7 @@ pub(crate) struct TaskReceipt {
 }
 
 /// `GET /v1/tasks`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Tasks {
     /// Oldest first.
     pub(crate) tasks: Vec<Task>,

@@ -35,6 +35,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use tokio::sync::watch;
 
+/// The description of the local API.
+#[cfg(test)]
+pub(crate) fn described() -> serde_json::Value {
+    routes::api().document()
+}
+
 /// What the parts of a daemon share.
 pub(crate) struct Shared {
     pub(crate) node: Node,

@@ -8,11 +8,11 @@ use crate::config::{self, RendezvousSettings, Settings as _};
 use crate::daemon::{Signals, forbid_dumps, look_up};
 use crate::error::{Code, Failure};
 use crate::home::Home;
+use crate::openapi::{Api, get, post};
 use crate::{http, socket};
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{get, post};
 use pilot_core::drive::KeyText;
 use pilot_rendezvous::{
     AlternateBeacon, ExportError, Server, ServerConfig, ServerStats, StartError, StoreError,
@@ -164,11 +164,20 @@ fn from_start(error: StartError) -> Failure {
 }
 
 fn routes(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/stop", post(stop))
-        .route("/v1/export", post(export))
-        .with_state(shared)
+    api().into_router().with_state(shared)
+}
+
+fn api() -> Api<Arc<Shared>> {
+    Api::new("Pilot Protocol: a rendezvous server", "PILOT_HOME/rendezvous/pilot.sock")
+        .add(get("/v1/status", status).answers::<RendezvousStatus>("What runs, where, since when"))
+        .add(post("/v1/stop", stop).answers::<Nothing>("The server ends"))
+        .add(post("/v1/export", export).answers::<Exported>("Writes the readable export"))
+}
+
+/// The description of the local API.
+#[cfg(test)]
+pub(crate) fn described() -> serde_json::Value {
+    api().document()
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {

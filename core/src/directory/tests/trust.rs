@@ -440,6 +440,40 @@ fn a_private_name_is_found_among_trusted_peers_with_their_grant() {
 }
 
 #[test]
+fn a_private_name_that_a_trusted_peer_takes_later_is_found_too() {
+    let mut world = World::online(4);
+    for n in [1, 3] {
+        world.befriend(0, n);
+    }
+    let ask = |world: &mut World, n: usize, name: &str| {
+        let (now, target) = (world.now, Target::Hostname(name.parse().unwrap()));
+        let id = world.agents[n].dir.resolve(now, &target, None).unwrap();
+        world.run_until(secs(5), |w| w.has(n, DirectoryEvent::Answered(id)));
+        let answer = match world.agents[n].dir.answer(id) {
+            Some(Ok(Answer::Agent(info))) => Some(info.address),
+            Some(Err(RequestError::NotFound)) => None,
+            other => panic!("{other:?}"),
+        };
+        world.agents[n].dir.forget(id);
+        answer
+    };
+    for name in ["early", "later"] {
+        let now = world.now;
+        world.agents[1].dir.set_hostname(now, name.parse().unwrap(), None).unwrap();
+        world.run(secs(3));
+        assert_eq!(ask(&mut world, 0, name), Some(world.address(1)));
+        assert_eq!(ask(&mut world, 2, name), None, "for a stranger");
+    }
+    // A name that nobody has costs a search at most every two seconds.
+    world.run(secs(3));
+    assert_eq!(ask(&mut world, 0, "nobody"), None);
+    let (now, sent) = (world.now, world.agents[0].sent);
+    assert_eq!(ask(&mut world, 0, "nobody"), None);
+    assert!(world.now < now + ms(100) && world.agents[0].sent < sent + 200);
+    assert_eq!(ask(&mut world, 0, "early"), None, "given up");
+}
+
+#[test]
 fn a_trust_that_is_young_survives_crashes_at_any_moment() {
     for k in 0..24u64 {
         let mut world = World::online(2);

@@ -125,8 +125,9 @@ impl Ledger {
         if let Some(dealt) = self.dealt.get_mut(&pair(&receipt))
             && dealt.day == day(received)
         {
-            dealt.receipts -= 1;
-            dealt.points -= receipt.reward();
+            // It may have been swept and begun anew, by a clock that was set back.
+            dealt.receipts = dealt.receipts.saturating_sub(1);
+            dealt.points = dealt.points.saturating_sub(receipt.reward());
         }
         for side in [receipt.claim.submitter, receipt.claim.worker] {
             // Who has no receipts has no account.
@@ -171,8 +172,8 @@ impl Ledger {
         self.accounts.get(of).map_or_else(Reputation::default, |account| account.sum)
     }
 
-    /// The receipt that goes when one of `worker` about work that ended at `finished` comes;
-    /// Full if that is older than what would have to go for it.
+    /// The receipt that goes when this one comes, of `most` in all; Full if this one is of older
+    /// work than the one of the same worker that would have to go for it.
     fn in_its_place(&self, receipt: &Receipt, most: usize) -> Result<Option<Key>, Refusal> {
         let worker = receipt.claim.worker;
         let own = self.accounts.get(&worker).map_or(0, |account| account.work.len());

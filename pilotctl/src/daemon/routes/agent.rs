@@ -14,15 +14,17 @@ use clap::ValueEnum as _;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::name::{Hostname, Justification, Tag, Tags};
 use pilot_core::trust::Permissions;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 type Queried<T> = Result<Query<T>, QueryRejection>;
 
 /// `?network=N`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InNetwork {
+    /// Default: the lowest joined non-zero network, else 0.
     network: Option<u16>,
 }
 
@@ -147,10 +149,12 @@ pub(super) async fn set_tags(State(shared): Cx, bytes: Bytes) -> Response {
     )
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Resolve {
+    /// An address or hostname.
     agent: String,
+    /// Of names and addresses; default: the lowest joined non-zero network, else 0.
     network: Option<u16>,
 }
 
@@ -165,10 +169,12 @@ pub(super) async fn resolve(State(shared): Cx, asked: Queried<Resolve>) -> Respo
     )
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reputed {
+    /// An address or hostname; default: this agent.
     agent: Option<String>,
+    /// Of the name or address; default: the lowest joined non-zero network, else 0.
     network: Option<u16>,
 }
 
@@ -184,12 +190,15 @@ pub(super) async fn reputation(State(shared): Cx, asked: Queried<Reputed>) -> Re
     )
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Discover {
+    /// With commas: an agent has all of them.
     #[serde(default)]
     tags: String,
+    /// Default: the lowest joined non-zero network, else 0.
     network: Option<u16>,
+    /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: u64,
 }

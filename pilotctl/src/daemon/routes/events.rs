@@ -6,7 +6,7 @@ use crate::cli::values::Agent;
 use crate::daemon::Shared;
 use crate::daemon::offer::{EventStream, connect_events, from_events};
 use crate::error::{Code, Envelope, Failure};
-use crate::http::{answer, body, parse, query, streamed};
+use crate::http::{EVENTS, answer, body, parse, query, streamed};
 use crate::output::{cleaned, to_line};
 use crate::services::events::client::{self, News, Publication, Subscription};
 use axum::body::{Body, Bytes};
@@ -16,6 +16,7 @@ use axum::response::Response;
 use data_encoding::BASE64;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::service::events::OUTSTANDING_MAX;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,8 +32,6 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 const QUEUE: usize = 64;
 /// A comment is sent so often, by which a client that is gone is noticed.
 const ALIVE: Duration = Duration::from_secs(15);
-/// Media type of server-sent events.
-const EVENTS: &str = "text/event-stream";
 
 pub(super) async fn stats(State(shared): Cx) -> Response {
     let stats = shared.offer.events.stats();
@@ -100,11 +99,23 @@ fn contents(wanted: &api::Publish) -> Result<Vec<Vec<u8>>, Failure> {
 }
 
 /// `?to=ADDR&pattern=P&pattern=P…&retained=true&network=N&timeout_ms=T`
-struct Wanted {
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// The agent whose broker is meant: an address or hostname, also our own.
+    #[schemars(with = "String")]
     to: Agent,
+    /// 1 to 256 of them.
+    #[schemars(rename = "pattern")]
     patterns: Vec<String>,
+    /// The values kept from before, too.
+    #[schemars(default)]
     retained: bool,
+    /// Of the name or address; default: the lowest joined non-zero network, else 0.
+    #[schemars(with = "Option<u16>")]
     network: Option<NetworkId>,
+    /// Milliseconds until the broker has confirmed.
+    #[schemars(rename = "timeout_ms", with = "Option<u64>")]
     limit: Option<Duration>,
 }
 
@@ -120,13 +131,19 @@ impl Wanted {
                 "network" => network = Some(NetworkId(parse("the network", &value)?)),
                 "timeout_ms" => limit = Some(Duration::from_millis(parse("the time", &value)?)),
                 _ => {
-                    let shown = crate::output::quoted(&name);
-                    return Err(Failure::new(Code::Usage, format!("no parameter {shown}")));
+                    let shown = cleaned(&name);
+                    let known = "`to`, `pattern`, `retained`, `network`, `timeout_ms`";
+                    let message = format!("unknown field `{shown}`, expected one of {known}");
+                    return Err(Failure::new(Code::Usage, message));
                 }
             }
         }
-        let to = to.ok_or_else(|| Failure::new(Code::Usage, "`to` names no agent"))?;
-        if !(1..=OUTSTANDING_MAX).contains(&patterns.len()) {
+        let missing = |field| Failure::new(Code::Usage, format!("missing field `{field}`"));
+        let to = to.ok_or_else(|| missing("to"))?;
+        if patterns.is_empty() {
+            return Err(missing("pattern"));
+        }
+        if patterns.len() > OUTSTANDING_MAX {
             return Err(Failure::new(
                 Code::Usage,
                 format!("a subscription has 1 to {OUTSTANDING_MAX} patterns"),

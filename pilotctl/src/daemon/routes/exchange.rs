@@ -17,6 +17,7 @@ use axum::response::Response;
 use data_encoding::BASE64;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::service::exchange::TransferId;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -28,11 +29,13 @@ pub(super) const PAGE: usize = 100;
 pub(super) type Queried<T> = Result<Query<T>, QueryRejection>;
 
 /// `?after=SEQ&limit=N`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listed {
+    /// `seq` of the last one known.
     #[serde(default)]
     after: u64,
+    /// At most, and at most 100.
     limit: Option<usize>,
 }
 
@@ -71,12 +74,15 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// `?after=SEQ&limit=N&wait_ms=T`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Followed {
+    /// `seq` of the last one known.
     #[serde(default)]
     after: u64,
+    /// At most, and at most 100.
     limit: Option<usize>,
+    /// Milliseconds to wait for the first.
     wait_ms: Option<u64>,
 }
 

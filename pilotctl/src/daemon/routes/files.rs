@@ -22,6 +22,7 @@ use axum::response::Response;
 use futures_util::TryStreamExt as _;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::service::exchange::{ExchangeError, FileName, Kind, Note, Offer, Refusal};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -75,13 +76,17 @@ fn queued(item: &Item, reason: Option<&Failure>) -> api::Sent {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SendFile {
+    /// An address or hostname.
     to: String,
+    /// Its name over there.
     name: String,
+    /// A word about it.
     #[serde(default)]
     note: String,
+    /// Of the name or address; default: the lowest joined non-zero network, else 0.
     network: Option<u16>,
     /// `file`, the default, or `directory`: then the content is as `wire.md` 12 says.
     kind: Option<String>,
@@ -91,6 +96,7 @@ pub(super) struct SendFile {
     /// When the client's file was changed: by it an interrupted one is known again.
     #[serde(default)]
     modified_ns: u64,
+    /// Milliseconds until it is delivered.
     timeout_ms: Option<u64>,
 }
 

@@ -14,6 +14,7 @@ use axum::response::Response;
 use data_encoding::BASE64;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::service::exchange::{Kind, TransferId};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,12 +227,15 @@ fn unknown(id: TransferId) -> Failure {
 }
 
 /// `?after=SEQ&limit=N&all=true`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listed {
+    /// `seq` of the last one known.
     #[serde(default)]
     after: u64,
+    /// At most, and at most 100.
     limit: Option<usize>,
+    /// Those that are settled, too.
     #[serde(default)]
     all: bool,
 }
@@ -252,9 +256,10 @@ pub(super) async fn list(State(shared): Cx, listed: Queried<Listed>) -> Response
 }
 
 /// `?wait_ms=T`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Waited {
+    /// Milliseconds to wait for its end.
     wait_ms: Option<u64>,
 }
 

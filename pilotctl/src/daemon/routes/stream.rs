@@ -20,6 +20,7 @@ use axum::response::Response;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use pilot_core::addr::{NetworkId, Port};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
@@ -63,12 +64,16 @@ fn switching(id: u64, port: Port) -> Response {
     response
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Connect {
+    /// An address or hostname.
     to: String,
+    /// The agent's port.
     port: u16,
+    /// Of the name or address; default: the lowest joined non-zero network, else 0.
     network: Option<u16>,
+    /// Milliseconds until the stream is open.
     timeout_ms: Option<u64>,
 }
 
@@ -104,9 +109,10 @@ pub(super) async fn connect(
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
+    /// This agent's port; 0 takes a free one.
     port: u16,
 }
 

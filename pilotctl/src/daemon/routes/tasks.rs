@@ -6,7 +6,7 @@ use crate::api::{self, Reason, SentFile};
 use crate::cli::values::Agent;
 use crate::daemon::{Shared, tasks::party};
 use crate::error::{Code, Envelope, Failure};
-use crate::http::{answer, body, parse, query, streamed};
+use crate::http::{EVENTS, answer, body, parse, query, streamed};
 use crate::output::{cleaned, to_line};
 use crate::services::inbox::parse_digest;
 use crate::tasks::{About, Desk, Tasks, now, random_id};
@@ -18,6 +18,7 @@ use pilot_core::crypto::task::{Outcome, Side, State as TaskState, Step, TaskId};
 use pilot_core::service::exchange::{FileName, TransferId};
 use pilot_core::service::tasks::{Content, Task, TaskFile};
 use pilot_core::time::UnixTime;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -237,7 +238,7 @@ async fn waited(
 }
 
 /// `?wait_ms=T`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Waited {
     wait_ms: Option<u64>,
@@ -275,8 +276,8 @@ pub(super) async fn step(
 ) -> Response {
     answer(
         async {
-            let id: TaskId = parse("the task", &id)?;
             let made: api::TaskStep = body(&bytes)?;
+            let id: TaskId = parse("the task", &id)?;
             let step = step_of(&step)?;
             if step != Step::Complete && !made.files.is_empty() {
                 return Err(Failure::new(Code::Usage, "only a result has files"));
@@ -322,16 +323,21 @@ fn step_of(word: &str) -> Result<Step, Failure> {
 // ---- lists ----
 
 /// `?role=R&state=S&open=true&limit=N&since=REVISION&wait_ms=T`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listed {
+    /// `submitter` or `worker`: what this agent is in them.
     role: Option<String>,
     state: Option<String>,
+    /// Only those that have not ended.
     #[serde(default)]
     open: bool,
+    /// At most so many, and at most 1,000.
     limit: Option<usize>,
+    /// The `revision` of an answer before.
     #[serde(default)]
     since: u64,
+    /// Wait so long for a change since then.
     wait_ms: Option<u64>,
 }
 
@@ -403,7 +409,7 @@ fn in_short(task: api::Task) -> api::Task {
 // ---- as they change ----
 
 /// `?role=R`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Watched {
     role: Option<String>,
@@ -433,7 +439,7 @@ pub(super) async fn events(State(shared): Cx, watched: Queried<Watched>) -> Resp
             let telling = Telling { shared, side, changes, is_over: false };
             let body = futures_util::stream::unfold(telling, Telling::next);
             let body = futures_util::StreamExt::map(body, Ok::<_, Infallible>);
-            streamed("text/event-stream", Body::from_stream(body))
+            streamed(EVENTS, Body::from_stream(body))
         }
     }
 }

@@ -113,6 +113,22 @@ fn a_pair_has_so_many_receipts_and_points_a_day() {
     assert_eq!(ledger.dealt.len(), 0);
 }
 
+/// The operator's clock is set back over midnight after the day's counts were forgotten.
+#[test]
+fn a_clock_that_is_set_back_breaks_nothing() {
+    let mut ledger = Ledger::default();
+    for task in 0..4 {
+        ledger.set(receipt(1, 2, task, NOW), NOW);
+    }
+    ledger.sweep(UnixTime::from_secs(NOW + 86_400));
+    ledger.set(receipt(1, 2, 5, NOW), NOW);
+    for task in 0..6 {
+        ledger.unset(&key(&receipt(1, 2, task, NOW)));
+    }
+    assert_eq!((ledger.len(), ledger.accounts.len()), (0, 0));
+    assert_eq!(ledger.check_pair(&receipt(1, 2, 0, NOW), UnixTime::from_secs(NOW)), Ok(()));
+}
+
 /// What the receipts are worth, from scratch.
 fn recomputed(receipts: &[Receipt], of: u8) -> Reputation {
     let mut sum = Reputation::default();
