@@ -344,6 +344,8 @@ fn a_daemon_does_what_its_description_says() {
     story.done("names and trust");
     exchange(&mut api, &scene);
     story.done("messages and files");
+    tasks(&mut api, &scene);
+    story.done("tasks");
     events(&mut api);
     streams(&mut api, &scene);
     story.done("events and streams");
@@ -549,6 +551,55 @@ fn events(api: &mut Described) {
     let stats = api.call("get", "/v1/events", "/v1/events", Value::Null);
     assert_eq!(stats["published"], 3);
     api.seen.insert(("get".to_owned(), path.to_owned()));
+}
+
+fn tasks(api: &mut Described, scene: &Scene) {
+    let [a, b, ..] = &scene.addresses;
+    let other = &scene.agents[1];
+    let path = "/v1/tasks/events";
+    let mut stream = api.open("get", &format!("{path}?role=worker"), "", b"");
+    let answer = Answer::head(&mut stream);
+    let media = "text/event-stream";
+    assert_eq!((answer.status, answer.header("content-type")), (200, media));
+    let content = &api.operation("get", path)["responses"]["200"]["content"][media];
+    let parts = content["x-parts"].clone();
+    let names: Vec<&String> = parts.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["end", "missed", "task"]);
+    let file = other.beside("task.bin");
+    write_file(&file, 1000, 2);
+    let file = file.to_str().unwrap();
+    let id = other.ok(&["task", "submit", a, "--description", "describe", "--file", file]);
+    let (name, data) = server_sent(&mut stream);
+    assert_eq!((name.as_str(), &data["id"]), ("task", &json!(id)));
+    api.check(path, &parts[&name], &data);
+    api.seen.insert(("get".to_owned(), path.to_owned()));
+
+    let listed = "/v1/tasks?role=worker&open=true&limit=5&since=0&wait_ms=60000";
+    let all = api.call("get", "/v1/tasks", listed, Value::Null);
+    assert_eq!(all["tasks"][0]["state"], "new", "{all}");
+    for (step, body) in [
+        ("accept", json!({})),
+        ("start", json!({"served": true})),
+        ("progress", json!({"text": "half"})),
+        ("complete", json!({"text": "done", "files": []})),
+    ] {
+        let target = format!("/v1/tasks/{id}/{step}");
+        api.call("post", "/v1/tasks/{id}/{step}", &target, body);
+    }
+    wait_for("it has a receipt", || {
+        let target = format!("/v1/tasks/{id}?wait_ms=60000");
+        api.call("get", "/v1/tasks/{id}", &target, Value::Null)["receipt"].is_object()
+    });
+    let hash = "00".repeat(32);
+    let file = json!({"id": "11".repeat(16), "name": "x", "bytes": 7, "sha256": hash});
+    let wish = json!({"to": b, "description": "back", "files": [file], "wait_ms": 60000});
+    let task = api.call("post", "/v1/tasks", "/v1/tasks", wish);
+    assert_eq!((&task["delivered"], &task["files"][0]["path"]), (&json!(true), &Value::Null));
+    let id = task["id"].as_str().unwrap();
+    other.ok(&["task", "decline", id, "--reason", "no"]);
+    let target = format!("/v1/tasks/{id}?wait_ms=60000");
+    let over = api.call("get", "/v1/tasks/{id}", &target, Value::Null);
+    assert_eq!(over["reason"]["message"], "no", "{over}");
 }
 
 fn streams(api: &mut Described, scene: &Scene) {

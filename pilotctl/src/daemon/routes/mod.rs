@@ -9,6 +9,7 @@ mod follow;
 mod outbox;
 mod programs;
 mod stream;
+mod tasks;
 
 use super::Shared;
 use crate::api::{self, Line, Nothing, STREAM_PROTOCOL};
@@ -37,7 +38,7 @@ pub(super) fn api() -> Api<Arc<Shared>> {
     let api = Api::new("Pilot Protocol: an agent's daemon", "PILOT_HOME/pilot.sock")
         .add(get("/v1/status", status).answers::<api::DaemonStatus>("What runs, where, since when"))
         .add(post("/v1/stop", stop).answers::<Nothing>("The daemon ends"));
-    programs(streams(exchanged(trust(named(api)))))
+    programs(streams(tasked(exchanged(trust(named(api))))))
 }
 
 /// Names, and how other agents are reached.
@@ -212,6 +213,44 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
             Part::of::<Envelope<Nothing>>("end"),
         ],
         "Events as they are published",
+    ))
+}
+
+/// Work that is handed over.
+fn tasked(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
+    const TASK: &str = "The id that was given when it was submitted";
+    const STEP: &str = "accept, decline, start, progress, complete, fail or cancel";
+    api.add(
+        post("/v1/tasks", tasks::submit)
+            .takes::<api::SubmitTask>()
+            .answers::<api::Task>("Hands work to an agent"),
+    )
+    .add(
+        get("/v1/tasks", tasks::list)
+            .asks::<tasks::Listed>()
+            .answers::<api::Tasks>("Tasks, the oldest first; waits for a change"),
+    )
+    .add(
+        get("/v1/tasks/{id}", tasks::show)
+            .at::<String>(TASK)
+            .asks::<tasks::Waited>()
+            .answers::<api::Task>("A task; waits for its end"),
+    )
+    .add(
+        post("/v1/tasks/{id}/{step}", tasks::step)
+            .at::<String>(TASK)
+            .at::<String>(STEP)
+            .takes::<api::TaskStep>()
+            .answers::<api::Task>("Makes a step; the task after it"),
+    )
+    .add(get("/v1/tasks/events", tasks::events).asks::<tasks::Watched>().streams(
+        EVENTS,
+        vec![
+            Part::of::<api::Task>("task"),
+            Part::of::<u64>("missed"),
+            Part::of::<Envelope<Nothing>>("end"),
+        ],
+        "Tasks as they change",
     ))
 }
 
