@@ -457,7 +457,11 @@ fn exchange(api: &mut Described, scene: &Scene) {
     write_file(&path, 700_000, 1);
     other.ok(&["send-file", a, path.to_str().unwrap(), "--note", "a word"]);
     let received = api.call("get", "/v1/received", "/v1/received", Value::Null);
-    assert_eq!(received["files"][0]["bytes"], 700_000);
+    let file = &received["files"][0];
+    assert_eq!(file["bytes"], 700_000);
+    let (from, id) = (file["from"].as_str().unwrap(), file["id"].as_str().unwrap());
+    let one = format!("/v1/received/{from}/{id}");
+    assert_eq!(&api.call("get", "/v1/received/{from}/{id}", &one, Value::Null), file);
     let bytes = std::fs::read(&path).unwrap();
     let target = format!("/v1/files?to={b}&name=back.bin&note=x&modified_ns=1&timeout_ms=60000");
     let sent = api.send("post", "/v1/files", &target, "", &bytes);
