@@ -221,6 +221,27 @@ pub const INITIAL_WINDOW: u32 = 10;
 /// Outgoing datagrams that wait, per peer; the oldest is dropped when there is one more.
 pub const DATAGRAM_QUEUE: usize = 64;
 
+// ---- tasks (wire.md 12) ----
+
+/// A task that its worker has had for this long and not answered lapses (`published-wire.md`).
+pub const TASK_ANSWER: Duration = s(60);
+/// An accepted task that has been at the head of its worker's queue for this long expires
+/// (`published-wire.md`).
+pub const TASK_QUEUE_HEAD: Duration = s(3600);
+/// A receipt of work that ended longer ago counts no more: who hands it in had a month, and what
+/// the registry has dropped at a limit cannot come back for long.
+pub const RECEIPT_AGE: Duration = s(30 * 24 * 3600);
+/// Receipts between two identities, whichever works, that the registry takes in one UTC day. One
+/// more is answered RateLimited until the next day. Enough for two agents that really work
+/// together; what one operator's two identities can deal each other ends here.
+pub const RECEIPTS_PER_PAIR: u32 = 32;
+/// Points that the receipts of such a pair and day may be worth together; more is answered the
+/// same. Four tasks of the longest kind there is, or thirty of ordinary ones.
+pub const POINTS_PER_PAIR: u32 = 64;
+/// Receipts of one worker that the registry keeps and counts: the ones of the latest work. One
+/// more takes the place of the oldest, whose points go; an older one is answered Full.
+pub const RECEIPTS_PER_WORKER: usize = 1024;
+
 // ---- frames (wire.md 5.1) ----
 
 /// Index and counter in front of a data frame's ciphertext.

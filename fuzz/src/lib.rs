@@ -33,6 +33,7 @@ pub mod registry_session;
 pub mod session;
 pub mod streams;
 pub mod stun;
+pub mod tasks;
 pub mod tree;
 
 pub mod seeds;
@@ -59,6 +60,7 @@ pub const TARGETS: &[Target] = &[
     ("session", session::run),
     ("streams", streams::run),
     ("stun", stun::run),
+    ("tasks", tasks::run),
     ("tree", tree::run),
 ];
 

@@ -36,6 +36,7 @@ pub fn limits() -> RendezvousLimits {
     RendezvousLimits {
         nodes: 6,
         letters: 8,
+        receipts: 4,
         connections: 12,
         unauthenticated_per_source: 4,
         connections_per_node: 2,
@@ -188,6 +189,7 @@ impl Outpost {
         let stats = self.server.stats();
         assert!(stats.nodes <= self.limits.nodes && stats.published <= stats.nodes);
         assert!(stats.letters <= self.limits.letters);
+        assert!(stats.receipts <= self.limits.receipts);
         assert!(stats.connections <= self.limits.connections);
         assert_eq!(stats.connections, self.open.len(), "no connection is forgotten or kept");
         assert!(stats.agents <= self.limits.sessions);

@@ -11,6 +11,8 @@ use crate::stage::{self, Stage};
 use crate::tape::Tape;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::crypto::request::sign_reserve;
+use pilot_core::crypto::task::statement::submission;
+use pilot_core::crypto::task::{Claim, Head, Receipt, Side, Statement, Step, TaskId, Times};
 use pilot_core::crypto::{
     Grant, Identity, RUST_CRYPTO, Record, Rights, TrustRequest, TunnelSecret,
 };
@@ -127,6 +129,7 @@ impl Run {
                     Request::TrustRequest { to, sealed, .. } => {
                         Request::TrustRequest { to, sealed, body: &body }
                     }
+                    Request::Receipt { .. } => Request::Receipt { receipt: &body },
                     other => other,
                 };
                 let Ok(len) = encode_request(id, &request, &mut out) else { return };
@@ -261,8 +264,11 @@ impl Run {
                 Request::Revoke { grantee: Bytes(other.identity().public().0), hash }
             }
             _ => match tape.below(5) {
-                0 => Request::Receipt { receipt: &[1; 40] },
-                1 => Request::Reputation { address: to },
+                0 => {
+                    *body = receipt(n, tape);
+                    Request::Receipt { receipt: &[] }
+                }
+                1 => Request::Reputation { address: to, grant: tape.flag().then(|| grant(tape)) },
                 2 => Request::Rotate { record: &[2; 252] },
                 3 => Request::Tombstone { record: &[] },
                 _ => Request::Deregister,
@@ -342,6 +348,36 @@ impl Run {
             }
         }
     }
+}
+
+/// The receipt of a task that one agent of the stage has done for another, or a newcomer for it.
+fn receipt(n: usize, tape: &mut Tape<'_>) -> Vec<u8> {
+    let registry = stage::registry().public();
+    let who = |n: usize| {
+        Stage::get().agents.get(n).map_or(Identity::from_secret([92; 32]), |a| a.identity())
+    };
+    let (submitter, worker) = (who(n), who((n + 1 + usize::from(tape.flag())) % 3));
+    let id = TaskId([tape.below(4); 16]);
+    let now = stage::unix();
+    let first = submission(id, submitter.public(), worker.public(), now, b"");
+    let first = Statement::sign(&submitter, &registry, first).expect("its own");
+    let mut head = Head::begin(&first, &registry).expect("it begins a task");
+    let end = if tape.below(4) == 3 { Step::Fail } else { Step::Complete };
+    for step in [Step::Accept, Step::Start, end] {
+        let next = head.next(step, Side::Worker, now, b"").expect("in order");
+        let next = Statement::sign(&worker, &registry, next).expect("its own");
+        head.follow(&next, &registry).expect("in order");
+    }
+    let work = 1000 * u64::from(tape.word());
+    let times = Times::from_millis([0, 0, now.as_millis() - work, now.as_millis()]);
+    let claim = Claim::sign(&worker, &registry, &head, times).expect("it has ended");
+    let receipt = Receipt::sign(&submitter, &registry, &head, &claim, times).expect("its own");
+    let mut bytes = receipt.encode().to_vec();
+    if tape.below(8) == 7 {
+        let bit = usize::from(tape.word()) % (8 * bytes.len());
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    bytes
 }
 
 impl Client {

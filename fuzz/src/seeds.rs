@@ -4,7 +4,9 @@
 use crate::stage::{self, Stage};
 use crate::tape::Script;
 use pilot_core::addr::{Address, NodeId, Port};
-use pilot_core::crypto::{RUST_CRYPTO, Rights, TrustRequest};
+use pilot_core::crypto::task::statement::submission;
+use pilot_core::crypto::task::{Claim, Head, Receipt, Side, Statement, Step, TaskId, Times};
+use pilot_core::crypto::{Identity, RUST_CRYPTO, Rights, TrustRequest};
 use pilot_core::name::{Justification, parse_tags};
 use pilot_core::path::ChannelId;
 use pilot_core::rng::Rng;
@@ -45,6 +47,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "registry_open" => registry_open(),
         "registry_session" => registry_session(),
         "beacon_session" => beacon_session(),
+        "tasks" => tasks(),
         "beacon_client" => beacon_client(),
         other => panic!("no target is called {other}"),
     };
@@ -221,6 +224,47 @@ fn records() -> Vec<Script> {
     let fill = |n: u8| (0..255).map(|i: u8| i.wrapping_mul(n)).collect::<Vec<u8>>();
     seeds.extend((5..9).map(|kind| s().byte(kind).raw(&fill(kind)).raw(&fill(kind + 1))));
     seeds
+}
+
+fn tasks() -> Vec<Script> {
+    let [a, b] = [1, 2].map(|n| Identity::from_secret([n; 32]));
+    let registry = stage::registry().public();
+    let first = submission(TaskId([1; 16]), a.public(), b.public(), stage::unix(), b"work");
+    let first = Statement::sign(&a, &registry, first).expect("the submitter's");
+    let mut head = Head::begin(&first, &registry).expect("it begins a task");
+    for step in [Step::Accept, Step::Start, Step::Complete] {
+        let next = head.next(step, Side::Worker, stage::unix(), b"").expect("in order");
+        let next = Statement::sign(&b, &registry, next).expect("the worker's");
+        head.follow(&next, &registry).expect("in order");
+    }
+    let claim = Claim::sign(&b, &registry, &head, Times::default()).expect("it is done");
+    let times = Times::from_millis([1, 2, 3, 600_000]);
+    let receipt = Receipt::sign(&a, &registry, &head, &claim, times).expect("it is done");
+    let chain = |kinds: &[u8]| {
+        let begin = s().byte(3).byte(1).chunk(b"work").quad(5);
+        // Step, time, body, no lie; then what is done to each of the signatures: nothing.
+        kinds.iter().fold(begin, |script, kind| {
+            script.then(s().byte(kind - 1).quad(6).chunk(b"x").byte(9).byte(0))
+        })
+    };
+    vec![
+        s().byte(0).raw(&first.encode()),
+        s().byte(0).raw(&head.last().encode()),
+        s().byte(1).raw(&claim.encode()),
+        s().byte(1).raw(&receipt.encode()),
+        s().byte(2).quad(600_000).quad(30_000).quad(300_000).long(1).long(1),
+        chain(&[]),
+        chain(&[2, 4, 5, 5, 6]).then(s().raw(&[9; 60])),
+        chain(&[2, 7]),
+        chain(&[3]),
+        chain(&[8]),
+        chain(&[9]),
+        chain(&[2, 10]),
+        chain(&[2, 4, 8]),
+        chain(&[2]).then(s().byte(3).quad(6).chunk(b"x").byte(0).long(3)),
+        chain(&[2]).then(s().byte(3).quad(6).chunk(b"x").byte(1).byte(3).byte(2)),
+        chain(&[2]).then(s().byte(3).quad(6).chunk(b"x").byte(9).byte(3).word(777)),
+    ]
 }
 
 fn frame<T: Message>(id: u16, message: &T) -> Vec<u8> {

@@ -396,6 +396,8 @@ fn about_this_agent(api: &mut Described, scene: &Scene) {
     let found =
         api.call("get", "/v1/resolve", "/v1/resolve?agent=described&network=1", Value::Null);
     assert_eq!(found["hostname"], "described");
+    let reputation = api.call("get", "/v1/reputation", "/v1/reputation", Value::Null);
+    assert_eq!(reputation["score"], 0);
     let target = "/v1/discover?tags=role=described&network=1";
     let found = api.call("get", "/v1/discover", target, Value::Null);
     assert_eq!(found["agents"].as_array().unwrap().len(), 1, "{found}");
@@ -445,6 +447,8 @@ fn exchange(api: &mut Described, scene: &Scene) {
     assert_eq!(sent["state"], "delivered");
     let all = api.call("get", "/v1/outbox", "/v1/outbox?all=true&limit=5&after=0", Value::Null);
     assert_eq!(all["messages"].as_array().unwrap().len(), 1);
+    let wish = json!({"to": b, "base64": "AP8=", "kind": "binary", "wait_ms": 60000});
+    assert_eq!(api.call("post", "/v1/messages", "/v1/messages", wish)["bytes"], 2);
 
     other.ok(&["send-message", a, "hello back"]);
     let inbox = api.call("get", "/v1/inbox", "/v1/inbox?wait_ms=60000", Value::Null);
@@ -457,11 +461,10 @@ fn exchange(api: &mut Described, scene: &Scene) {
     write_file(&path, 700_000, 1);
     other.ok(&["send-file", a, path.to_str().unwrap(), "--note", "a word"]);
     let received = api.call("get", "/v1/received", "/v1/received", Value::Null);
-    let file = &received["files"][0];
-    assert_eq!(file["bytes"], 700_000);
-    let (from, id) = (file["from"].as_str().unwrap(), file["id"].as_str().unwrap());
-    let one = format!("/v1/received/{from}/{id}");
-    assert_eq!(&api.call("get", "/v1/received/{from}/{id}", &one, Value::Null), file);
+    assert_eq!(received["files"][0]["bytes"], 700_000);
+    let target = format!("/v1/received/{b}/{}", received["files"][0]["id"].as_str().unwrap());
+    let one = api.call("get", "/v1/received/{from}/{id}", &target, Value::Null);
+    assert_eq!(one, received["files"][0]);
     let bytes = std::fs::read(&path).unwrap();
     let target = format!("/v1/files?to={b}&name=back.bin&note=x&modified_ns=1&timeout_ms=60000");
     let sent = api.send("post", "/v1/files", &target, "", &bytes);
@@ -469,6 +472,12 @@ fn exchange(api: &mut Described, scene: &Scene) {
     let lines = "Accept: application/x-ndjson\r\n";
     let target = format!("/v1/files?to={b}&name=lines.bin");
     assert_eq!(api.send("post", "/v1/files", &target, lines, &bytes)["bytes"], 700_000);
+    // A directory with one file, through the outbox.
+    let target = format!("/v1/files?to={b}&name=tree&kind=directory&queue=true");
+    let kept = api.send("post", "/v1/files", &target, "", b"\x02\x01a\0\0\0\0\0\0\0\x01x\0");
+    let target = format!("/v1/outbox/{}?wait_ms=60000", kept["id"].as_str().unwrap());
+    let status = api.call("get", "/v1/outbox/{id}", &target, Value::Null);
+    assert_eq!(status["state"], "delivered", "{status}");
 }
 
 /// Messages as events, from the first on and from behind it.

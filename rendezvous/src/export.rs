@@ -2,6 +2,7 @@
 //! as hex. Written beside the store and read only to found a new one.
 //!
 //! Both directions stream: neither holds more than a row in memory. Secret keys are not in it.
+//! Receipts are verified again, so that an export that was edited gives nobody a reputation.
 //! What an import finds is older than what the registry had last promised, so numbers handed
 //! out meanwhile must not be handed out again: the counters start [`NUMBERS_SKIPPED`] later.
 
@@ -57,13 +58,14 @@ pub enum ExportError {
 }
 
 /// The arrays of the file, each with its table.
-const SECTIONS: [(&str, Table); 6] = [
+const SECTIONS: [(&str, Table); 7] = [
     ("nodes", Table::Nodes),
     ("names", Table::Names),
     ("memberships", Table::Memberships),
     ("mailboxes", Table::Mailbox),
     ("asked", Table::Asked),
     ("revocations", Table::Revocations),
+    ("receipts", Table::Receipts),
 ];
 
 /// Writes a store to `path`, in the place of an older export.
@@ -144,18 +146,29 @@ type Take<'a> = &'a mut dyn FnMut(Change) -> Result<(), ExportError>;
 /// Reads an export, row by row. The caller throws everything away if this fails.
 pub(crate) fn read(path: &Path, take: Take<'_>) -> Result<(), ExportError> {
     let io = |source| ExportError::Io { path: path.to_owned(), source };
-    let file = BufReader::new(std::fs::File::open(path).map_err(io)?);
-    let mut import = Import { take, failure: None, head: Head::default() };
-    let mut json = serde_json::Deserializer::from_reader(file);
+    let open = || std::fs::File::open(path).map(BufReader::new).map_err(io);
+    let malformed = |error: serde_json::Error| match error.is_io() {
+        true => io(error.into()),
+        false => ExportError::Malformed { path: path.to_owned(), what: error.to_string() },
+    };
+    // It may stand behind the receipts that were signed for it.
+    let signer: Signer = serde_json::from_reader(open()?).map_err(malformed)?;
+    let registry = signer.registry.map(|key| json::bytes::<32>(&key)).transpose();
+    let registry = registry.map_err(|what| malformed(serde::de::Error::custom(what)))?;
+    let registry = registry.map(|key| IdentityKey(key.0));
+    let mut import = Import { take, registry, failure: None, head: Head::default() };
+    let mut json = serde_json::Deserializer::from_reader(open()?);
     let result = json.deserialize_map(&mut import).and_then(|()| json.end());
     match (import.failure, result) {
         (Some(failure), _) => Err(failure),
-        (None, Ok(())) => Ok(()),
-        (None, Err(error)) if error.is_io() => Err(io(error.into())),
-        (None, Err(error)) => {
-            Err(ExportError::Malformed { path: path.to_owned(), what: error.to_string() })
-        }
+        (None, result) => result.map_err(malformed),
     }
+}
+
+/// The key of the registry whose export it is.
+#[derive(serde::Deserialize)]
+struct Signer {
+    registry: Option<String>,
 }
 
 /// What is not in a list.
@@ -193,6 +206,8 @@ impl Head {
 
 struct Import<'a> {
     take: Take<'a>,
+    /// What receipts are verified for.
+    registry: Option<IdentityKey>,
     /// Of the store, which serde cannot carry.
     failure: Option<ExportError>,
     head: Head,
@@ -203,6 +218,11 @@ impl Import<'_> {
         match row {
             Row::Node { node, .. } => self.head.nodes = self.head.nodes.max(node.0),
             Row::Mail { id, .. } => self.head.items = self.head.items.max(*id),
+            Row::Receipt { receipt, .. } => {
+                let registry = self.registry.ok_or_else(|| E::custom("no \"registry\""))?;
+                let verified = receipt.verify(&registry);
+                verified.map_err(|error| E::custom(format!("a receipt: {error}")))?;
+            }
             _ => {}
         }
         (self.take)(row.change()).map_err(|failure| {
@@ -238,6 +258,7 @@ impl<'de> Visitor<'de> for &mut Import<'_> {
                 "mailboxes" => map.next_value_seed(List::<json::Mail>::of(self))?,
                 "asked" => map.next_value_seed(List::<json::Asked>::of(self))?,
                 "revocations" => map.next_value_seed(List::<json::Revocation>::of(self))?,
+                "receipts" => map.next_value_seed(List::<json::Receipt>::of(self))?,
                 "written" | "registry" => drop(map.next_value::<IgnoredAny>()?),
                 other => return Err(A::Error::custom(format!("what is {other:?}?"))),
             }

@@ -6,7 +6,9 @@ use crate::files::Files;
 use crate::key::KeyError;
 use crate::open::{OpenError, Registry, open};
 use crate::store::{StoreError, open_file};
+use crate::test_client::finished;
 use pilot_core::addr::{NetworkId, NodeId};
+use pilot_core::crypto::{Identity, IdentityKey};
 use pilot_core::rendezvous::{Commit, Letter, Published, Row};
 use pilot_core::time::UnixTime;
 use pilot_core::wire::Bytes;
@@ -57,6 +59,13 @@ fn rows() -> Vec<Row> {
     ]
 }
 
+/// Those, and a receipt that was signed for this registry.
+fn rows_of(registry: &IdentityKey) -> Vec<Row> {
+    let (a, b) = (Identity::from_secret([1; 32]), Identity::from_secret([2; 32]));
+    let receipt = finished(registry, &a, &b, 7, NOW);
+    rows().into_iter().chain([Row::Receipt { received: 1_700_000_000, receipt }]).collect()
+}
+
 fn fill(registry: Registry, rows: &[Row]) -> Store {
     let (tell, told) = mpsc::channel();
     let deliver = move |id, stored| {
@@ -88,7 +97,7 @@ fn exported(directory: &tempfile::TempDir) -> Files {
     let files = files(directory);
     let registry = open_registry(&files, false).unwrap();
     let key = registry.keys.public();
-    let store = fill(registry, &rows());
+    let store = fill(registry, &rows_of(&key));
     export::write(&files.export, &store.snapshot().unwrap(), &key, 1_700_000_001).unwrap();
     files
 }
@@ -105,7 +114,7 @@ fn an_export_is_readable_and_brings_everything_back() {
     assert_eq!(json["memberships"][0]["address"], "65535:FFFF.0012.3456");
     assert_eq!(json["mailboxes"][0]["letter"]["body"], "0001ff");
     // The head, a line for each list's begin, row and end, and the last brace.
-    assert_eq!(text.lines().count(), 4 + 6 * 2 + rows().len() - 1 + 1);
+    assert_eq!(text.lines().count(), 4 + 7 * 2 + rows().len() + 1 - 1 + 1);
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
@@ -114,7 +123,7 @@ fn an_export_is_readable_and_brings_everything_back() {
 
     std::fs::remove_file(&files.store).unwrap();
     let imported = open_registry(&files, false).unwrap();
-    let mut expected = rows();
+    let mut expected = rows_of(&imported.keys.public());
     // The highest node was 0x123456, although the counter said 19.
     expected[0] = Row::Meta {
         next_node: NodeId(0x12_3457 + NUMBERS_SKIPPED),
@@ -142,7 +151,7 @@ fn the_export_is_ignored_while_there_is_a_store() {
     let files = exported(&directory);
     std::fs::write(&files.export, "garbage").unwrap();
     let registry = open_registry(&files, false).unwrap();
-    assert_eq!(sorted(stored(&registry)), sorted(rows()));
+    assert_eq!(sorted(stored(&registry)), sorted(rows_of(&registry.keys.public())));
 }
 
 #[test]
@@ -162,7 +171,7 @@ fn an_import_needs_the_key_or_an_explicit_new_one() {
     assert!(!files.key.exists());
     // The refusals have left a fresh store behind, which does not hide the export.
     let imported = open_registry(&files, true).unwrap();
-    assert_eq!(stored(&imported).len(), rows().len());
+    assert_eq!(stored(&imported).len(), rows().len() + 1);
     assert_ne!(std::fs::read(&files.key).unwrap(), old);
 }
 
@@ -185,6 +194,7 @@ fn a_malformed_export_is_refused_and_leaves_the_store_fresh() {
         ("\"names\": [", "\"nicknames\": ["),
         ("\n]\n}\n", "\n]\n"),
         ("a5a5a5a5", "a5a5a5"),
+        ("\"receipt\":\"07", "\"receipt\":\"7"),
     ];
     for (from, to) in replacements {
         let bad = good.replacen(from, to, 1);
@@ -195,7 +205,40 @@ fn a_malformed_export_is_refused_and_leaves_the_store_fresh() {
         assert!(malformed, "{from:?} to {to:?}: {refused}");
     }
     std::fs::write(&files.export, good).unwrap();
-    assert_eq!(stored(&open_registry(&files, false).unwrap()).len(), rows().len());
+    assert_eq!(stored(&open_registry(&files, false).unwrap()).len(), rows().len() + 1);
+}
+
+/// W-R6: an operator, or whoever gets at the export, edits a reputation into it.
+#[test]
+fn w_r6_receipts_are_verified_when_they_are_imported() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = exported(&directory);
+    std::fs::remove_file(&files.store).unwrap();
+    let good = std::fs::read_to_string(&files.export).unwrap();
+    let at = good.find("\"receipt\":\"").expect("there is one") + "\"receipt\":\"".len();
+    // Worker, outcome, times and both signatures; and the key that it was signed for.
+    let mut edited: Vec<String> = Vec::new();
+    for byte in [16, 48, 90, 113, 140, 150, 210, 250] {
+        let mut text = good.clone().into_bytes();
+        let digit = &mut text[at + 2 * byte];
+        *digit = if *digit == b'1' { b'2' } else { b'1' };
+        edited.push(String::from_utf8(text).unwrap());
+    }
+    let key = good.find("\"registry\": \"").expect("the key") + "\"registry\": \"".len();
+    let mut other = good.clone();
+    other.replace_range(key..key + 8, "00000000");
+    edited.push(other);
+    let line = good.lines().find(|line| line.contains("\"registry\"")).unwrap();
+    edited.push(good.replace(line, "\"written\": 1,"));
+    for bad in edited {
+        assert_ne!(bad, good);
+        std::fs::write(&files.export, bad).unwrap();
+        let refused = open_registry(&files, false).err().expect("it was taken");
+        let malformed = matches!(refused, OpenError::Import(ExportError::Malformed { .. }));
+        assert!(malformed, "{refused}");
+    }
+    std::fs::write(&files.export, good).unwrap();
+    assert!(open_registry(&files, false).is_ok());
 }
 
 #[test]
@@ -207,7 +250,7 @@ fn keys_in_another_order_are_the_same_export() {
     // Parsed and printed again, its keys are sorted.
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     std::fs::write(&files.export, serde_json::to_string_pretty(&json).unwrap()).unwrap();
-    assert_eq!(stored(&open_registry(&files, false).unwrap()).len(), rows().len());
+    assert_eq!(stored(&open_registry(&files, false).unwrap()).len(), rows().len() + 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Rows as they look in JSON: addresses as text, bytes as lower-case hex.
 
 use pilot_core::addr::{Address, NetworkId, NodeId};
+use pilot_core::crypto::task;
 use pilot_core::name::Tags;
 use pilot_core::rendezvous::{Letter, Published, Row};
 use pilot_core::wire::Bytes;
@@ -83,6 +84,14 @@ pub(crate) struct Revocation {
     at: u64,
 }
 
+/// Whose it is stands in the receipt itself.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Receipt {
+    received: u64,
+    receipt: String,
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
@@ -97,7 +106,7 @@ fn unhex(text: &str) -> Result<Vec<u8>, String> {
     bytes.ok_or_else(|| "not an even number of hex digits".into())
 }
 
-fn bytes<const N: usize>(text: &str) -> Result<Bytes<N>, String> {
+pub(crate) fn bytes<const N: usize>(text: &str) -> Result<Bytes<N>, String> {
     let bytes: Result<[u8; N], _> = unhex(text)?.try_into();
     bytes.map(Bytes).map_err(|_| format!("not {N} bytes of hex"))
 }
@@ -224,6 +233,14 @@ impl Entry for Revocation {
     }
 }
 
+impl Entry for Receipt {
+    fn row(&self) -> Result<Row, String> {
+        let receipt = task::Receipt::decode(&unhex(&self.receipt)?)
+            .map_err(|error| format!("a receipt: {error}"))?;
+        Ok(Row::Receipt { received: self.received, receipt })
+    }
+}
+
 /// Any row, for writing.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -234,6 +251,7 @@ pub(crate) enum AnyEntry {
     Mail(Mail),
     Asked(Asked),
     Revocation(Revocation),
+    Receipt(Receipt),
 }
 
 impl AnyEntry {
@@ -271,6 +289,9 @@ impl AnyEntry {
                 hash: hex(&hash.0),
                 at,
             }),
+            Row::Receipt { received, receipt } => {
+                AnyEntry::Receipt(Receipt { received, receipt: hex(&receipt.encode()) })
+            }
             _ => return None,
         })
     }

@@ -1,11 +1,12 @@
 //! The server on real sockets.
 
 use crate::server::{AlternateBeacon, Server, ServerConfig, StartError};
-use crate::test_client::{Client, Home};
+use crate::test_client::{Client, Home, finished};
 use crate::test_disk::{Disk, Fault};
 use pilot_core::addr::{Address, NodeId};
 use pilot_core::stats::DropReason;
-use pilot_core::wire::registry::{ErrorCode, Request};
+use pilot_core::time::UnixTime;
+use pilot_core::wire::registry::{ErrorCode, Reputation, Request};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -95,6 +96,56 @@ async fn what_was_acknowledged_outlives_a_server_that_was_dropped() {
     .await;
     let mut client = Client::connect(server.registry_addr(), &alice).await.unwrap();
     assert_eq!(client.reserve(&alice).await, Ok(address));
+}
+
+/// W-R8: the reputation is computed again from the stored receipts, after a stop, after a server
+/// that was dropped without a word, and out of an export.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "the server lives by the clock")]
+async fn w_r8_a_reputation_is_computed_again_from_the_receipts() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(&directory, "127.0.0.1");
+    let (mut alice, mut bob) = (Home::new(1), Home::new(2));
+    let mut server = Server::start(config.clone()).await.unwrap();
+    let (_, at_alice) = join(&server, &mut alice, "alice").await;
+    let (mut client, at_bob) = join(&server, &mut bob, "bob").await;
+    let now = UnixTime::from_secs(
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(),
+    );
+    let receipt = |n| finished(&client.registry, &alice.identity, &bob.identity, n, now);
+    let receipts = [1, 2, 3].map(receipt);
+    for receipt in &receipts {
+        client.hand_in(receipt).await.unwrap();
+    }
+    let earned = Reputation { earned: 12, completed: 3, ..Reputation::default() };
+    let spent = Reputation { spent: 3, submitted: 3, ..Reputation::default() };
+    let files = server.files().clone();
+    for round in 0..4 {
+        assert_eq!(client.reputation(at_bob).await, Ok(earned), "round {round}");
+        assert_eq!(client.reputation(at_alice).await, Ok(spent), "round {round}");
+        assert_eq!(server.stats().rendezvous.receipts, 3);
+        // And each still counts once.
+        client.hand_in(&receipts[0]).await.unwrap();
+        match round {
+            0 => drop(server),
+            _ => patiently(server.shutdown()).await.unwrap(),
+        }
+        if round == 2 {
+            std::fs::remove_file(&files.store).unwrap();
+        }
+        server = patiently(async {
+            loop {
+                match Server::start(config.clone()).await {
+                    Err(error) if error.is_in_use() => {
+                        tokio::time::sleep(Duration::from_millis(5)).await
+                    }
+                    other => break other.unwrap(),
+                }
+            }
+        })
+        .await;
+        client = Client::connect(server.registry_addr(), &bob).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,14 +8,18 @@ use pilot_core::crypto::exchange::{
 };
 use pilot_core::crypto::record::RecordFields;
 use pilot_core::crypto::request::sign_reserve;
+use pilot_core::crypto::task::statement::submission;
+use pilot_core::crypto::task::{Claim, Head, Receipt, Side, Statement, Step, TaskId, Times};
 use pilot_core::crypto::{
     AeadKey, AeadProvider, CONTEXT, Identity, IdentityKey, Record, Suite, TunnelKey, TunnelSecret,
 };
 use pilot_core::session::handshake::key_schedule;
 use pilot_core::session::payload::{Caps, InitPayload, P1_MAX, RespPayload};
+use pilot_core::time::UnixTime;
 use pilot_core::wire::Bytes;
 use pilot_core::wire::registry::{
-    Answer, Envelope, Refusal, Registration, Request, Target, Visibility, encode_request,
+    Answer, Envelope, Refusal, Registration, Reputation, Request, Target, Visibility,
+    encode_request,
 };
 use std::io;
 use std::net::SocketAddr;
@@ -39,6 +43,28 @@ impl Home {
             record: None,
         }
     }
+}
+
+/// The receipt of ten minutes of work that `worker` has just ended for `submitter`.
+pub(crate) fn finished(
+    registry: &IdentityKey,
+    submitter: &Identity,
+    worker: &Identity,
+    task: u8,
+    now: UnixTime,
+) -> Receipt {
+    let id = TaskId([task; 16]);
+    let fields = submission(id, submitter.public(), worker.public(), now, b"work");
+    let first = Statement::sign(submitter, registry, fields).unwrap();
+    let mut head = Head::begin(&first, registry).unwrap();
+    for step in [Step::Accept, Step::Start, Step::Complete] {
+        let fields = head.next(step, Side::Worker, now, b"").unwrap();
+        head.follow(&Statement::sign(worker, registry, fields).unwrap(), registry).unwrap();
+    }
+    let end = now.as_millis();
+    let times = Times::from_millis([end - 600_000, end - 600_000, end - 600_000, end]);
+    let claim = Claim::sign(worker, registry, &head, times).unwrap();
+    Receipt::sign(submitter, registry, &head, &claim, times).unwrap()
 }
 
 /// An open channel.
@@ -200,6 +226,26 @@ impl Client {
         });
         let look = |answer: Result<Answer<'_>, Refusal>| match answer? {
             Answer::Registered { beacons, .. } => Ok(beacons[0].addresses.to_vec()),
+            other => panic!("{other:?}"),
+        };
+        self.ask(&request, look).await.unwrap()
+    }
+
+    /// Hands a receipt in.
+    pub(crate) async fn hand_in(&mut self, receipt: &Receipt) -> Result<(), Refusal> {
+        let request = Request::Receipt { receipt: &receipt.encode() };
+        let look = |answer: Result<Answer<'_>, Refusal>| match answer? {
+            Answer::Done => Ok(()),
+            other => panic!("{other:?}"),
+        };
+        self.ask(&request, look).await.unwrap()
+    }
+
+    /// The reputation of a public agent.
+    pub(crate) async fn reputation(&mut self, address: Address) -> Result<Reputation, Refusal> {
+        let request = Request::Reputation { address, grant: None };
+        let look = |answer: Result<Answer<'_>, Refusal>| match answer? {
+            Answer::Reputation(reputation) => Ok(reputation),
             other => panic!("{other:?}"),
         };
         self.ask(&request, look).await.unwrap()

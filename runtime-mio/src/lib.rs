@@ -257,6 +257,6 @@ pub use pilot_core::crypto::ring::RING;
 pub use pilot_core::limits::Limits;
 pub use pilot_core::name::{Hostname, Justification, Tag, Tags};
 pub use pilot_core::node::{
-    AgentInfo, Command, Link, PathKind, PathPolicy, PeerInfo, RequestError, StreamEnd, Target,
-    TrustRequestInfo,
+    AgentInfo, Command, Link, PathKind, PathPolicy, PeerInfo, Reputation, RequestError, SignError,
+    StreamEnd, Target, TrustRequestInfo,
 };

@@ -98,6 +98,8 @@ fn limits() -> RendezvousLimits {
         sessions: 256,
         channels: 1024,
         changes: 1024,
+        relay_queue_bytes: 1 << 20,
+        receipts: 1024,
         ..RendezvousLimits::server()
     }
 }
@@ -231,6 +233,7 @@ impl World {
         let pairs = [
             (stats.nodes, limits.nodes),
             (stats.letters, limits.letters),
+            (stats.receipts, limits.receipts),
             (stats.connections, limits.connections),
             (stats.agents, limits.sessions),
             (stats.channels, limits.channels),

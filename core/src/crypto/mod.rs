@@ -7,10 +7,12 @@
 //! | [`assign`] | what the registry signs: Assign, beacon entry, its tunnel key |
 //! | [`grant`] | grants and the rights in them |
 //! | [`request`] | trust requests and the proof of a reservation |
+//! | [`task`] | statements and receipts of tasks, and what a receipt is worth |
 //! | [`exchange`] | Noise IK and X |
 //! | [`aead`], `ring` | the two transport suites behind a provider; another provider (feature `ring`) |
 //! | [`kdf`] | HKDF and MACs |
 //! | [`replay`] | the replay window |
+//! | `memo` | results that a simulator keeps (feature `memo`) |
 //!
 //! Every signature is over [`CONTEXT`] ‖ purpose ‖ content; all purposes are in [`purpose`],
 //! so that no two of them can be confused.
@@ -22,11 +24,16 @@ pub mod exchange;
 pub mod grant;
 pub mod identity;
 pub mod kdf;
+#[cfg(feature = "memo")]
+pub mod memo;
+#[cfg(not(feature = "memo"))]
+mod memo;
 pub mod record;
 pub mod replay;
 pub mod request;
 #[cfg(feature = "ring")]
 pub mod ring;
+pub mod task;
 #[cfg(test)]
 mod wycheproof_tests;
 
@@ -57,4 +64,10 @@ pub mod purpose {
     pub const GRANT: &[u8] = b"grant\0";
     /// A trust request, by who asks (`wire.md` 6.5).
     pub const TRUST: &[u8] = b"trust\0";
+    /// A step of a task, by the side whose step it is (`wire.md` 12).
+    pub const TASK: &[u8] = b"task\0";
+    /// A worker's half of a receipt (`wire.md` 12).
+    pub const CLAIM: &[u8] = b"claim\0";
+    /// A receipt, by the submitter (`wire.md` 12).
+    pub const RECEIPT: &[u8] = b"receipt\0";
 }

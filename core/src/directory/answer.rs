@@ -5,7 +5,7 @@ use crate::crypto::IdentityKey;
 use crate::name::{Hostname, Tags};
 use crate::wire::registry::{self, Discovered, List};
 
-pub use crate::wire::registry::Target;
+pub use crate::wire::registry::{Reputation, Target};
 
 /// A question to the registry whose answer comes as [`super::DirectoryEvent::Answered`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -70,6 +70,8 @@ pub enum Answer<'a> {
     Agent(AgentInfo),
     /// A page of agents, and the cursor of the next page if there is one.
     Page(Page<'a>),
+    /// What the registry counts of an agent's receipts.
+    Reputation(Reputation),
 }
 
 /// A public agent, or one that has granted us access.
@@ -138,6 +140,7 @@ pub(super) fn owners_view(answer: registry::Answer<'_>) -> Option<Answer<'_>> {
         registry::Answer::Page { entries, cursor } => {
             Answer::Page(Page { entries, taken: 0, cursor })
         }
+        registry::Answer::Reputation(reputation) => Answer::Reputation(reputation),
         _ => return None,
     })
 }

@@ -2,6 +2,7 @@
 //! look at.
 
 use super::*;
+use crate::crypto::task::{Claim, Head, Receipt, Statement, StatementFields, Times};
 use crate::name::{Hostname, Justification, Tags};
 use crate::trust::Permissions;
 use crate::trust::TrustError;
@@ -115,6 +116,54 @@ impl<'s> Directory<'s> {
     ) -> Result<RequestId, DirectoryError> {
         let network = Some(network.unwrap_or(self.default_network()));
         self.submit(now, &Request::Discover { tags, network, cursor })
+    }
+
+    /// Hands in the receipt of a finished task of ours. It may be repeated: it counts once.
+    pub fn submit_receipt(
+        &mut self,
+        now: Instant,
+        receipt: &Receipt,
+    ) -> Result<RequestId, DirectoryError> {
+        self.submit(now, &Request::Receipt { receipt: &receipt.encode() })
+    }
+
+    /// Asks for an agent's reputation; the grant of a trusted peer is presented.
+    pub fn reputation(&mut self, now: Instant, of: Address) -> Result<RequestId, DirectoryError> {
+        let trust = &self.core.trust;
+        let held = trust.find(of.on_backbone()).and_then(|p| trust.peer(p)?.held());
+        let grant = held.map(|g| Bytes(g.encode()));
+        self.submit(now, &Request::Reputation { address: of.on_backbone(), grant })
+    }
+
+    // ---- what we sign of tasks ----
+
+    /// Signs our step of a task (`wire.md` 12.1).
+    pub fn sign_statement(&self, fields: StatementFields) -> Result<Statement, SignError> {
+        Ok(Statement::sign(&self.core.own.identity, &self.signing_for()?, fields)?)
+    }
+
+    /// Signs the worker's half of the receipt of a task that we have ended.
+    pub fn sign_claim(&self, head: &Head, times: Times) -> Result<Claim, SignError> {
+        Ok(Claim::sign(&self.core.own.identity, &self.signing_for()?, head, times)?)
+    }
+
+    /// Signs the receipt of a task that another has ended for us, once the worker's half was
+    /// found to be its and of this task.
+    pub fn sign_receipt(
+        &self,
+        head: &Head,
+        claim: &Claim,
+        times: Times,
+    ) -> Result<Receipt, SignError> {
+        let registry = self.signing_for()?;
+        Ok(Receipt::sign(&self.core.own.identity, &registry, head, claim, times)?)
+    }
+
+    fn signing_for(&self) -> Result<IdentityKey, SignError> {
+        if self.core.fenced {
+            return Err(SignError::Fenced);
+        }
+        self.core.registry_key().ok_or(SignError::NotRegistered)
     }
 
     /// The answer to a request, once [`DirectoryEvent::Answered`] told so; `None` before.

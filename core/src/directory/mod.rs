@@ -45,12 +45,12 @@ mod requests;
 mod tests;
 mod types;
 
-pub use answer::{AgentInfo, Answer, Page, RequestError, RequestId, Target};
+pub use answer::{AgentInfo, Answer, Page, Reputation, RequestError, RequestId, Target};
 pub use beacon::{Channel, ChannelSlot};
 pub use link::LINK_BYTES;
 pub use own::Membership;
 pub use requests::{ANSWER_BYTES, REQUEST_BYTES_MIN, RequestSlot};
-pub use types::{Config, DirectoryError, DirectoryEvent, Inbound, LinkState, Storage};
+pub use types::{Config, DirectoryError, DirectoryEvent, Inbound, LinkState, SignError, Storage};
 
 use crate::addr::{Address, NetworkId};
 use crate::crypto::{AeadProvider, Identity, IdentityKey, Record, TunnelSecret};

@@ -5,6 +5,7 @@ use super::beacon::ChannelSlot;
 use super::requests::RequestSlot;
 use crate::addr::Address;
 use crate::crypto::IdentityKey;
+use crate::crypto::task::NotSigned;
 use crate::path::{ChannelId, PeerIndex};
 use crate::session::index::IndexCell;
 use crate::slab::Store;
@@ -51,6 +52,21 @@ pub enum DirectoryError {
     /// This identity runs elsewhere now.
     #[error("another home has taken this identity over")]
     Fenced,
+}
+
+/// Why nothing of a task was signed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignError {
+    /// No registry is known yet for which it would count.
+    #[error("not registered yet")]
+    NotRegistered,
+    /// This identity runs elsewhere now.
+    #[error("another home has taken this identity over")]
+    Fenced,
+    /// It is not ours to sign.
+    #[error(transparent)]
+    NotSigned(#[from] NotSigned),
 }
 
 /// An edge. After each, look at the object it names; several may have been coalesced. What

@@ -1,6 +1,7 @@
 //! What the owner of a node asks of it, and how each request can fail at once.
 
 use crate::addr::{Address, NetworkId, Port, SocketAddress};
+use crate::crypto::task::Receipt;
 use crate::directory::{RequestId, Target};
 use crate::machine::SocketId;
 use crate::name::{Hostname, Justification, Tags};
@@ -152,6 +153,18 @@ pub enum Command<'a> {
         network: Option<NetworkId>,
         /// From the page before, 0 at first.
         cursor: u64,
+    },
+    /// Hands in the receipt of a finished task of ours, as submitter or worker. It may be
+    /// repeated, and counts once. Yields [`Reply::Request`].
+    SubmitReceipt {
+        /// Signed by both sides.
+        receipt: &'a Receipt,
+    },
+    /// Asks for an agent's reputation; presents a grant if we hold one. Yields
+    /// [`Reply::Request`].
+    Reputation {
+        /// Whose; our own address is allowed.
+        of: Address,
     },
     /// Asks an agent for trust. Yields [`Reply::Done`]: the request is pending; an answer comes
     /// as [`super::Event::TrustGranted`] or [`super::Event::TrustRefused`].

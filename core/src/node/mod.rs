@@ -34,10 +34,12 @@ mod reach;
 mod requests;
 mod storage;
 mod stream;
+mod tasks;
 mod why;
 
 pub use crate::directory::{
-    AgentInfo, Answer, LinkState as Link, Page, RequestError, RequestId, Target,
+    AgentInfo, Answer, LinkState as Link, Page, Reputation, RequestError, RequestId, SignError,
+    Target,
 };
 pub use crate::journal::{LoadError, StoreChange};
 pub use crate::stream::StreamId;

@@ -65,6 +65,10 @@ impl<'s> Node<'s> {
             Command::Discover { tags, network, cursor } => {
                 return request(self.directory.discover(now, tags, network, cursor));
             }
+            Command::SubmitReceipt { receipt } => {
+                return request(self.directory.submit_receipt(now, receipt));
+            }
+            Command::Reputation { of } => return request(self.directory.reputation(now, of)),
             Command::RequestTrust { to, justification } => {
                 self.directory.request_trust(now, to.on_backbone(), justification)?;
             }

@@ -25,6 +25,11 @@ pub struct RendezvousLimits {
     pub changes: usize,
     /// `Reserve` requests of one source a minute.
     pub reserves_per_minute: u32,
+    /// Receipts over all identities. Full: the worker with the most loses that of its oldest
+    /// work.
+    pub receipts: usize,
+    /// `Receipt` requests of one node a minute. One more answers RateLimited.
+    pub receipts_per_minute: u32,
     /// STUN answers to one source a second (`wire.md` 7).
     pub stun_per_second: u32,
     /// Registry handshakes a second over all sources; the burst is a second's worth. Above it
@@ -63,6 +68,8 @@ impl RendezvousLimits {
             waiting_per_connection: 32,
             changes: 64 << 10,
             reserves_per_minute: 10,
+            receipts: 256 << 10,
+            receipts_per_minute: 60,
             stun_per_second: 10,
             channel_handshakes_per_second: 2000,
             beacon_handshakes_per_second: 4000,

@@ -1,9 +1,10 @@
-//! Rate limits per source that cost no memory per source (`wire.md` 7): 4096 cells of 8 bytes,
+//! Rate limits per source or node that cost no memory per source (`wire.md` 7): 4096 cells of 8 bytes,
 //! chosen by SipHash under a random key, each a virtual scheduling time (GCRA, ITU-T I.371).
 //!
 //! Two sources in one cell share its rate: a collision makes somebody wait, never lets
 //! somebody through.
 
+use crate::addr::NodeId;
 use crate::time::{Duration, Instant};
 use alloc::boxed::Box;
 use core::net::IpAddr;
@@ -49,7 +50,16 @@ impl TokenTable {
 
     /// Takes a token of `ip`'s cell; else, how long until there is one.
     pub(crate) fn take(&mut self, now: Instant, ip: IpAddr) -> Result<(), Duration> {
-        let cell = &mut self.cells[self.key.hash(&prefix(ip)) as usize % CELLS];
+        self.take_of(now, &prefix(ip))
+    }
+
+    /// The same for a node.
+    pub(crate) fn take_for(&mut self, now: Instant, node: NodeId) -> Result<(), Duration> {
+        self.take_of(now, &node.0.to_be_bytes())
+    }
+
+    fn take_of(&mut self, now: Instant, source: &[u8]) -> Result<(), Duration> {
+        let cell = &mut self.cells[self.key.hash(source) as usize % CELLS];
         let scheduled = Instant::from_nanos(*cell).max(now);
         let ahead = scheduled.since(now);
         if ahead > self.burst {

@@ -89,6 +89,8 @@ pub struct RendezvousStats {
     pub connections: usize,
     /// Letters in all mailboxes.
     pub letters: usize,
+    /// Receipts of finished tasks.
+    pub receipts: usize,
     /// `Register` requests that were accepted.
     pub registrations: u64,
     /// `Reserve`, `Register` and other requests answered, errors included.
@@ -160,14 +162,16 @@ impl Rendezvous {
         let reserves = TokenTable::new(rng.bytes(), limits.reserves_per_minute, minute);
         let beacon_secret = TunnelSecret::from_secret(*tunnel.secret());
         let beacon = Beacon::new(&config, aead, beacon_secret, rng.fork("beacon"), now);
+        let connections = Connections::new(&limits, aead, tunnel, rng.fork("registry"));
+        let receipts = TokenTable::new(rng.bytes(), limits.receipts_per_minute, minute);
         Rendezvous {
             now,
             wall: WallClock::new(now, unix),
-            connections: Connections::new(&limits, aead, tunnel, rng.fork("registry")),
+            connections,
             limits,
             identity,
             directory: Directory::new(),
-            desk: Desk::new(reserves, beacons),
+            desk: Desk::new(reserves, receipts, beacons),
             beacon_info: info,
             beacon,
             waiting: VecDeque::new(),
@@ -217,6 +221,7 @@ impl Rendezvous {
             channels,
             connections: self.connections.len(),
             letters: self.directory.mail_count(),
+            receipts: self.directory.receipt_count(),
             stun_answers: counts.stun,
             handshakes: counts.handshakes,
             relayed_packets: counts.relayed_packets,

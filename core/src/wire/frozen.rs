@@ -132,7 +132,7 @@ fn requests() -> StdVec<Request<'static>> {
         Request::TrustConfirm { to: address(), grant: Bytes([9; 156]), held: Bytes([8; 156]) },
         Request::Revoke { grantee: Bytes([1; 32]), hash: Bytes([2; 8]) },
         Request::Receipt { receipt: &[1, 2] },
-        Request::Reputation { address: address() },
+        Request::Reputation { address: address(), grant: None },
         Request::Rotate { record: &[3, 4] },
         Request::Tombstone { record: &[5] },
         Request::Deregister,
@@ -218,6 +218,13 @@ fn registry_answers() {
         Answer::Page { entries, cursor: 16 },
         Answer::Mailbox { items, more: true },
         Answer::At { address: address() },
+        Answer::Reputation(Reputation {
+            earned: 300,
+            spent: 2,
+            completed: 90,
+            failed: 1,
+            submitted: 3,
+        }),
     ];
     assert_eq!(answers.len(), ANSWER_KINDS as usize);
     let mut lines = StdVec::new();

@@ -163,15 +163,17 @@ pub enum Request<'a> {
         /// First 8 bytes of the grant's SHA-256.
         hash: Bytes<8>,
     },
-    /// A finished task, signed by both sides. Not served yet.
+    /// A finished task, signed by both sides, from one of them (`wire.md` 12.1). Idempotent.
     Receipt {
-        /// As signed.
+        /// The [`RECEIPT`](crate::crypto::task::RECEIPT) bytes.
         receipt: &'a [u8],
     },
-    /// Asks for an agent's reputation. Not served yet.
+    /// Asks for an agent's reputation; a private one's needs a grant, as in `Resolve`.
     Reputation {
         /// Whose.
         address: Address,
+        /// A grant from it to the asker.
+        grant: Option<GrantBytes>,
     },
     /// Changes the identity (deferred).
     Rotate {
@@ -398,10 +400,34 @@ pub enum Answer<'a> {
         /// The own address there.
         address: Address,
     },
+    /// To `Reputation`.
+    Reputation(Reputation),
+}
+
+/// What the receipts that the registry holds say of an agent (`wire.md` 12.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Reputation {
+    /// Points for work that it has done.
+    pub earned: u32,
+    /// Points for work that others have done for it.
+    pub spent: u32,
+    /// Tasks that it has done.
+    pub completed: u32,
+    /// Tasks that it has accepted and given up.
+    pub failed: u32,
+    /// Tasks that others have ended for it, done or given up.
+    pub submitted: u32,
+}
+
+impl Reputation {
+    /// Earned less spent.
+    pub fn score(&self) -> i64 {
+        i64::from(self.earned) - i64::from(self.spent)
+    }
 }
 
 /// Kinds of [`Answer`] that this version knows.
-pub const ANSWER_KINDS: u32 = 8;
+pub const ANSWER_KINDS: u32 = 9;
 
 /// Stable error codes (`wire.md` 6.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, thiserror::Error)]

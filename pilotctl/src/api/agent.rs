@@ -69,6 +69,25 @@ pub(crate) struct Discovered {
     pub(crate) next_cursor: Option<u64>,
 }
 
+/// `GET /v1/reputation`: what the registry counts of an agent's receipts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Reputation {
+    /// Whose.
+    pub(crate) address: String,
+    /// Earned less spent.
+    pub(crate) score: i64,
+    /// Points for work done for others.
+    pub(crate) earned: u32,
+    /// Points for work that others have done.
+    pub(crate) spent: u32,
+    /// Tasks done for others.
+    pub(crate) completed: u32,
+    /// Tasks of others accepted and given up.
+    pub(crate) failed: u32,
+    /// Own tasks that others have ended, done or given up.
+    pub(crate) submitted: u32,
+}
+
 /// `PUT /v1/hostname`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

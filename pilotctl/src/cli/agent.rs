@@ -94,6 +94,19 @@ pub(crate) struct Resolve {
     pub(crate) at: InNetwork,
 }
 
+/// Show what an agent has earned and spent with finished tasks.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  pilotctl reputation                          this agent's own
+  pilotctl reputation 1:0001.0000.0042")]
+pub(crate) struct Reputation {
+    /// Whose, by address or hostname; default: this agent's own.
+    pub(crate) agent: Option<Agent>,
+    #[command(flatten)]
+    pub(crate) at: InNetwork,
+}
+
 /// List public agents that have all of the tags.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\

@@ -74,6 +74,7 @@ pub(crate) enum Command {
     Tags(agent::TagsCommand),
     Resolve(agent::Resolve),
     Discover(agent::Discover),
+    Reputation(agent::Reputation),
     Trust(agent::Trust),
     SendMessage(agent::SendMessage),
     Outbox(agent::Outbox),

@@ -62,6 +62,7 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::SetTags(args) => names::set_tags(cx, TagsSet { tags: joined(args.tags) }).await,
         Command::Resolve(args) => names::resolve(cx, args).await,
         Command::Discover(args) => names::discover(cx, args).await,
+        Command::Reputation(args) => show::reputation(cx, args).await,
         Command::Trust(args) => match args.command.unwrap_or(TrustCommand::List(TrustList {})) {
             TrustCommand::Request(args) => trust::request(cx, args).await,
             TrustCommand::Pending(_) => trust::pending(cx).await,

@@ -2,6 +2,8 @@
 
 use super::Context;
 use crate::api::{Connections, Info, NatBehaviour, Peers};
+use crate::cli::agent::Reputation;
+use crate::client::Query;
 use crate::error::Failure;
 use crate::output::{cleaned, table, tag_list, time};
 use std::fmt::Write as _;
@@ -96,6 +98,28 @@ pub(super) async fn peers(cx: &Context) -> Result<(), Failure> {
         table(&["ADDRESS", "HOSTNAME", "PATH", "ENDPOINT", "RTT"], &rows)
     });
     Ok(())
+}
+
+pub(super) async fn reputation(cx: &Context, args: Reputation) -> Result<(), Failure> {
+    let query = Query::new("/v1/reputation")
+        .with("agent", args.agent.as_ref())
+        .with("network", args.at.network);
+    let counted: crate::api::Reputation = cx.client().get(query.as_str()).await?;
+    cx.out.show(&counted, |counted| {
+        let mut facts = Facts::new();
+        facts.line("agent", &counted.address);
+        facts.line("score", counted.score);
+        facts.line("earned", tasks(counted.earned, counted.completed, "done"));
+        facts.line("spent", tasks(counted.spent, counted.submitted, "submitted"));
+        facts.line("given up", counted.failed);
+        facts.text()
+    });
+    Ok(())
+}
+
+/// `4 (1 task done)`
+fn tasks(points: u32, count: u32, what: &str) -> String {
+    format!("{points} ({count} {} {what})", if count == 1 { "task" } else { "tasks" })
 }
 
 pub(super) async fn connections(cx: &Context) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! The agent as the API sees it: its answers as API types, its errors as codes.
 
-use crate::api::{AgentEntry, Connection, Peer, Pending, PendingRequest, Why};
+use crate::api::{self, AgentEntry, Connection, Peer, Pending, PendingRequest, Why};
 use crate::cli::values::Agent as Named;
 use crate::error::{Code, Failure};
 use pilot_core::addr::{Address, NetworkId, Port, SocketAddress};
@@ -95,6 +95,41 @@ impl Node {
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// The reputation of an agent; of this one where none is named.
+    pub(crate) async fn reputation(
+        &self,
+        agent: Option<&Named>,
+        network: Option<NetworkId>,
+    ) -> Result<api::Reputation, Failure> {
+        let of = match agent {
+            Some(agent) => self.target(agent, network).await?,
+            None => self.own_address(network)?,
+        };
+        match asked(self.agent.reputation(of)).await {
+            Ok(counted) => Ok(api::Reputation {
+                address: of.to_string(),
+                score: counted.score(),
+                earned: counted.earned,
+                spent: counted.spent,
+                completed: counted.completed,
+                failed: counted.failed,
+                submitted: counted.submitted,
+            }),
+            Err(failure) if failure.code == Code::NotFound => {
+                Err(Failure::new(Code::NotFound, format!("{of} is unknown or private")))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn own_address(&self, network: Option<NetworkId>) -> Result<Address, Failure> {
+        let info = self.agent.info();
+        let own = info
+            .address
+            .ok_or_else(|| Failure::new(Code::NotRegistered, "this agent has no address yet"))?;
+        Ok(Address::new(network.unwrap_or(info.default_network), own.node))
     }
 
     /// The address of an agent however it is named; an address needs nobody to be asked.

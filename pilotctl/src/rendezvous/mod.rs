@@ -238,6 +238,7 @@ fn counters(stats: &ServerStats) -> BTreeMap<String, u64> {
         ("relay_channels", rendezvous.channels as u64),
         ("registry_connections", rendezvous.connections as u64),
         ("letters_waiting", rendezvous.letters as u64),
+        ("receipts", rendezvous.receipts as u64),
         ("registrations", rendezvous.registrations),
         ("requests", rendezvous.requests),
         ("stun_answers", rendezvous.stun_answers),

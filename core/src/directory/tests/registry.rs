@@ -429,3 +429,52 @@ fn damaged_or_foreign_state_is_not_loaded() {
     let mut other = world.make_agent(&config, &limits, [2; 32], &empty, 5);
     assert_eq!(other.load(keys, &disk[&keys]), Err(LoadError::Malformed), "not its record");
 }
+
+/// Both sides sign their own parts only, for this registry; the receipt is handed in and counted.
+#[test]
+fn a_receipt_is_signed_handed_in_and_counted() {
+    use crate::crypto::task::{Head, NotSigned, Side, Step, TaskId, Times, statement::submission};
+    let mut world = World::online(2);
+    let (s, w) = (world.agents[0].dir.identity(), world.agents[1].dir.identity());
+    let registry = world.agents[0].dir.registry_key().unwrap();
+    let now = world.unix();
+    let first = submission(TaskId([1; 16]), s, w, now, b"work");
+    let not_ours = Err(SignError::NotSigned(NotSigned::WrongSide));
+    assert_eq!(world.agents[1].dir.sign_statement(first), not_ours);
+    let first = world.agents[0].dir.sign_statement(first).unwrap();
+    let mut head = Head::begin(&first, &registry).unwrap();
+    for step in [Step::Accept, Step::Start, Step::Complete] {
+        let next = head.next(step, Side::Worker, now, b"").unwrap();
+        assert_eq!(world.agents[0].dir.sign_statement(next), not_ours);
+        let next = world.agents[1].dir.sign_statement(next).unwrap();
+        head.follow(&next, &registry).unwrap();
+    }
+    let times = Times { finished: now, ..Times::default() };
+    assert!(world.agents[0].dir.sign_claim(&head, times).is_err());
+    let claim = world.agents[1].dir.sign_claim(&head, times).unwrap();
+    assert!(world.agents[1].dir.sign_receipt(&head, &claim, times).is_err());
+    let receipt = world.agents[0].dir.sign_receipt(&head, &claim, times).unwrap();
+    for n in [1, 0, 1] {
+        assert_eq!(done(&mut world, n, |dir, now| dir.submit_receipt(now, &receipt)), Ok(()));
+    }
+    let ask = |world: &mut World, n: usize, of: Address| {
+        let now = world.now;
+        let id = world.agents[n].dir.reputation(now, of).unwrap();
+        answered(world, n, id);
+        let answer = match world.agents[n].dir.answer(id).unwrap() {
+            Ok(Answer::Reputation(reputation)) => Ok(reputation.score()),
+            Err(error) => Err(error),
+            Ok(other) => panic!("{other:?}"),
+        };
+        world.agents[n].dir.forget(id);
+        answer
+    };
+    let (at_s, at_w) = (world.address(0), world.address(1));
+    // Work since the epoch is worth 16 and not more.
+    assert_eq!((ask(&mut world, 0, at_s), ask(&mut world, 1, at_w)), (Ok(-1), Ok(16)));
+    assert_eq!(ask(&mut world, 0, at_w), Err(RequestError::NotFound));
+    // With the other's grant.
+    world.befriend(0, 1);
+    assert_eq!(ask(&mut world, 0, at_w), Ok(16));
+    assert_eq!(ask(&mut world, 1, at_s), Ok(-1));
+}

@@ -8,10 +8,11 @@ use super::listener::{Listener, Place};
 use super::question::Answer;
 use crate::addr::{Address, NetworkId, Port};
 use crate::crypto::identity::Identity;
+use crate::crypto::task::Receipt;
 use crate::drive::runtime::AsyncRuntime;
 use crate::drive::task::ended;
 use crate::name::{Hostname, Tags};
-use crate::node::{AgentInfo, Command, Target};
+use crate::node::{AgentInfo, Command, Reputation, Target};
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::poll_fn;
@@ -148,6 +149,18 @@ impl<R: AsyncRuntime> Agent<R> {
         cursor: u64,
     ) -> Result<(Vec<AgentInfo>, Option<u64>), DirectoryError> {
         Ok(self.request(Command::Discover { tags, network, cursor }).await?.into_page())
+    }
+
+    /// Hands in the receipt of a finished task of ours. It may be repeated, and counts once: an
+    /// agent keeps a receipt until this has succeeded, or was refused for good.
+    pub async fn submit_receipt(&self, receipt: &Receipt) -> Result<(), DirectoryError> {
+        self.request(Command::SubmitReceipt { receipt }).await.map(drop)
+    }
+
+    /// An agent's reputation: our own, a public agent's, or that of one that has granted us
+    /// trust.
+    pub async fn reputation(&self, of: Address) -> Result<Reputation, DirectoryError> {
+        self.request(Command::Reputation { of }).await?.into_reputation()
     }
 
     /// Asks the registry and waits for its answer. Dropping the future forgets the question;

@@ -11,6 +11,7 @@ use super::stream::StreamHandle;
 use crate::addr::{Address, NetworkId, Port, SocketAddress};
 use crate::crypto::Rights;
 use crate::crypto::identity::IdentityKey;
+use crate::crypto::task::{Claim, Head, Receipt, Statement, StatementFields, Times};
 use crate::drive::IoStats;
 use crate::drive::household::{Chores, Outcome};
 use crate::drive::runtime::Runtime;
@@ -18,7 +19,7 @@ use crate::drive::shared::{Access, Shared};
 use crate::drive::waiters::Ticket;
 use crate::name::{Hostname, Justification, Tags};
 use crate::node::{
-    Command, CommandError, Link, NatInfo, PathKind, PathReport, PeerInfo, Reply, Target,
+    Command, CommandError, Link, NatInfo, PathKind, PathReport, PeerInfo, Reply, SignError, Target,
     TrustRequestInfo,
 };
 use crate::stats::Drops;
@@ -228,6 +229,34 @@ impl<R: Runtime> Handle<R> {
         Events::new(self.clone())
     }
 
+    // ---- tasks ----
+
+    /// The registry's key, given or pinned: what statements and receipts are verified for.
+    pub fn registry_key(&self) -> Option<IdentityKey> {
+        self.peek(|access| access.machine.registry_key())
+    }
+
+    /// Signs our step of a task.
+    pub fn sign_statement(&self, fields: StatementFields) -> Result<Statement, SignError> {
+        self.peek(|access| access.machine.sign_statement(fields))
+    }
+
+    /// Signs the worker's half of the receipt of a task that we have ended.
+    pub fn sign_claim(&self, head: &Head, times: Times) -> Result<Claim, SignError> {
+        self.peek(|access| access.machine.sign_claim(head, times))
+    }
+
+    /// Signs the receipt of a task that another has ended for us, if the worker's half is its
+    /// and of this task.
+    pub fn sign_receipt(
+        &self,
+        head: &Head,
+        claim: &Claim,
+        times: Times,
+    ) -> Result<Receipt, SignError> {
+        self.peek(|access| access.machine.sign_receipt(head, claim, times))
+    }
+
     // ---- trust ----
 
     /// Asks an agent for trust. Returns when the request is on its way; the answer comes as
@@ -395,7 +424,7 @@ impl<R: Runtime> KeepAlive<R> {
     /// question forgets it; it may have been carried out.
     ///
     /// `command` is one of the directory's: join, leave, hostnames, visibility, tags, resolve,
-    /// discover.
+    /// discover, receipts, reputation.
     pub fn ask(&self, command: Command<'_>) -> Result<Question<R>, DirectoryError> {
         Question::ask(self, command)
     }

@@ -4,7 +4,9 @@ use super::error::DirectoryError;
 use super::handle::Handle;
 use crate::drive::runtime::Runtime;
 use crate::drive::waiters::Ticket;
-use crate::node::{AgentInfo, Answer as NodeAnswer, Command, Reply, RequestError, RequestId};
+use crate::node::{
+    AgentInfo, Answer as NodeAnswer, Command, Reply, Reputation, RequestError, RequestId,
+};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -20,6 +22,8 @@ pub enum Answer {
     Agent(Box<AgentInfo>),
     /// A page of agents, and the cursor of the next page if there is one.
     Page(Vec<AgentInfo>, Option<u64>),
+    /// What the registry counts of an agent's receipts.
+    Reputation(Reputation),
 }
 
 impl Answer {
@@ -30,6 +34,7 @@ impl Answer {
                 let next = page.next_cursor();
                 Answer::Page(page.collect(), next)
             }
+            NodeAnswer::Reputation(reputation) => Answer::Reputation(reputation),
             _ => Answer::Done,
         }
     }
@@ -38,6 +43,14 @@ impl Answer {
     pub fn into_agent(self) -> Result<AgentInfo, DirectoryError> {
         match self {
             Answer::Agent(agent) => Ok(*agent),
+            _ => Err(RequestError::NotFound.into()),
+        }
+    }
+
+    /// The answer to a question for a reputation.
+    pub fn into_reputation(self) -> Result<Reputation, DirectoryError> {
+        match self {
+            Answer::Reputation(reputation) => Ok(reputation),
             _ => Err(RequestError::NotFound.into()),
         }
     }

@@ -75,8 +75,8 @@ macro_rules! adapter_types {
         pub use $crate::limits::Limits;
         pub use $crate::name::{Hostname, Justification, Tag, Tags};
         pub use $crate::node::{
-            AgentInfo, Link, NatInfo, PathKind, PathPolicy, PathReport, PeerInfo, RequestError,
-            StreamEnd, Target, TrustRequestInfo,
+            AgentInfo, Link, NatInfo, PathKind, PathPolicy, PathReport, PeerInfo, Reputation,
+            RequestError, SignError, StreamEnd, Target, TrustRequestInfo,
         };
         pub use $crate::path::nat::{Allocation, Classical, Filtering, Mapping, Nat};
     };

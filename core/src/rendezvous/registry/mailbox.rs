@@ -208,6 +208,7 @@ impl Directory {
     /// Forgets what is older than 7 days; whether there is more to forget.
     pub(crate) fn sweep(&mut self, ctx: &Context<'_>) -> bool {
         self.senders.sweep(ctx.now);
+        self.ledger.sweep(ctx.unix);
         let oldest = ctx.unix.as_secs().saturating_sub(KEEP);
         let old = self.mail.iter().take_while(|(_, mail)| mail.received < oldest);
         let mail: Vec<u64> = old.take(SWEEP).map(|(id, _)| *id).collect();

@@ -5,12 +5,14 @@
 //! [`Directory::remove`], which also hand the row to the commit queue; loading a store goes
 //! through the same two inner functions. So what is stored and what is in memory cannot
 //! differ. The rules of each operation are in [`rules`] (records, names, networks, resolving),
-//! [`mailbox`] (trust) and [`find`] (discovery). `connection` carries them over TCP.
+//! [`mailbox`] (trust), [`find`] (discovery) and [`ledger`] (receipts). `connection` carries
+//! them over TCP.
 
 pub(crate) mod commit;
 
 pub(crate) mod connection;
 pub(crate) mod find;
+pub(crate) mod ledger;
 pub(crate) mod mailbox;
 pub(crate) mod rows;
 pub(crate) mod rules;
@@ -89,6 +91,7 @@ pub(crate) struct Directory {
     asked_by_age: BTreeSet<(u64, NodeId, NodeId)>,
     senders: mailbox::Senders,
     revocations: BTreeMap<(NodeId, Bytes<32>, Bytes<8>), u64>,
+    ledger: ledger::Ledger,
     next_node: NodeId,
     next_item: u64,
     pub(crate) commits: CommitQueue,
@@ -114,6 +117,7 @@ impl Directory {
             asked_by_age: BTreeSet::new(),
             senders: mailbox::Senders::default(),
             revocations: BTreeMap::new(),
+            ledger: ledger::Ledger::default(),
             next_node: NodeId::FIRST_AGENT,
             next_item: 1,
             commits: CommitQueue::new(),
@@ -129,6 +133,11 @@ impl Directory {
     /// Mailbox items over all nodes.
     pub(crate) fn mail_count(&self) -> usize {
         self.mail.len()
+    }
+
+    /// Receipts over all identities.
+    pub(crate) fn receipt_count(&self) -> usize {
+        self.ledger.len()
     }
 
     pub(crate) fn node(&self, node: NodeId) -> Option<&Node> {
@@ -196,6 +205,7 @@ impl Directory {
             Row::Revocation { grantor, grantee, hash, at } => {
                 self.revocations.insert((grantor, grantee, hash), at);
             }
+            Row::Receipt { received, receipt } => self.ledger.set(receipt, received),
         }
     }
 
@@ -226,6 +236,7 @@ impl Directory {
             RowKey::Revocation(grantor, grantee, hash) => {
                 self.revocations.remove(&(*grantor, *grantee, *hash));
             }
+            RowKey::Receipt(key) => self.ledger.unset(key),
         }
     }
 
@@ -300,6 +311,10 @@ impl Directory {
             .revocations
             .iter()
             .map(|(&(grantor, grantee, hash), &at)| Row::Revocation { grantor, grantee, hash, at });
+        let receipts = self
+            .ledger
+            .iter()
+            .map(|(receipt, received)| Row::Receipt { received, receipt: *receipt });
         // A directory that never changed has no rows.
         let meta = (self.next_node != NodeId::FIRST_AGENT || self.next_item != 1).then_some(meta);
         meta.into_iter()
@@ -309,6 +324,7 @@ impl Directory {
             .chain(mail)
             .chain(asked)
             .chain(revocations)
+            .chain(receipts)
     }
 
     fn node_row(&self, id: NodeId, node: &Node) -> Row {

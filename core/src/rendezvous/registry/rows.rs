@@ -1,10 +1,13 @@
 //! Durable facts as rows of tables (`wire.md` 10: records, names, tags, visibility,
-//! memberships, mailboxes and revocations are committed before they are acknowledged).
+//! memberships, mailboxes, revocations and receipts are committed before they are acknowledged).
 //!
 //! A row is a key of fixed layout and a value `SCHEMA ‖ postcard`. Rows stand alone: loading
 //! them in any order gives the same directory.
 
+use super::ledger;
 use crate::addr::{NetworkId, NodeId};
+use crate::crypto::IdentityKey;
+use crate::crypto::task::{Receipt, TaskId};
 use crate::name::{Hostname, Tags};
 use crate::wire::registry::Visibility;
 use crate::wire::{AssignBytes, Bytes, GrantBytes, RecordBytes};
@@ -32,6 +35,8 @@ pub enum Table {
     Asked,
     /// Withdrawn grants: grantor (4), grantee's identity (32), hash (8).
     Revocations,
+    /// Receipts of finished tasks: submitter's identity (32), task (16).
+    Receipts,
 }
 
 impl Table {
@@ -44,6 +49,7 @@ impl Table {
         Table::Mailbox,
         Table::Asked,
         Table::Revocations,
+        Table::Receipts,
     ];
 
     /// Its name in a store and in exports.
@@ -56,6 +62,7 @@ impl Table {
             Table::Mailbox => "mailbox",
             Table::Asked => "asked",
             Table::Revocations => "revocations",
+            Table::Receipts => "receipts",
         }
     }
 }
@@ -158,6 +165,14 @@ pub enum Row {
         /// When, Unix seconds.
         at: u64,
     },
+    /// A receipt of a finished task.
+    Receipt {
+        /// When it was taken, Unix seconds.
+        received: u64,
+        /// As both sides have signed it; whoever reads it from elsewhere than the own store
+        /// verifies it.
+        receipt: Receipt,
+    },
 }
 
 /// What lies in a mailbox (`wire.md` 6.5).
@@ -212,6 +227,7 @@ pub(crate) enum RowKey {
     Mail(u64),
     Asked(NodeId, NodeId),
     Revocation(NodeId, Bytes<32>, Bytes<8>),
+    Receipt(ledger::Key),
 }
 
 /// Why a stored row cannot be read.
@@ -243,6 +259,7 @@ pub(crate) fn key_bytes(key: &RowKey) -> (Table, Vec<u8>) {
         RowKey::Revocation(grantor, grantee, hash) => {
             (Table::Revocations, join(&[&grantor.0.to_be_bytes(), &grantee.0, &hash.0]))
         }
+        RowKey::Receipt((submitter, task)) => (Table::Receipts, join(&[&submitter.0, &task.0])),
     }
 }
 
@@ -284,6 +301,9 @@ impl Row {
             Row::Revocation { grantor, grantee, hash, at } => {
                 (RowKey::Revocation(*grantor, *grantee, *hash), value(at))
             }
+            Row::Receipt { received, receipt } => {
+                (RowKey::Receipt(ledger::key(receipt)), value(&(received, receipt)))
+            }
         };
         let (table, key) = key_bytes(&key);
         Change { table, key, value }
@@ -322,6 +342,13 @@ impl Row {
             (_, Some(RowKey::Asked(from, to))) => Row::Asked { from, to, at: content(body)? },
             (_, Some(RowKey::Revocation(grantor, grantee, hash))) => {
                 Row::Revocation { grantor, grantee, hash, at: content(body)? }
+            }
+            (_, Some(RowKey::Receipt(key))) => {
+                let (received, receipt) = content(body)?;
+                if ledger::key(&receipt) != key {
+                    return Err(RowError::Damaged);
+                }
+                Row::Receipt { received, receipt }
             }
             (_, None) => return Err(RowError::Damaged),
         })
@@ -379,6 +406,12 @@ pub(crate) fn parse_key(table: Table, key: &[u8]) -> Result<Option<RowKey>, RowE
             let grantee: [u8; 32] = key[4..36].try_into().map_err(|_| RowError::Damaged)?;
             let hash: [u8; 8] = key[36..].try_into().map_err(|_| RowError::Damaged)?;
             Some(RowKey::Revocation(node(0)?, Bytes(grantee), Bytes(hash)))
+        }
+        Table::Receipts => {
+            exact(48)?;
+            let submitter: [u8; 32] = key[..32].try_into().map_err(|_| RowError::Damaged)?;
+            let task: [u8; 16] = key[32..].try_into().map_err(|_| RowError::Damaged)?;
+            Some(RowKey::Receipt((IdentityKey(submitter), TaskId(task))))
         }
     })
 }

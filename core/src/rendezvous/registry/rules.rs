@@ -266,11 +266,7 @@ impl Directory {
         network: Option<NetworkId>,
         grant: Option<&GrantBytes>,
     ) -> Result<(NodeId, bool, Resolved), Refusal> {
-        let grant = match grant {
-            Some(bytes) => Some(Grant::decode(&bytes.0).map_err(|_| ErrorCode::Malformed)?),
-            None => None,
-        };
-        let grantor = grant.and_then(|grant| self.grantor_of(ctx, &caller.identity, &grant));
+        let grantor = self.shown_grantor(ctx, caller, grant)?;
         let (node, network) = match target {
             Target::Address(address) if self.is_member(address.node, address.network) => {
                 (address.node, network.unwrap_or(address.network))
@@ -282,12 +278,7 @@ impl Directory {
                 (node, network)
             }
         };
-        let (_, stored) =
-            self.nodes.get(&node).and_then(Node::stored).ok_or(ErrorCode::NotFound)?;
-        let permitted = grantor == Some(node) || caller.node == node;
-        if !permitted && stored.visibility == Visibility::Private {
-            return Err(ErrorCode::NotFound.into());
-        }
+        let (_, stored, permitted) = self.visible(caller, node, grantor)?;
         let network = if self.is_member(node, network) { network } else { NetworkId::BACKBONE };
         let resolved = Resolved {
             address: Address::new(network, node),
@@ -299,6 +290,35 @@ impl Directory {
             reach: None,
         };
         Ok((node, permitted, resolved))
+    }
+
+    /// Whose grant to the caller was shown, if it counts.
+    pub(super) fn shown_grantor(
+        &self,
+        ctx: &Context<'_>,
+        caller: Caller,
+        grant: Option<&GrantBytes>,
+    ) -> Result<Option<NodeId>, Refusal> {
+        let Some(bytes) = grant else { return Ok(None) };
+        let grant = Grant::decode(&bytes.0).map_err(|_| ErrorCode::Malformed)?;
+        Ok(self.grantor_of(ctx, &caller.identity, &grant))
+    }
+
+    /// What `node` has published, and whether the caller may know where it is: it is its own,
+    /// or it has shown its grant.
+    pub(super) fn visible(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        grantor: Option<NodeId>,
+    ) -> Result<(&Node, &super::Stored, bool), Refusal> {
+        let (entry, stored) =
+            self.nodes.get(&node).and_then(Node::stored).ok_or(ErrorCode::NotFound)?;
+        let permitted = grantor == Some(node) || caller.node == node;
+        if !permitted && stored.visibility == Visibility::Private {
+            return Err(ErrorCode::NotFound.into());
+        }
+        Ok((entry, stored, permitted))
     }
 
     /// `Revoke`: the grant named by `hash` counts no more. Gives the grantee's node, whose

@@ -12,6 +12,7 @@ use super::{Caller, Context, Directory};
 use crate::addr::NodeId;
 use crate::crypto::IdentityKey;
 use crate::rendezvous::limit::TokenTable;
+use crate::time::Duration;
 use crate::wire::CodecError;
 use crate::wire::registry::{
     Answer, Beacons, Envelope, EnvelopeKind, ErrorCode, List, PLAINTEXT_MAX, Reach, Refusal,
@@ -58,6 +59,8 @@ pub(crate) enum Deed {
 /// What is needed beside the directory; reused for every request.
 pub(crate) struct Desk {
     pub(crate) reserves: TokenTable,
+    /// Receipts, by who hands them in.
+    receipts: TokenTable,
     pub(crate) beacons: Beacons,
     /// Entries of a page on their way into an answer.
     page: Box<[u8]>,
@@ -75,9 +78,10 @@ pub(crate) struct Outcome {
 }
 
 impl Desk {
-    pub(crate) fn new(reserves: TokenTable, beacons: Beacons) -> Self {
+    pub(crate) fn new(reserves: TokenTable, receipts: TokenTable, beacons: Beacons) -> Self {
         let page = vec![0; PLAINTEXT_MAX - PAGE_MARGIN].into_boxed_slice();
-        Desk { reserves, beacons, page, plaintext: vec![0; PLAINTEXT_MAX].into_boxed_slice() }
+        let plaintext = vec![0; PLAINTEXT_MAX].into_boxed_slice();
+        Desk { reserves, receipts, beacons, page, plaintext }
     }
 
     /// Serves a request's plaintext. `None`: not even an id could be read; the connection is
@@ -107,6 +111,7 @@ impl Desk {
                 | Request::Resolve { .. }
                 | Request::Discover { .. }
                 | Request::TrustFetch { .. }
+                | Request::Reputation { .. }
         );
         if busy && !is_read {
             let refusal = Refusal { code: ErrorCode::RateLimited, retry_ms: 1000 };
@@ -117,7 +122,7 @@ impl Desk {
         }
         let mut deed = None;
         // Split, so that an answer may borrow from the page while the plaintext is written.
-        let Desk { reserves, beacons, page, plaintext } = self;
+        let Desk { reserves, receipts, beacons, page, plaintext } = self;
         let answer = match request {
             Request::Reserve { identity, proof } => {
                 let identity = IdentityKey(identity.0);
@@ -127,6 +132,9 @@ impl Desk {
                 register(directory, ctx, standing, &request, beacons, &mut deed)
             }
             Request::Beacons => Ok(Answer::Beacons(beacons.clone())),
+            Request::Receipt { receipt } => {
+                take_receipt(directory, ctx, standing, receipts, receipt)
+            }
             request => match standing.caller {
                 Some(caller) => {
                     serve_registered(directory, ctx, caller, request, page, whereabouts, &mut deed)
@@ -178,13 +186,28 @@ fn reserve<'a>(
     if standing.caller.is_some_and(|caller| caller.identity != identity) {
         return Err(ErrorCode::Conflict.into());
     }
-    reserves.take(ctx.now, standing.from).map_err(|wait| Refusal {
-        code: ErrorCode::RateLimited,
-        retry_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1),
-    })?;
+    reserves.take(ctx.now, standing.from).map_err(limited)?;
     let caller = directory.reserve(ctx, identity, proof, &standing.hash)?;
     standing.caller = Some(caller);
     Ok(Answer::Reserved { address: crate::addr::Address::backbone(caller.node) })
+}
+
+fn limited(wait: Duration) -> Refusal {
+    let retry_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+    Refusal { code: ErrorCode::RateLimited, retry_ms }
+}
+
+fn take_receipt<'a>(
+    directory: &mut Directory,
+    ctx: &Context<'_>,
+    standing: &Standing,
+    receipts: &mut TokenTable,
+    receipt: &[u8],
+) -> Result<Answer<'a>, Refusal> {
+    let caller = standing.caller.ok_or(ErrorCode::NotRegistered)?;
+    // Two signatures are checked for it.
+    receipts.take_for(ctx.now, caller.node).map_err(limited)?;
+    directory.receipt(ctx, caller, receipt).map(|()| Answer::Done)
 }
 
 fn register<'a>(
@@ -266,13 +289,15 @@ fn serve_registered<'a>(
             *deed = other.map(|other| Deed::Revoked(node, other));
             Ok(Answer::Done)
         }
-        Request::Receipt { .. }
-        | Request::Reputation { .. }
-        | Request::Rotate { .. }
-        | Request::Tombstone { .. }
-        | Request::Deregister => Err(ErrorCode::Unsupported.into()),
-        Request::Reserve { .. } | Request::Register(_) | Request::Beacons => {
-            Err(ErrorCode::Malformed.into())
+        Request::Reputation { address, grant } => {
+            directory.reputation(ctx, caller, address, grant.as_ref()).map(Answer::Reputation)
         }
+        Request::Rotate { .. } | Request::Tombstone { .. } | Request::Deregister => {
+            Err(ErrorCode::Unsupported.into())
+        }
+        Request::Reserve { .. }
+        | Request::Register(_)
+        | Request::Beacons
+        | Request::Receipt { .. } => Err(ErrorCode::Malformed.into()),
     }
 }

@@ -4,6 +4,7 @@
 mod attacks;
 mod beacon;
 mod bounds;
+mod receipts;
 mod registry;
 mod storage;
 mod trust;

@@ -1,5 +1,6 @@
 //! Committed before acknowledged, and the same after a reload.
 
+use super::receipts::work;
 use super::*;
 use crate::addr::{Address, NetworkId, NodeId};
 use crate::name::parse_tags;
@@ -185,6 +186,7 @@ enum Step {
     Confirm(usize, usize),
     Ack(usize),
     Revoke(usize, usize),
+    Work(usize, usize, u8),
     Sleep(u32),
     Fail,
 }
@@ -208,6 +210,7 @@ fn step() -> impl Strategy<Value = Step> {
         who.clone().prop_map(Step::Ack),
         (who.clone(), who).prop_map(|(a, b)| Step::Revoke(a, b)),
         (0u32..200_000).prop_map(Step::Sleep),
+        (0usize..3, 1usize..3, 0u8..6).prop_map(|(a, n, task)| Step::Work(a, (a + n) % 3, task)),
         Just(Step::Fail),
     ]
 }
@@ -218,6 +221,7 @@ const TAGS: [&str; 4] = ["x", "y=1", "x,y=2,z", "z=3"];
 fn perform(world: &mut World, homes: &mut [Home], step: Step) {
     let registry = world.registry_key();
     let grants = |a: &Home, b: &Home| a.grant(registry, b);
+    let receipt;
     let (who, request) = match step {
         Step::Sleep(seconds) => {
             world.sleep(Duration::from_secs(seconds.into()));
@@ -286,6 +290,10 @@ fn perform(world: &mut World, homes: &mut [Home], step: Step) {
             let hash = Bytes(hash[..8].try_into().unwrap());
             (a, Request::Revoke { grantee: Bytes(homes[b].key().0), hash })
         }
+        Step::Work(a, b, task) => {
+            receipt = work(world, &homes[a], &homes[b], task, 60 * u64::from(task)).encode();
+            (b, Request::Receipt { receipt: &receipt })
+        }
     };
     let mut link = world.connect(&homes[who]);
     let answer = world.ask(&mut link, &request);
@@ -314,6 +322,7 @@ fn view(world: &mut World, homes: &[Home]) -> Vec<Vec<u8>> {
             let target = Target::Address(other.address());
             let grant = Some(other.grant(world.registry_key(), &homes[who]));
             requests.push(Request::Resolve { target, network: None, grant });
+            requests.push(Request::Reputation { address: other.address(), grant });
         }
         for request in requests {
             answers.push(world.ask(&mut link, &request));

@@ -85,6 +85,8 @@ impl World {
         }
         self.machine = fresh.machine;
         self.machine.set_wall_clock(self.now, self.unix());
+        // What was due while it was made.
+        self.machine.handle_timeout(self.now);
     }
 
     pub(crate) fn unix(&self) -> UnixTime {

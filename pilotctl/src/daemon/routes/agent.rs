@@ -171,6 +171,27 @@ pub(super) async fn resolve(State(shared): Cx, asked: Queried<Resolve>) -> Respo
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Reputed {
+    /// An address or hostname; default: this agent.
+    agent: Option<String>,
+    /// Of the name or address; default: the lowest joined non-zero network, else 0.
+    network: Option<u16>,
+}
+
+pub(super) async fn reputation(State(shared): Cx, asked: Queried<Reputed>) -> Response {
+    answer(
+        async {
+            let asked = query(asked)?;
+            let agent =
+                asked.agent.as_deref().map(|agent| parse("the agent", agent)).transpose()?;
+            shared.node.reputation(agent.as_ref(), asked.network.map(NetworkId)).await
+        }
+        .await,
+    )
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Discover {
     /// With commas: an agent has all of them.
     #[serde(default)]

@@ -88,6 +88,11 @@ fn named(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
                 .answers::<api::AgentEntry>("Who has a name or address"),
         )
         .add(
+            get("/v1/reputation", a::reputation)
+                .asks::<agent::Reputed>()
+                .answers::<api::Reputation>("What an agent's receipts add up to"),
+        )
+        .add(
             get("/v1/discover", a::discover)
                 .asks::<agent::Discover>()
                 .answers::<api::Discovered>("Public agents with these tags"),
@@ -151,7 +156,7 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
     .add(
         delete("/v1/outbox/{id}", outbox::cancel)
             .at::<String>(ID)
-            .answers::<api::Outgoing>("Takes back what waits"),
+            .answers::<api::Outgoing>("Takes back a message or file that waits"),
     )
     .add(
         get("/v1/inbox", exchange::inbox)
@@ -171,7 +176,9 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
         post("/v1/files", files::send_file)
             .asks::<files::SendFile>()
             .takes_bytes()
-            .answers::<api::Sent>("Sends a file or directory; its length must be told")
+            .answers::<api::Sent>(
+                "Sends a file or directory, or keeps it in the outbox; its length must be told",
+            )
             .or_streams(api::LINES, vec![Part::of::<Line<api::Progress, api::Sent>>("line")]),
     )
     .add(
@@ -182,8 +189,8 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
     .add(
         get("/v1/received/{from}/{id}", exchange::received_one)
             .at::<String>("Its sender's address")
-            .at::<String>(ID)
-            .answers::<api::ReceivedFile>("A file or directory received"),
+            .at::<String>("The id that its sender has for it")
+            .answers::<api::ReceivedFile>("One of them; not found until it is whole"),
     )
     .add(
         post("/v1/echo", exchange::echo)
