@@ -14,8 +14,8 @@ pub const PAYLOAD: u16 = 1452;
 const LARGER: [u16; 2] = [8952, 16_384];
 
 #[derive(Clone, Copy)]
-struct Bulk {
-    bytes: usize,
+pub struct Bulk {
+    pub bytes: usize,
 }
 
 impl Exchange for Bulk {

@@ -13,6 +13,7 @@ mod mio;
 mod pilot;
 mod plain;
 mod quic;
+mod services;
 mod setup;
 mod table;
 
@@ -27,7 +28,7 @@ struct Arguments {
     /// Rounds in which the contestants take turns [default: 5, of memory 1]
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Bytes of a transfer, in bulk and in messages
+    /// Bytes of a transfer, in bulk, messages and services
     #[arg(long, global = true, default_value_t = 400_000_000)]
     bytes: usize,
     /// Peers of the node whose memory is measured
@@ -51,6 +52,8 @@ enum What {
     Setup,
     /// Messages of 1 KiB on one stream
     Messages,
+    /// Acknowledged messages and files, beside the raw stream
+    Services,
     /// Resident memory for each idle peer and stream
     Memory,
     /// Sealing and opening by each provider
@@ -72,6 +75,7 @@ fn main() {
         What::Latency => latency::run(several, &arguments.only),
         What::Setup => setup::run(several),
         What::Messages => messages::run(several, bytes),
+        What::Services => services::run(several, bytes),
         What::Memory => memory::run(once, arguments.peers),
         What::Aead => aead::run(several),
         What::All | What::MemoryNode(_) => Vec::new(),
@@ -79,8 +83,15 @@ fn main() {
     let tables: Vec<Table> = match arguments.what.unwrap_or(What::All) {
         What::MemoryNode(node) => return memory::node(node),
         What::All => {
-            let all =
-                [What::Bulk, What::Latency, What::Setup, What::Messages, What::Memory, What::Aead];
+            let all = [
+                What::Bulk,
+                What::Latency,
+                What::Setup,
+                What::Messages,
+                What::Services,
+                What::Memory,
+                What::Aead,
+            ];
             all.into_iter().flat_map(run).collect()
         }
         what => run(what),

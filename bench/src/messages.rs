@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const MESSAGE: usize = 1024;
 
 #[derive(Clone, Copy)]
-struct Messages {
-    count: usize,
+pub struct Messages {
+    pub count: usize,
 }
 
 impl Exchange for Messages {

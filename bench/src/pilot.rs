@@ -11,6 +11,7 @@ use pilot_core::node::{Link, PathKind};
 use pilot_core::rendezvous::RendezvousLimits;
 use pilot_rendezvous::{Server, ServerConfig};
 use pilot_tokio::{Identity, Limits};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -131,6 +132,35 @@ pub fn run<R: Adapter, E: Exchange>(
     payload: u16,
     exchange: E,
 ) -> E::Output {
+    let passive = move |agent: Agent<R>| {
+        let listener = agent.listen(PORT).expect("a free port");
+        async move {
+            let (stream, _) = listener.accept().await.expect("a stream");
+            exchange.passive(&mut R::duplex(stream)).await;
+        }
+    };
+    let active = move |agent: Agent<R>, peer| async move {
+        let mut stream = R::duplex(agent.connect(peer, PORT).await.expect("connected"));
+        until::<R>(|| path(&agent, peer) == PathKind::Direct).await;
+        exchange.active(&mut stream).await
+    };
+    run_agents::<R, _, _, _>(provider, cores, payload, active, passive)
+}
+
+/// Runs what two agents that trust each other do. `passive` begins before there is trust, and the
+/// other one is given its address.
+pub fn run_agents<R: Adapter, A, P, T>(
+    provider: Provider,
+    cores: Cores,
+    payload: u16,
+    active: impl FnOnce(Agent<R>, Address) -> A + Send + 'static,
+    passive: impl FnOnce(Agent<R>) -> P + Send + 'static,
+) -> T
+where
+    A: Future<Output = T> + Send + 'static,
+    P: Future<Output = ()> + Send + 'static,
+    T: Send + 'static,
+{
     let server = Rendezvous::start(RendezvousLimits::server());
     let at = server.at;
     let limits = Limits { datagram: payload, ..Limits::desktop() };
@@ -139,11 +169,10 @@ pub fn run<R: Adapter, E: Exchange>(
     let (finish, finished) = oneshot::channel();
     let passive = move || async move {
         let agent = start::<R>(builder([2; 32], at, provider).limits(limits_there)).await;
-        let listener = agent.listen(PORT).expect("a free port");
+        let serving = passive(agent.clone());
         tell.send(agent.address().expect("registered")).expect("awaited");
         approve_one(&agent).await;
-        let (stream, _) = listener.accept().await.expect("a stream");
-        exchange.passive(&mut R::duplex(stream)).await;
+        serving.await;
         let _ = finished.await;
         agent.shutdown().await;
     };
@@ -151,9 +180,7 @@ pub fn run<R: Adapter, E: Exchange>(
         let agent = start::<R>(builder([1; 32], at, provider).limits(limits)).await;
         let peer = told.await.expect("registered");
         trust(&agent, peer).await;
-        let mut stream = R::duplex(agent.connect(peer, PORT).await.expect("connected"));
-        until::<R>(|| path(&agent, peer) == PathKind::Direct).await;
-        let output = exchange.active(&mut stream).await;
+        let output = active(agent.clone(), peer).await;
         finish.send(()).expect("awaited");
         agent.shutdown().await;
         output

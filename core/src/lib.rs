@@ -202,6 +202,7 @@
 //! | `alloc` (default) | boxed storage, the rendezvous machine |
 //! | `std` | what adapters share (`drive::agent`, `drive::household`, `drive::Shared`), runtime detection of AES hardware; implies `alloc` |
 //! | `conformance` | [`drive`]'s module `conformance`: the cases that the tests of adapters run; implies `std` |
+//! | `memo` | results of costly functions of keys that the simulator's threads keep (`crypto::memo`); implies `std` |
 //! | `planted` | defects that tests switch on, for the simulator to find; implies `std` |
 //! | `ring` | the AEAD provider `crypto::ring::RING`; implies `alloc`, needs a C compiler |
 //! | none | storage lent by the caller, no allocator |

@@ -27,7 +27,10 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Registry", &["W-R1", "W-R2", "W-R3", "W-R4", "W-R5", "W-R6", "W-R7", "W-R8"]),
     ("Beacon", &["W-B1", "W-B2", "W-B3", "W-B6"]),
     ("Trust", &["W-H1", "W-H2", "W-H3", "W-H4", "W-H5", "W-H6", "W-H7", "W-H8"]),
-    ("Services", &["W-X2", "W-X3", "W-X5", "W-X6", "W-X7", "W-X9", "W-X10", "W-X11"]),
+    (
+        "Services",
+        &["W-X1", "W-X2", "W-X3", "W-X4", "W-X5", "W-X6", "W-X7", "W-X9", "W-X10", "W-X11"],
+    ),
     ("Local API", &["W-I1", "W-I2", "W-I3", "W-I4", "W-I5", "W-I6", "W-I7", "W-I8", "W-I9"]),
 ];
 

@@ -95,7 +95,14 @@ fn receive(input: &[u8], cuts: &[u8; 8], choices: [u8; 4]) -> Heard {
                 assert_eq!(left.take(), Some(0), "all of it came");
                 heard.told.push(format!("end {hash:?}"));
                 let result = if choice & 8 == 0 { Ok(()) } else { Err(Failure::Failed) };
-                receiver.stored(result).expect("it ended");
+                match receiver.defer() {
+                    Ok(()) if choice & 16 == 0 => {
+                        while receiver.settle(result).is_ok() {}
+                    }
+                    Ok(()) => {}
+                    // A plain frame.
+                    Err(_) => receiver.stored(result).expect("it ended"),
+                }
             }
             Some(ReceiverEvent::Mismatch) => heard.told.push("mismatch".into()),
             None => {}
@@ -120,11 +127,15 @@ fn decide(receiver: &mut Receiver, choice: u8, left: &mut Option<u64>) {
         2 => Answer::Refuse(Refusal::Full),
         _ => Answer::Have,
     };
-    let had = match &answer {
+    let mut had = match &answer {
         Answer::Send(hash) => Some(hash.len()),
         _ => None,
     };
-    receiver.answer(answer).expect("it was offered");
+    // What comes unasked comes from its first byte.
+    if receiver.answer(answer).is_err() {
+        receiver.answer(Answer::Send(ContentHash::new())).expect("it was offered");
+        had = Some(0);
+    }
     *left = had.and_then(|had| left.map(|n| n - had));
 }
 

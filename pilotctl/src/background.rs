@@ -78,6 +78,7 @@ impl Role for Daemon {
         push(&mut flags, "--listen", &settings.listen);
         push(&mut flags, "--path", &settings.path);
         push(&mut flags, "--no-spray", &settings.no_spray);
+        push(&mut flags, "--min-reputation", &settings.min_reputation);
         flags
     }
 }

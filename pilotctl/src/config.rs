@@ -46,6 +46,8 @@ pub(crate) struct DaemonSettings {
     pub(crate) path: Option<PathChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) no_spray: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min_reputation: Option<i64>,
     #[serde(default, skip_serializing_if = "DaemonLimits::is_default")]
     pub(crate) limits: DaemonLimits,
 }
@@ -65,6 +67,7 @@ impl Settings for DaemonSettings {
             listen: self.listen.or(other.listen),
             path: self.path.or(other.path),
             no_spray: self.no_spray.or(other.no_spray),
+            min_reputation: self.min_reputation.or(other.min_reputation),
             limits: self.limits.or(other.limits),
         }
     }
@@ -150,6 +153,7 @@ mod tests {
             listen: Some("[::]:0".parse().unwrap()),
             path: Some(PathChoice::Relay),
             no_spray: Some(true),
+            min_reputation: Some(-3),
             limits: toml::from_str("peers = 2000").unwrap(),
         }
     }

@@ -73,6 +73,16 @@ impl Home {
         self.path.join("outbox")
     }
 
+    /// Tasks, ours and those of others.
+    pub(crate) fn tasks(&self) -> PathBuf {
+        self.path.join("tasks.redb")
+    }
+
+    /// Where `task serve` works, one at a time.
+    pub(crate) fn serving(&self) -> Home {
+        Home { path: self.path.join("serving") }
+    }
+
     /// Files that were begun to be sent.
     pub(crate) fn unfinished(&self) -> PathBuf {
         self.path.join("unfinished.json")

@@ -25,6 +25,7 @@ mod programs;
 mod rendezvous;
 mod services;
 mod socket;
+mod tasks;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;

@@ -344,6 +344,8 @@ fn a_daemon_does_what_its_description_says() {
     story.done("names and trust");
     exchange(&mut api, &scene);
     story.done("messages and files");
+    tasks(&mut api, &scene);
+    story.done("tasks");
     events(&mut api);
     streams(&mut api, &scene);
     story.done("events and streams");
@@ -447,10 +449,14 @@ fn exchange(api: &mut Described, scene: &Scene) {
     assert_eq!(sent["state"], "delivered");
     let all = api.call("get", "/v1/outbox", "/v1/outbox?all=true&limit=5&after=0", Value::Null);
     assert_eq!(all["messages"].as_array().unwrap().len(), 1);
+    let wish = json!({"to": b, "base64": "AP8=", "kind": "binary", "wait_ms": 60000});
+    assert_eq!(api.call("post", "/v1/messages", "/v1/messages", wish)["bytes"], 2);
 
     other.ok(&["send-message", a, "hello back"]);
     let inbox = api.call("get", "/v1/inbox", "/v1/inbox?wait_ms=60000", Value::Null);
-    let message = format!("/v1/inbox/{}", inbox["messages"][0]["seq"]);
+    let seq = inbox["messages"][0]["seq"].clone();
+    followed(api, scene, &seq);
+    let message = format!("/v1/inbox/{seq}");
     api.call("delete", "/v1/inbox/{seq}", &message, Value::Null);
 
     let path = other.beside("described.bin");
@@ -458,8 +464,7 @@ fn exchange(api: &mut Described, scene: &Scene) {
     other.ok(&["send-file", a, path.to_str().unwrap(), "--note", "a word"]);
     let received = api.call("get", "/v1/received", "/v1/received", Value::Null);
     assert_eq!(received["files"][0]["bytes"], 700_000);
-    let (from, id) = (&received["files"][0]["from"], &received["files"][0]["id"]);
-    let target = format!("/v1/received/{}/{}", from.as_str().unwrap(), id.as_str().unwrap());
+    let target = format!("/v1/received/{b}/{}", received["files"][0]["id"].as_str().unwrap());
     let one = api.call("get", "/v1/received/{from}/{id}", &target, Value::Null);
     assert_eq!(one, received["files"][0]);
     let bytes = std::fs::read(&path).unwrap();
@@ -469,6 +474,39 @@ fn exchange(api: &mut Described, scene: &Scene) {
     let lines = "Accept: application/x-ndjson\r\n";
     let target = format!("/v1/files?to={b}&name=lines.bin");
     assert_eq!(api.send("post", "/v1/files", &target, lines, &bytes)["bytes"], 700_000);
+    // A directory with one file, through the outbox.
+    let target = format!("/v1/files?to={b}&name=tree&kind=directory&queue=true");
+    let kept = api.send("post", "/v1/files", &target, "", b"\x02\x01a\0\0\0\0\0\0\0\x01x\0");
+    let target = format!("/v1/outbox/{}?wait_ms=60000", kept["id"].as_str().unwrap());
+    let status = api.call("get", "/v1/outbox/{id}", &target, Value::Null);
+    assert_eq!(status["state"], "delivered", "{status}");
+}
+
+/// Messages as events, from the first on and from behind it.
+fn followed(api: &Described, scene: &Scene, first: &Value) {
+    let content = &api.operation("get", "/v1/inbox")["responses"]["200"]["content"];
+    let parts = &content["text/event-stream"]["x-parts"];
+    let accept = "Accept: text/event-stream\r\n";
+    let mut all = api.open("get", "/v1/inbox", accept, b"");
+    let behind = format!("{accept}Last-Event-ID: {first}\r\n");
+    let mut later = api.open("get", "/v1/inbox", &behind, b"");
+    for stream in [&mut all, &mut later] {
+        let answer = Answer::head(stream);
+        assert_eq!((answer.status, answer.header("content-type")), (200, "text/event-stream"));
+    }
+    let next = |stream: &mut BufReader<UnixStream>| {
+        let (name, message) = server_sent(stream);
+        assert_eq!(name, "message");
+        api.check("/v1/inbox", &parts["message"], &message);
+        message
+    };
+    assert_eq!(&next(&mut all)["seq"], first);
+    scene.agents[1].ok(&["send-message", &scene.addresses[0], "followed"]);
+    for stream in [&mut all, &mut later] {
+        assert_eq!(next(stream)["text"], "followed");
+    }
+    let both = api.complaint("get", "/v1/inbox?wait_ms=1", accept, "");
+    assert!(both.contains("wait_ms"), "{both}");
 }
 
 /// The next server-sent event that is no comment: its name and its data.
@@ -513,6 +551,55 @@ fn events(api: &mut Described) {
     let stats = api.call("get", "/v1/events", "/v1/events", Value::Null);
     assert_eq!(stats["published"], 3);
     api.seen.insert(("get".to_owned(), path.to_owned()));
+}
+
+fn tasks(api: &mut Described, scene: &Scene) {
+    let [a, b, ..] = &scene.addresses;
+    let other = &scene.agents[1];
+    let path = "/v1/tasks/events";
+    let mut stream = api.open("get", &format!("{path}?role=worker"), "", b"");
+    let answer = Answer::head(&mut stream);
+    let media = "text/event-stream";
+    assert_eq!((answer.status, answer.header("content-type")), (200, media));
+    let content = &api.operation("get", path)["responses"]["200"]["content"][media];
+    let parts = content["x-parts"].clone();
+    let names: Vec<&String> = parts.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["end", "missed", "task"]);
+    let file = other.beside("task.bin");
+    write_file(&file, 1000, 2);
+    let file = file.to_str().unwrap();
+    let id = other.ok(&["task", "submit", a, "--description", "describe", "--file", file]);
+    let (name, data) = server_sent(&mut stream);
+    assert_eq!((name.as_str(), &data["id"]), ("task", &json!(id)));
+    api.check(path, &parts[&name], &data);
+    api.seen.insert(("get".to_owned(), path.to_owned()));
+
+    let listed = "/v1/tasks?role=worker&open=true&limit=5&since=0&wait_ms=60000";
+    let all = api.call("get", "/v1/tasks", listed, Value::Null);
+    assert_eq!(all["tasks"][0]["state"], "new", "{all}");
+    for (step, body) in [
+        ("accept", json!({})),
+        ("start", json!({"served": true})),
+        ("progress", json!({"text": "half"})),
+        ("complete", json!({"text": "done", "files": []})),
+    ] {
+        let target = format!("/v1/tasks/{id}/{step}");
+        api.call("post", "/v1/tasks/{id}/{step}", &target, body);
+    }
+    wait_for("it has a receipt", || {
+        let target = format!("/v1/tasks/{id}?wait_ms=60000");
+        api.call("get", "/v1/tasks/{id}", &target, Value::Null)["receipt"].is_object()
+    });
+    let hash = "00".repeat(32);
+    let file = json!({"id": "11".repeat(16), "name": "x", "bytes": 7, "sha256": hash});
+    let wish = json!({"to": b, "description": "back", "files": [file], "wait_ms": 60000});
+    let task = api.call("post", "/v1/tasks", "/v1/tasks", wish);
+    assert_eq!((&task["delivered"], &task["files"][0]["path"]), (&json!(true), &Value::Null));
+    let id = task["id"].as_str().unwrap();
+    other.ok(&["task", "decline", id, "--reason", "no"]);
+    let target = format!("/v1/tasks/{id}?wait_ms=60000");
+    let over = api.call("get", "/v1/tasks/{id}", &target, Value::Null);
+    assert_eq!(over["reason"]["message"], "no", "{over}");
 }
 
 fn streams(api: &mut Described, scene: &Scene) {

@@ -115,6 +115,69 @@
 //! # }
 //! ```
 //!
+//! # Services
+//!
+//! Above streams there are messages, files, events and echo ([`services`]), as every agent and
+//! `pilotctl` has them. What a receiver acknowledges is its own promise: here, that a message is on
+//! its disk. Calls that wait are named `wait_…`; within a loop of your own, `poll_…` of the same
+//! types wait for nothing.
+//!
+//! ```no_run
+//! use pilot_mio::services::{ContentHash, Heard, Kind, Note, Offer, Received};
+//! use pilot_mio::{Address, blocking::Agent};
+//! use std::io::{Read, Write};
+//!
+//! # fn store(_: &[u8]) {}
+//! # fn sync() {}
+//! fn send(agent: &Agent, to: Address) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut messages = agent.connect_messages(to, None)?;
+//!     for n in 0..10_000u32 {
+//!         while !messages.has_room() {
+//!             messages.wait_receipt(None)?;
+//!         }
+//!         messages.queue(Kind::Binary, Note::default(), &n.to_be_bytes())?;
+//!     }
+//!     while let Some(receipt) = messages.wait_receipt(None)? {
+//!         receipt.delivered()?;
+//!     }
+//!
+//!     let content = std::fs::read("dataset.csv")?;
+//!     let (id, size, note) = (agent.transfer_id()?, content.len() as u64, Note::default());
+//!     let name = Some("dataset.csv".parse()?);
+//!     let mut file = agent.upload(to, &Offer { id, kind: Kind::File, size, name, note }, None)?;
+//!     file.write_all(&content)?;
+//!     file.wait_receipt(None)?;
+//!
+//!     let mut events = agent.connect_events(to, None)?;
+//!     events.wait_subscribe("weather.*", true, None)?;
+//!     events.wait_publish("weather.berlin", b"12 C", true, None)?;
+//!     if let Heard::Event(event) = events.wait_next(None)? {
+//!         println!("{} from {}", event.topic, event.from);
+//!     }
+//!     println!("{:?}", agent.connect_echo(to, None)?.wait_round_trip(None)?);
+//!     Ok(())
+//! }
+//!
+//! fn receive(agent: &Agent) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut from = agent.listen_exchange()?.wait_accept(None)?; // each on a thread of its own
+//!     while let Some(received) = from.wait_next(None)? {
+//!         match received {
+//!             Received::Message(message) => store(&message.content),
+//!             Received::File(_) => {
+//!                 from.accept(ContentHash::new())?;
+//!                 let mut content = Vec::new();
+//!                 from.read_to_end(&mut content)?;
+//!                 store(&content);
+//!             }
+//!         }
+//!         sync();
+//!         from.acknowledge(1)?;
+//!         from.wait_flush(None)?;
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
 //! # Time
 //!
 //! What you write is sent by [`Driver::flush`], or by [`Driver::turn`] and
@@ -175,6 +238,8 @@ pub type Builder = shared::Builder<Mio>;
 pub type Handle = shared::Handle<Mio>;
 /// The sockets of an agent under mio.
 pub type Sockets = pilot_udp::UdpSockets<Socket>;
+
+pilot_core::service_types!(Mio);
 
 pub use pilot_core::drive::agent::{
     AgentEvent, Answer, Change, ConnectError, Connection, DatagramsError, DirectoryError, Info,

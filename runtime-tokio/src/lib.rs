@@ -31,6 +31,76 @@
 //! Every future of this crate may be dropped at any time without losing data or leaking a
 //! place in a table; what each drop means is said at the type.
 //!
+//! # Services
+//!
+//! Above streams there are messages, files, events and echo ([`services`]), as every agent and
+//! `pilotctl` has them. What a receiver acknowledges is its own promise: here, that a message is on
+//! its disk.
+//!
+//! ```no_run
+//! use pilot_tokio::services::{ContentHash, Heard, Kind, Note, Offer, Received};
+//! use pilot_tokio::{Address, Agent};
+//!
+//! # fn store(_: &[u8]) {}
+//! # fn sync() {}
+//! async fn send(agent: &Agent, to: Address) -> Result<(), Box<dyn std::error::Error>> {
+//!     agent.send_message(to, Kind::Text, b"Analyze this dataset").await?;
+//!
+//!     // Many: up to 256 are under way at once.
+//!     let mut messages = agent.connect_messages(to).await?;
+//!     for n in 0..10_000u32 {
+//!         while !messages.has_room() {
+//!             messages.receipt().await?;
+//!         }
+//!         messages.queue(Kind::Binary, Note::default(), &n.to_be_bytes())?;
+//!     }
+//!     while let Some(receipt) = messages.receipt().await? {
+//!         receipt.delivered()?;
+//!     }
+//!
+//!     // A file. With the same id again, it goes on where it was interrupted.
+//!     let content = std::fs::read("dataset.csv")?;
+//!     let (id, size, note) = (agent.transfer_id()?, content.len() as u64, Note::default());
+//!     let name = Some("dataset.csv".parse()?);
+//!     let mut file = agent.upload(to, &Offer { id, kind: Kind::File, size, name, note }).await?;
+//!     file.write_all(&content).await?;
+//!     file.receipt().await?;
+//!
+//!     let mut events = agent.connect_events(to).await?;
+//!     events.subscribe("weather.*", true).await?;
+//!     events.publish("weather.berlin", b"12 C", true).await?;
+//!     if let Heard::Event(event) = events.next().await? {
+//!         println!("{} from {}", event.topic, event.from);
+//!     }
+//!     println!("{:?}", agent.connect_echo(to).await?.round_trip().await?);
+//!     Ok(())
+//! }
+//!
+//! async fn receive(agent: &Agent) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut from = agent.listen_exchange()?.accept().await?; // each in a task of its own
+//!     while let Some(received) = from.next().await? {
+//!         let mut next = Some(received);
+//!         while let Some(received) = next {
+//!             match received {
+//!                 Received::Message(message) => store(&message.content),
+//!                 Received::File(_) => {
+//!                     from.accept(ContentHash::new())?;
+//!                     let mut chunk = vec![0; 64 * 1024];
+//!                     while let n @ 1.. = from.read(&mut chunk).await? {
+//!                         store(&chunk[..n]);
+//!                     }
+//!                 }
+//!             }
+//!             next = from.next_here().await?;
+//!         }
+//!         sync(); // all of them at once
+//!         from.acknowledge(from.unacknowledged())?;
+//!         from.flush().await?;
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
 //! # Features
 //!
 //! | Feature | Adds |

@@ -2,6 +2,7 @@
 
 use crate::HostId;
 use crate::app::MARK;
+use memchr::memmem;
 use pilot_core::addr::Address;
 use pilot_core::limits::{FRAME_HEADER, RELAY_HEADER};
 use pilot_core::wire::frame::{Kind, classify, classify_relayed};
@@ -78,7 +79,7 @@ impl Checks {
         if kind == Kind::Data {
             self.counter((Some(host), starts), inner).map_err(wrong)?;
         }
-        if bytes.windows(MARK.len()).any(|window| window == MARK) {
+        if memmem::find(bytes, &MARK).is_some() {
             return Err(wrong("plaintext of a stream".to_string()));
         }
         self.amplification(Some(host), to, bytes.len()).map_err(wrong)

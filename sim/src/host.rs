@@ -11,7 +11,7 @@ use pilot_core::node::{Command, Config, Event, Node};
 use pilot_core::rendezvous::{ConnId, Event as ServerEvent, Rendezvous};
 use pilot_core::time::Instant;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroUsize};
 
 /// Bytes that a receive buffer of a socket holds; of more, the newest are lost.
@@ -281,6 +281,8 @@ pub(crate) struct Host {
     pub(crate) identity: [u8; 32],
     pub(crate) config: Config,
     pub(crate) address: IpAddr,
+    /// Its global IPv6 address, if it has one.
+    pub(crate) six: Option<Ipv6Addr>,
     pub(crate) place: Place,
     pub(crate) access: Access,
     pub(crate) power: Power,
@@ -301,6 +303,26 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn fresh_driver() -> Driver<'static> {
         Driver::boxed(Budget::DEFAULT)
+    }
+
+    /// What the host sends from towards an address of this family.
+    pub(crate) fn source(&self, to: SocketAddr) -> Option<IpAddr> {
+        match to {
+            SocketAddr::V4(_) => Some(self.address),
+            SocketAddr::V6(_) => self.six.map(IpAddr::V6),
+        }
+    }
+
+    /// Whether it has the address.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        self.address == ip || self.six.is_some_and(|six| six == ip)
+    }
+
+    /// Where its main socket is reached on its own links.
+    pub(crate) fn locals(&self) -> Vec<SocketAddr> {
+        let port = self.main_socket().port();
+        let ips = [Some(self.address), self.six.map(IpAddr::V6)].into_iter().flatten();
+        ips.map(|ip| SocketAddr::new(ip, port)).collect()
     }
 
     pub(crate) fn main_socket(&self) -> SocketAddr {

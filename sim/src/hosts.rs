@@ -3,17 +3,19 @@
 use crate::host::{Access, Disk, Host, Power, Sockets, Told};
 use crate::hostile::LIAR;
 use crate::link::{Link, LinkConfig};
-use crate::nat::{BoxConfig, ConfigError, Middlebox, Packet, Preset, StaleFlows};
+use crate::nat::{
+    BoxConfig, ConfigError, Firewall, FirewallConfig, Middlebox, Packet, Preset, StaleFlows,
+};
 use crate::net::{BoxId, HostId, Place, Site};
 use crate::trace::Note;
 use crate::world::{World, unix_at};
-use pilot_core::crypto::{AeadProvider, Identity, RustCrypto};
+use pilot_core::crypto::ring::RING;
+use pilot_core::crypto::{AeadKey, AeadProvider, Identity, Suite};
 use pilot_core::limits::Limits;
-use pilot_core::machine::SocketId;
 use pilot_core::node::{Command, Config, Event, Node};
 use pilot_core::time::{Instant, UnixTime};
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 
 /// The port of agents' main sockets.
@@ -23,8 +25,21 @@ pub const HOSTS_MAX: usize = 180;
 /// Segments of a train, as far as a world's sockets take them.
 const SEGMENTS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
-/// Everywhere the same, whatever the machine that the world runs on can do.
-pub(crate) static CRYPTO: RustCrypto = RustCrypto::with_aes_hardware(false);
+/// What hosts encrypt with: everywhere the same suite, whatever the machine that the world runs on
+/// can do, by the library that is fastest at short datagrams.
+pub(crate) static CRYPTO: Crypto = Crypto;
+
+pub(crate) struct Crypto;
+
+impl AeadProvider for Crypto {
+    fn key(&self, suite: Suite, key: &[u8; 32]) -> AeadKey {
+        RING.key(suite, key)
+    }
+
+    fn has_aes_hardware(&self) -> bool {
+        false
+    }
+}
 
 /// A desktop's limits with less memory: a world has many nodes.
 pub fn node_config() -> Config {
@@ -82,7 +97,8 @@ impl World {
     /// If it is none.
     pub fn add_box(&mut self, place: Place, config: BoxConfig) -> Result<BoxId, ConfigError> {
         let middlebox = Middlebox::new(config)?;
-        self.sites.push(Site { middlebox, place, access: access(LinkConfig::default()) });
+        let (six, access) = (FirewallConfig::default(), access(LinkConfig::default()));
+        self.sites.push(Site { middlebox, six: Firewall::new(six), place, access });
         Ok(BoxId(self.sites.len() - 1))
     }
 
@@ -149,6 +165,7 @@ impl World {
             identity,
             config,
             address,
+            six: None,
             place,
             access: access(LinkConfig::default()),
             power: Power::Running,
@@ -189,13 +206,27 @@ impl World {
     }
 
     fn begin(&mut self, id: HostId) {
-        let (now, local) = (self.now, self.socket(id));
+        let (now, locals) = (self.now, self.hosts[id.0].locals());
         let node = &mut self.hosts[id.0].node;
         node.start(now);
-        node.command(now, Command::NetworkChanged { locals: &[local] }).expect("accepted");
+        node.command(now, Command::NetworkChanged { locals: &locals }).expect("accepted");
         let address = self.server.address();
         node.command(now, Command::SetBeacon { address }).expect("accepted");
         self.due.insert(id);
+    }
+
+    /// Gives a host a global IPv6 address beside the one it has. No box translates it; NATs let in
+    /// what answers, as home gateways do (RFC 6092), and firewalls what they always do.
+    pub fn add_ipv6(&mut self, host: HostId) {
+        self.hosts[host.0].six = Some(self.next_six());
+        let locals = self.hosts[host.0].locals();
+        let _ = self.command(host, Command::NetworkChanged { locals: &locals });
+    }
+
+    /// An IPv6 address that nobody has.
+    fn next_six(&mut self) -> Ipv6Addr {
+        self.next_address += 1;
+        Ipv6Addr::new(0x2001, 0xdb8, u16::from(self.next_address), 0, 0, 0, 0, 1)
     }
 
     /// The boxes in front of a host, nearest first.
@@ -386,12 +417,13 @@ impl World {
         self.fault(format!("host {} moves to {address}", host.0));
         let conn = self.hosts[host.0].conn;
         (self.hosts[host.0].place, self.hosts[host.0].address) = (place, address);
+        self.hosts[host.0].six = self.hosts[host.0].six.map(|_| self.next_six());
         if self.hosts[host.0].power == Power::Running {
             if let Some(conn) = conn {
                 self.close_at_host(conn);
             }
-            let local = SocketAddr::new(address, self.hosts[host.0].io.ports[&SocketId(0)]);
-            let _ = self.command(host, Command::NetworkChanged { locals: &[local] });
+            let locals = self.hosts[host.0].locals();
+            let _ = self.command(host, Command::NetworkChanged { locals: &locals });
         }
     }
 
@@ -399,6 +431,7 @@ impl World {
     pub fn reboot(&mut self, id: BoxId) {
         self.fault(format!("box {} restarts", id.0));
         self.sites[id.0].middlebox.handle_reboot();
+        self.sites[id.0].six.handle_reboot();
         self.break_connections(id);
     }
 

@@ -34,6 +34,7 @@ mod see;
 mod server;
 mod shrink;
 mod span;
+mod stream;
 mod tape;
 mod trace;
 mod world;

@@ -11,10 +11,11 @@
 
 use crate::host::{Access, Host, Power};
 use crate::link::{HEADERS, Passage};
-use crate::nat::{Middlebox, Packet, Verdict};
+use crate::nat::{Firewall, Middlebox, Packet, Verdict};
+use crate::tape::Tape;
 use crate::trace::{Lost, Note};
 use crate::world::{Item, World};
-use pilot_core::time::Duration;
+use pilot_core::time::{Duration, Instant};
 use std::net::IpAddr;
 
 /// Between hosts and boxes of one place that is not the core.
@@ -48,8 +49,30 @@ pub(crate) enum Target {
 /// A box, where it stands, and its access if that is the core.
 pub(crate) struct Site {
     pub(crate) middlebox: Middlebox,
+    /// What a NAT is for IPv6, which it does not translate.
+    pub(crate) six: Firewall,
     pub(crate) place: Place,
     pub(crate) access: Access,
+}
+
+impl Site {
+    fn handle_outbound(&mut self, now: Instant, tape: &mut Tape, packet: Packet) -> Verdict {
+        match &self.middlebox {
+            Middlebox::Nat(_) if packet.destination.is_ipv6() => {
+                self.six.handle_outbound(now, packet)
+            }
+            _ => self.middlebox.handle_outbound(now, tape, packet),
+        }
+    }
+
+    fn handle_inbound(&mut self, now: Instant, tape: &mut Tape, packet: Packet) -> Verdict {
+        match &self.middlebox {
+            Middlebox::Nat(_) if packet.destination.is_ipv6() => {
+                self.six.handle_inbound(now, packet)
+            }
+            _ => self.middlebox.handle_inbound(now, tape, packet),
+        }
+    }
 }
 
 impl World {
@@ -58,15 +81,13 @@ impl World {
         if place == Place::Core && self.server.has(ip) {
             return Some(Target::Server);
         }
-        let host = self.hosts.iter().position(|h| h.place == place && h.address == ip);
+        let host = self.hosts.iter().position(|h| h.place == place && h.has(ip));
         let site = || {
             self.sites.iter().enumerate().position(|(n, site)| {
                 site.place == place
                     && match &site.middlebox {
-                        Middlebox::Nat(nat) => nat.config().pool.contains(&ip),
-                        Middlebox::Firewall(_) => {
-                            self.locate(Place::Inside(BoxId(n)), ip).is_some()
-                        }
+                        Middlebox::Nat(nat) if ip.is_ipv4() => nat.config().pool.contains(&ip),
+                        _ => self.locate(Place::Inside(BoxId(n)), ip).is_some(),
                     }
             })
         };
@@ -105,7 +126,7 @@ impl World {
                 return;
             };
             let site = &mut self.sites[id.0];
-            match site.middlebox.handle_outbound(self.now, &mut self.tape, packet) {
+            match site.handle_outbound(self.now, &mut self.tape, packet) {
                 Verdict::Drop(why) => {
                     self.lose(packet, Lost::Blocked(why));
                     return;
@@ -189,8 +210,8 @@ impl World {
             }
             Target::Host(id) => self.reach_host(id, packet, bytes),
             Target::Box(id) => {
-                let middlebox = &mut self.sites[id.0].middlebox;
-                match middlebox.handle_inbound(self.now, &mut self.tape, packet) {
+                let site = &mut self.sites[id.0];
+                match site.handle_inbound(self.now, &mut self.tape, packet) {
                     Verdict::Drop(why) => self.lose(packet, Lost::Blocked(why)),
                     Verdict::Forward(inner) | Verdict::Hairpin(inner) => {
                         let place = Place::Inside(id);
@@ -206,7 +227,7 @@ impl World {
 
     fn reach_host(&mut self, id: HostId, packet: Packet, bytes: Vec<u8>) {
         let host = &mut self.hosts[id.0];
-        let here = host.power == Power::Running && host.address == packet.destination.ip();
+        let here = host.power == Power::Running && host.has(packet.destination.ip());
         let port = packet.destination.port();
         if here && host.io.raw.contains_key(&port) {
             let (from, len) = (packet.source, bytes.len());

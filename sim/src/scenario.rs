@@ -46,6 +46,9 @@ pub struct AgentConfig {
     /// Or at the place of another agent, named before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beside: Option<String>,
+    /// Whether it has a global IPv6 address as well, behind what lets in only what answers.
+    #[serde(default)]
+    pub ipv6: bool,
     /// Between its site and the core, in each direction.
     #[serde(default)]
     pub link: LinkConfig,
@@ -317,6 +320,9 @@ impl Play {
             _ => return Err(ScenarioError::Places(name.clone())),
         };
         let host = self.world.add_host(place, node_config());
+        if agent.ipv6 {
+            self.world.add_ipv6(host);
+        }
         if agent.beside.is_none() {
             self.world.set_link(host, agent.link);
         }

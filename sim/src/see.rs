@@ -27,6 +27,11 @@ impl World {
         &self.tape
     }
 
+    /// The same, of a world that is over.
+    pub fn into_tape(self) -> Tape {
+        self.tape
+    }
+
     /// What was counted.
     pub fn stats(&self) -> &Stats {
         &self.stats

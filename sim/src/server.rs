@@ -98,6 +98,7 @@ fn limits() -> RendezvousLimits {
         sessions: 256,
         channels: 1024,
         changes: 1024,
+        relay_queue_bytes: 1 << 20,
         receipts: 1024,
         ..RendezvousLimits::server()
     }

@@ -6,7 +6,9 @@
 
 use crate::nat::Entropy;
 use arbitrary::Unstructured;
+use core::panic::Location;
 use pilot_core::rng::Rng;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Most bytes that a seed expands to; behind them all is quiet.
 pub const TAPE_MAX: usize = 4 << 20;
@@ -15,13 +17,30 @@ const DRAW_MAX: usize = 64;
 /// Expanded at a time.
 const CHUNK: usize = 4096;
 
+/// What was drawn at each place of the program, in order: the same choices as on a tape, but those
+/// of one place can change without moving those of all others.
+pub(crate) type Lanes = BTreeMap<&'static Location<'static>, Vec<Vec<u8>>>;
+
+/// Where choices come from.
+#[derive(Debug)]
+enum Source {
+    /// The bytes that are there.
+    Bytes,
+    /// Expanded as they are needed.
+    Seed(Box<Rng>),
+    /// What is left in each lane.
+    Lanes(BTreeMap<&'static Location<'static>, VecDeque<Vec<u8>>>),
+}
+
 /// A sequence of choices.
 #[derive(Debug)]
 pub struct Tape {
     bytes: Vec<u8>,
     at: usize,
-    source: Option<Rng>,
+    source: Source,
     seed: Option<u64>,
+    /// What was drawn, if that is kept.
+    drawn: Option<Lanes>,
 }
 
 impl Tape {
@@ -30,12 +49,30 @@ impl Tape {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         bytes[8..12].copy_from_slice(b"tape");
-        Tape { bytes: Vec::new(), at: 0, source: Some(Rng::new(bytes)), seed: Some(seed) }
+        let source = Source::Seed(Box::new(Rng::new(bytes)));
+        Tape { bytes: Vec::new(), at: 0, source, seed: Some(seed), drawn: None }
     }
 
     /// These choices, then quiet.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        Tape { bytes, at: 0, source: None, seed: None }
+        Tape { bytes, at: 0, source: Source::Bytes, seed: None, drawn: None }
+    }
+
+    /// These choices, then quiet; keeps what was drawn.
+    pub(crate) fn from_lanes(lanes: Lanes) -> Self {
+        let lanes = lanes.into_iter().map(|(place, draws)| (place, draws.into())).collect();
+        Tape { source: Source::Lanes(lanes), ..Tape::from_bytes(Vec::new()) }.keep_drawn()
+    }
+
+    /// Keeps what was drawn, from now on.
+    pub(crate) fn keep_drawn(mut self) -> Self {
+        self.drawn.get_or_insert_default();
+        self
+    }
+
+    /// What was drawn, if that was kept.
+    pub(crate) fn into_drawn(self) -> Lanes {
+        self.drawn.unwrap_or_default()
     }
 
     /// The seed that it expands.
@@ -48,8 +85,17 @@ impl Tape {
         &self.bytes[..self.at]
     }
 
+    #[track_caller]
     fn draw<T: Default>(&mut self, draw: impl FnOnce(&mut Unstructured<'_>) -> T) -> T {
-        if let Some(source) = &mut self.source
+        let place = Location::caller();
+        if let Source::Lanes(lanes) = &mut self.source {
+            // On a tape this would be the next piece.
+            let mut piece = lanes.get_mut(place).and_then(VecDeque::pop_front).unwrap_or_default();
+            piece.resize(DRAW_MAX, 0);
+            self.bytes.truncate(self.at);
+            self.bytes.extend(piece);
+        }
+        if let Source::Seed(source) = &mut self.source
             && self.bytes.len() - self.at < DRAW_MAX
             && self.bytes.len() < TAPE_MAX
         {
@@ -69,12 +115,16 @@ impl Tape {
         };
         let before = rest.len();
         let value = draw(&mut rest);
-        let drawn = before - rest.len();
-        self.at += drawn.min(left.len());
+        let drawn = (before - rest.len()).min(left.len());
+        if let Some(kept) = &mut self.drawn {
+            kept.entry(place).or_default().push(left[..drawn].to_vec());
+        }
+        self.at += drawn;
         value
     }
 
     /// A number in `0..bound`; 0 for a bound of 0.
+    #[track_caller]
     pub fn below(&mut self, bound: u64) -> u64 {
         if bound <= 1 {
             return 0;
@@ -83,11 +133,13 @@ impl Tape {
     }
 
     /// True for so many of 1,000. Draws nothing if it cannot be.
+    #[track_caller]
     pub fn chance(&mut self, of_1000: u16) -> bool {
         of_1000 > 0 && self.below(1000) >= 1000_u64.saturating_sub(of_1000.into())
     }
 
     /// `N` bytes, at most 64.
+    #[track_caller]
     pub fn array<const N: usize>(&mut self) -> [u8; N] {
         let mut out = [0; N];
         self.draw(|u| {
@@ -100,6 +152,7 @@ impl Tape {
     ///
     /// # Panics
     /// If there is none.
+    #[track_caller]
     pub fn choose<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }

@@ -1,14 +1,13 @@
 //! What happened, in order: a hash of all of it, and on demand the events and packets themselves.
 
 use crate::nat::{Blocked, Packet};
-use core::fmt::Write as _;
 use pilot_core::node::PathKind;
 use pilot_core::time::Instant;
 use serde::Serialize;
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip128::{Hasher128, SipHasher13};
 use std::collections::VecDeque;
 use std::hash::Hasher;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Events, and packets, that are kept; what comes later is hashed alone.
 const KEPT_MAX: usize = 1 << 20;
@@ -130,7 +129,7 @@ struct Line<'a> {
 
 /// The trace of a world.
 pub struct Trace {
-    hasher: SipHasher24,
+    hasher: SipHasher13,
     count: u64,
     start: Instant,
     notes: Option<Vec<(Instant, Note)>>,
@@ -138,13 +137,69 @@ pub struct Trace {
     recent: Option<VecDeque<(Packet, Vec<u8>)>>,
 }
 
-/// Text into a hasher.
-struct Text<'h>(&'h mut SipHasher24);
+/// Into the hash: byte by byte as written here, so that it is the same in every build;
+/// discriminants and layouts need not be.
+struct Feed<'h>(&'h mut SipHasher13);
 
-impl core::fmt::Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+impl Feed<'_> {
+    fn number(&mut self, n: usize) {
+        self.0.write_u64(n as u64);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len());
         self.0.write(text.as_bytes());
-        Ok(())
+    }
+
+    fn address(&mut self, address: SocketAddr) {
+        match address.ip() {
+            IpAddr::V4(ip) => self.0.write_u32(ip.to_bits()),
+            IpAddr::V6(ip) => self.0.write_u128(ip.to_bits()),
+        }
+        self.0.write_u16(address.port());
+    }
+
+    fn note(&mut self, note: &Note) {
+        match note {
+            Note::Sent { host, to, len, ttl } => {
+                self.0.write_u8(1);
+                self.number(*host);
+                self.address(*to);
+                self.number(*len);
+                self.0.write_u16(ttl.map_or(0, |ttl| 256 + u16::from(ttl)));
+            }
+            Note::ToHost { host, from, len } => {
+                self.0.write_u8(2);
+                self.number(*host);
+                self.address(*from);
+                self.number(*len);
+            }
+            Note::FromServer { to: peer, len } | Note::ToServer { from: peer, len } => {
+                self.0.write_u8(if matches!(note, Note::FromServer { .. }) { 3 } else { 4 });
+                self.address(*peer);
+                self.number(*len);
+            }
+            Note::Lost { from, to, why } => {
+                self.0.write_u8(5);
+                self.address(*from);
+                self.address(*to);
+                self.text(&format!("{why:?}"));
+            }
+            Note::Registry { host, at_server, len } => {
+                self.0.write_u8(if *at_server { 6 } else { 7 });
+                self.number(*host);
+                self.number(*len);
+            }
+            Note::Event { host, event } => {
+                self.0.write_u8(8);
+                self.number(*host);
+                self.text(event);
+            }
+            Note::Fault { what } => {
+                self.0.write_u8(9);
+                self.text(what);
+            }
+        }
     }
 }
 
@@ -156,7 +211,7 @@ impl core::fmt::Debug for Trace {
 
 impl Trace {
     pub(crate) fn new(start: Instant) -> Self {
-        let hasher = SipHasher24::new();
+        let hasher = SipHasher13::new();
         Trace { hasher, count: 0, start, notes: None, packets: None, recent: None }
     }
 
@@ -183,9 +238,7 @@ impl Trace {
     pub(crate) fn note(&mut self, now: Instant, note: Note, bytes: &[u8]) {
         self.count += 1;
         self.hasher.write_u64(now.as_nanos());
-        // The text is the same in every build; discriminants and layouts need not be.
-        let written = write!(Text(&mut self.hasher), "{note:?}");
-        debug_assert!(written.is_ok(), "a hasher takes everything");
+        Feed(&mut self.hasher).note(&note);
         self.hasher.write_u64(bytes.len() as u64);
         self.hasher.write(bytes);
         if let Some(notes) = &mut self.notes

@@ -145,6 +145,8 @@ impl core::fmt::Debug for World {
 impl World {
     /// A world with a rendezvous and nobody else.
     pub fn new(tape: Tape) -> Self {
+        // Everybody's keys are on this thread, and nobody's are secret.
+        pilot_core::crypto::memo::remember();
         let now = Instant::START + START;
         let again = match tape.seed() {
             Some(seed) => format!("the same test, seed {seed}"),
@@ -361,7 +363,9 @@ impl World {
         for out in core::mem::take(&mut self.hosts[id.0].io.outbox) {
             let host = &self.hosts[id.0];
             let Some(port) = host.io.ports.get(&out.socket) else { continue };
-            let source = SocketAddr::new(host.address, *port);
+            // Without an address of that family there is no way.
+            let Some(ip) = host.source(out.to) else { continue };
+            let source = SocketAddr::new(ip, *port);
             let checked = self.checks.sent((id, host.starts), out.to, &out.bytes);
             if let Err(what) = checked {
                 self.fail(what);
@@ -401,8 +405,8 @@ impl World {
                 }
                 // The main socket is another one.
                 Event::OpenSocket(_) => {
-                    let local = self.socket(id);
-                    let _ = self.command(id, Command::NetworkChanged { locals: &[local] });
+                    let locals = self.hosts[id.0].locals();
+                    let _ = self.command(id, Command::NetworkChanged { locals: &locals });
                 }
                 // Both are looked after in any case.
                 _ => {}

@@ -1,11 +1,11 @@
 //! Identities (Ed25519), tunnel keys (X25519) and fingerprints (`wire.md` 2, 6.3).
 
-use super::CONTEXT;
+use super::{CONTEXT, memo};
 use core::fmt;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
+use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// The longest text that is signed: a trust request with 512 bytes of justification.
@@ -76,11 +76,12 @@ impl IdentityKey {
         text: &[u8],
         signature: &[u8; 64],
     ) -> Result<(), BadSignature> {
-        let key = VerifyingKey::from_bytes(&self.0).map_err(|_| BadSignature)?;
-        if key.is_weak() {
-            return Err(BadSignature);
-        }
-        key.verify_strict(text, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
+        let right = memo::verdict(&self.0, text, signature, || {
+            VerifyingKey::from_bytes(&self.0).is_ok_and(|key| {
+                !key.is_weak() && key.verify_strict(text, &Signature::from_bytes(signature)).is_ok()
+            })
+        });
+        right.then_some(()).ok_or(BadSignature)
     }
 }
 
@@ -130,20 +131,28 @@ impl TunnelSecret {
     /// The shared secret with `theirs`; `None` if `theirs` is a point of small order, which
     /// would make the result independent of our secret (`wire.md` 2).
     pub fn agree(&self, theirs: &TunnelKey) -> Option<Shared> {
-        let shared = self.secret.diffie_hellman(&PublicKey::from(theirs.0));
-        shared.was_contributory().then_some(Shared(shared))
+        let shared = memo::agreement(self.public, *theirs, || {
+            let shared = self.secret.diffie_hellman(&PublicKey::from(theirs.0));
+            shared.was_contributory().then(|| shared.to_bytes())
+        });
+        shared.map(|shared| Shared(Zeroizing::new(shared)))
+    }
+
+    /// The same pair once more.
+    pub(crate) fn duplicate(&self) -> Self {
+        TunnelSecret { secret: self.secret.clone(), public: self.public }
     }
 }
 
 /// The result of a Diffie–Hellman. Zeroed when dropped.
-pub struct Shared(SharedSecret);
+pub struct Shared(Zeroizing<[u8; 32]>);
 
 impl ZeroizeOnDrop for Shared {}
 
 impl Shared {
     /// The 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
-        self.0.as_bytes()
+        &self.0
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`aead`], `ring` | the two transport suites behind a provider; another provider (feature `ring`) |
 //! | [`kdf`] | HKDF and MACs |
 //! | [`replay`] | the replay window |
+//! | `memo` | results that a simulator keeps (feature `memo`) |
 //!
 //! Every signature is over [`CONTEXT`] ‖ purpose ‖ content; all purposes are in [`purpose`],
 //! so that no two of them can be confused.
@@ -23,6 +24,10 @@ pub mod exchange;
 pub mod grant;
 pub mod identity;
 pub mod kdf;
+#[cfg(feature = "memo")]
+pub mod memo;
+#[cfg(not(feature = "memo"))]
+mod memo;
 pub mod record;
 pub mod replay;
 pub mod request;

@@ -49,6 +49,16 @@ impl<E: core::error::Error + 'static> core::error::Error for WaitError<E> {
     }
 }
 
+impl<E> WaitError<E> {
+    /// The same of a larger operation.
+    pub(super) fn into<F: From<E>>(self) -> WaitError<F> {
+        match self {
+            WaitError::TimedOut => WaitError::TimedOut,
+            WaitError::Failed(error) => WaitError::Failed(error.into()),
+        }
+    }
+}
+
 /// A refusal before anything was waited for.
 impl<E> From<E> for WaitError<E> {
     fn from(error: E) -> Self {
@@ -56,7 +66,7 @@ impl<E> From<E> for WaitError<E> {
     }
 }
 
-fn wait<R: ReadyRuntime, T, E>(
+pub(super) fn wait<R: ReadyRuntime, T, E>(
     handle: &Handle<R>,
     timeout: Option<Duration>,
     poll: impl FnMut(&Waker) -> Poll<Result<T, E>>,
@@ -67,7 +77,7 @@ fn wait<R: ReadyRuntime, T, E>(
 }
 
 /// The same with a place among those who wait, which is given back.
-fn wait_in_line<R: ReadyRuntime, T, E>(
+pub(super) fn wait_in_line<R: ReadyRuntime, T, E>(
     handle: &Handle<R>,
     timeout: Option<Duration>,
     mut poll: impl FnMut(&mut Ticket, &Waker) -> Poll<Result<T, E>>,
@@ -112,6 +122,11 @@ impl<R: ReadyRuntime> Agent<R> {
     /// An agent whose loop runs on another thread.
     pub fn new(agent: KeepAlive<R>) -> Self {
         Agent(agent)
+    }
+
+    /// The agent, for those who wait by polls.
+    pub fn keep_alive(&self) -> &KeepAlive<R> {
+        &self.0
     }
 
     /// Waits until the registry has given or confirmed our address.

@@ -51,6 +51,8 @@ pub mod ready;
 #[cfg(any(test, feature = "std"))]
 mod runtime;
 #[cfg(any(test, feature = "std"))]
+pub mod services;
+#[cfg(any(test, feature = "std"))]
 mod shared;
 #[cfg(any(test, feature = "std"))]
 mod sockets;

@@ -618,14 +618,13 @@ impl<'s> Node<'s> {
     /// record has changed.
     pub(super) fn identify(&mut self) {
         let own = &self.directory;
-        let copy = |secret: &TunnelSecret| TunnelSecret::from_secret(*secret.secret());
         self.tunnel.configure(TunnelConfig {
             address: own.address().unwrap_or(Address::UNSPECIFIED),
             identity: own.identity(),
             registry: own.registry_key().unwrap_or(IdentityKey::ZERO),
             record: own.record().copied(),
-            secret: copy(own.tunnel_secret()),
-            previous_secret: own.previous_tunnel_secret().map(copy),
+            secret: own.tunnel_secret().duplicate(),
+            previous_secret: own.previous_tunnel_secret().map(TunnelSecret::duplicate),
             boot_id: own.boot_id(),
             max_datagram: DATAGRAM_MAX,
             caps: Caps::of(self.aead),

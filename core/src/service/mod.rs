@@ -5,3 +5,4 @@
 pub mod echo;
 pub mod events;
 pub mod exchange;
+pub mod tasks;

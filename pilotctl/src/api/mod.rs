@@ -8,12 +8,14 @@ mod events;
 mod exchange;
 mod process;
 mod programs;
+mod tasks;
 
 pub(crate) use agent::*;
 pub(crate) use events::*;
 pub(crate) use exchange::*;
 pub(crate) use process::*;
 pub(crate) use programs::*;
+pub(crate) use tasks::*;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

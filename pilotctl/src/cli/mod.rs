@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod events;
 pub(crate) mod programs;
 pub(crate) mod run;
+pub(crate) mod tasks;
 pub(crate) mod values;
 
 use clap::{Parser, Subcommand};
@@ -83,6 +84,9 @@ pub(crate) enum Command {
     Inbox(agent::Inbox),
     SendFile(agent::SendFile),
     Received(agent::Received),
+    /// Hand work to agents, and work for them.
+    #[command(subcommand)]
+    Task(tasks::TaskCommand),
     Publish(events::Publish),
     Subscribe(events::Subscribe),
     Echo(agent::Echo),

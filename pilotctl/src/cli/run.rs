@@ -125,6 +125,9 @@ pub(crate) struct DaemonStart {
     /// watches the network. Some pairs of NATs are relayed then.
     #[arg(long, value_name = "BOOL", env = "PILOT_NO_SPRAY", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) no_spray: Option<bool>,
+    /// Take tasks only from agents with this reputation or a higher one.
+    #[arg(long, value_name = "N", env = "PILOT_MIN_REPUTATION", allow_hyphen_values = true)]
+    pub(crate) min_reputation: Option<i64>,
     /// Take this identity over from another home that runs it.
     #[arg(long)]
     pub(crate) takeover: bool,
@@ -146,6 +149,7 @@ impl DaemonStart {
             listen: self.listen.clone(),
             path: self.path,
             no_spray: self.no_spray,
+            min_reputation: self.min_reputation,
             limits: DaemonLimits::default(),
         }
     }
@@ -210,7 +214,7 @@ pub(crate) struct Reset {
     pub(crate) keep_identity: bool,
 }
 
-/// Run the whole story on this machine: register, discover, trust, message, file.
+/// Run the whole story on this machine: register, discover, trust, message, file, task.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

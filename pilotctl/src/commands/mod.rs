@@ -8,7 +8,9 @@ mod names;
 mod pipe;
 mod process;
 mod programs;
+mod serve;
 mod show;
+mod tasks;
 mod trust;
 mod why;
 
@@ -89,6 +91,7 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
         Command::SendFile(args) => files::send_file(cx, args).await,
         Command::Received(_) => files::received(cx).await,
         Command::Echo(args) => exchange::echo(cx, args).await,
+        Command::Task(command) => tasks::run(cx, command).await,
         Command::Publish(args) => events::publish(cx, args).await,
         Command::Subscribe(args) => events::subscribe(cx, args).await,
         Command::Connect(args) => pipe::connect(cx, args).await,

@@ -109,9 +109,13 @@ pub(super) async fn watch(shared: Arc<Shared>, mut news: Events) {
     loop {
         match news.recv().await {
             Ok(AgentEvent::PathChanged(peer, PathKind::Direct | PathKind::Relayed))
-            | Ok(AgentEvent::TrustGranted(peer)) => shared.courier.wake(peer),
+            | Ok(AgentEvent::TrustGranted(peer)) => {
+                shared.courier.wake(peer);
+                shared.carriers.wake(peer);
+            }
             Ok(AgentEvent::LinkChanged(Link::Online)) | Err(RecvError::Lagged(_)) => {
                 shared.courier.wake_all();
+                shared.carriers.wake_all();
             }
             Ok(_) => {}
             Err(RecvError::Closed) => return,

@@ -14,7 +14,8 @@ pub(crate) mod node;
 pub(crate) mod offer;
 mod routes;
 mod start;
-mod state;
+pub(crate) mod state;
+pub(crate) mod tasks;
 mod why;
 
 pub(crate) use start::{Signals, check_settings, forbid_dumps, look_up, run};
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) node: Node,
     pub(crate) offer: Offer,
     pub(crate) courier: Courier,
+    pub(crate) carriers: tasks::Carriers,
     pub(crate) ends: Ends,
     pub(crate) programs: Programs,
     /// Becomes true when the daemon shall stop.

@@ -100,7 +100,7 @@ impl Offer {
     }
 }
 
-struct Listening(node::Listener);
+pub(super) struct Listening(pub(super) node::Listener);
 
 impl Accept for Listening {
     type Stream = Stream;

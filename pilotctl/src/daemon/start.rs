@@ -215,6 +215,7 @@ async fn build(
         node: Node { agent },
         offer,
         courier: super::courier::Courier::default(),
+        carriers: super::tasks::Carriers::default(),
         ends: super::ends::Ends::default(),
         programs,
         stop: watch::Sender::new(false),
@@ -259,7 +260,7 @@ fn from_start(error: StartError) -> Failure {
 }
 
 /// Waits for the address; with one from earlier, a while for the registry.
-async fn get_ready(shared: &Shared, news: &mut Events) -> Result<(), Failure> {
+async fn get_ready(shared: &Arc<Shared>, news: &mut Events) -> Result<(), Failure> {
     let agent = &shared.node.agent;
     let known = agent.address().is_some();
     let time = if known { ONLINE_TIME } else { REGISTER_TIME };
@@ -295,8 +296,9 @@ async fn get_ready(shared: &Shared, news: &mut Events) -> Result<(), Failure> {
 }
 
 /// Serves peers, and other programs of this host.
-async fn offer(shared: &Shared) -> Result<(), Failure> {
+async fn offer(shared: &Arc<Shared>) -> Result<(), Failure> {
     shared.offer.serve(&shared.node)?;
+    super::tasks::start(shared)?;
     shared.programs.start(&shared.node).await;
     Ok(())
 }

@@ -86,7 +86,8 @@ impl State {
     }
 }
 
-fn open(path: &Path) -> Result<Database, Failure> {
+/// Opens a database of ours, private, with its schema.
+pub(crate) fn open(path: &Path) -> Result<Database, Failure> {
     let database = pilot_rendezvous::open_database(path, CACHE_BYTES).map_err(|e| match e {
         StoreError::AlreadyOpen { path } => {
             let message = format!("{} is open in another process", path.display());
@@ -122,7 +123,6 @@ fn check_schema(path: &Path, database: &Database) -> Result<(), Failure> {
         let mut write = database.begin_write()?;
         write.set_quick_repair(true);
         write.open_table(META)?.insert("schema", SCHEMA)?;
-        write.open_table(FACTS)?;
         Ok(write.commit()?)
     };
     match read().map_err(|e| broken(path, "open", e))? {
@@ -136,7 +136,7 @@ fn check_schema(path: &Path, database: &Database) -> Result<(), Failure> {
     }
 }
 
-fn broken(path: &Path, doing: &str, error: redb::Error) -> Failure {
+pub(crate) fn broken(path: &Path, doing: &str, error: redb::Error) -> Failure {
     let doing = format!("{doing} {}", path.display());
     match error {
         // How redb says that a file's content makes no sense.

@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of the file that is sent, about.
 const DATASET: usize = 10_000_000;
 const MESSAGE: &str = "Analyze this dataset";
+const TASK: &str = "Name the hottest sample of dataset.csv";
+const RESULT: &str = "sample 3999, 39.99";
 const JUSTIFICATION: &str = "Cross-cloud research collaboration";
 
 /// A step as `--json` tells it, one a line.
@@ -248,6 +250,7 @@ impl Play {
         self.trust(&research, &analysis).await?;
         self.message(&analysis).await?;
         self.file(&analysis).await?;
+        self.task(&analysis).await?;
 
         self.begin("Measure the tunnel");
         let text = self.ok(RESEARCH, &["echo", &analysis]).await?;
@@ -412,6 +415,35 @@ impl Play {
         self.done();
         Ok(())
     }
+
+    async fn task(&mut self, analysis: &str) -> Result<(), Failure> {
+        self.begin("Hand over work: it is accepted, done, and its result comes back");
+        let submit = ["task", "submit", analysis, "--description", TASK, "--wait", "20s"];
+        let id = self.ok(RESEARCH, &submit).await?;
+        self.ok(ANALYSIS, &["task", "list", "--open"]).await?;
+        self.ok(ANALYSIS, &["task", "accept", &id]).await?;
+        self.ok(ANALYSIS, &["task", "start", &id]).await?;
+        self.ok(ANALYSIS, &["task", "complete", &id, "--result", RESULT]).await?;
+        let over = self.ok(RESEARCH, &["task", "wait", &id, "--timeout", "20s"]).await?;
+        if !over.contains(RESULT) {
+            return Err(self.wrong("that is not its result"));
+        }
+        self.done();
+
+        self.begin("Both have signed a receipt: the registry counts it, and the worker has earned");
+        let is_counted = |task: &Value| task["receipt"]["counted"] == true;
+        self.until(ANALYSIS, &["task", "show", &id], "the receipt", is_counted).await?;
+        self.ok(ANALYSIS, &["task", "show", &id]).await?;
+        for who in [ANALYSIS, RESEARCH] {
+            self.ok(who, &["reputation"]).await?;
+        }
+        let counted = self.data(ANALYSIS, &["reputation"]).await?.unwrap_or_default();
+        if counted["completed"] != 1 || counted["earned"].as_u64().unwrap_or(0) < 1 {
+            return Err(self.wrong("the reputation has not moved"));
+        }
+        self.done();
+        Ok(())
+    }
 }
 
 /// A table of numbers; the same each time.
@@ -472,6 +504,7 @@ on the second:
 and on the first again:
     pilotctl send-message analysis-gcp \"{MESSAGE}\"
     pilotctl send-file analysis-gcp dataset.csv
+    pilotctl task submit analysis-gcp --description \"{TASK}\"
     pilotctl echo analysis-gcp
 ",
         summary.steps

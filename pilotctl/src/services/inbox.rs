@@ -372,7 +372,7 @@ fn read_header(path: &std::path::Path) -> io::Result<(MessageInfo, BufReader<Fil
 }
 
 /// Parses 64 hexadecimal digits.
-pub(super) fn parse_digest(text: &str) -> Option<Digest> {
+pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
     let (high, low) = text.split_at_checked(32)?;
     let half = |text: &str| text.parse::<TransferId>().ok().map(|half| half.0);
     let mut digest = [0; 32];

@@ -1,8 +1,9 @@
 //! An agent of this adapter as the conformance suite wants it: its loop runs on a thread of its
 //! own, and tells whoever asked in vain that asking again is worth while.
 
-use pilot_core::drive::IoStats;
+use pilot_core::drive::agent::KeepAlive;
 use pilot_core::drive::conformance::{Calls, Facts, Failure, Fault, News, Setup, Subject};
+use pilot_core::drive::{IoStats, ready};
 use pilot_core::stats::Drops;
 use pilot_mio::{
     Address, Agent, AgentInfo, Answer, Change, Command, Datagrams, Events, Hostname, Id, Identity,
@@ -151,6 +152,7 @@ fn halves(stream: Stream, calling: &Arc<Calling>) -> (Called<Stream>, Writer) {
 }
 
 impl Subject for Mio {
+    type Runtime = pilot_mio::Mio;
     type Reader = Called<Stream>;
     type Writer = Writer;
     type Listener = Called<Listener>;
@@ -169,6 +171,14 @@ impl Subject for Mio {
         let runs = Arc::clone(&calling);
         std::thread::spawn(move || runs.run(events));
         Mio { agent, calling }
+    }
+
+    fn keep_alive(&self) -> &KeepAlive<pilot_mio::Mio> {
+        self.agent.keep_alive()
+    }
+
+    fn waker(waker: &Waker) -> ready::Waker {
+        ready::Waker::task(waker)
     }
 
     fn local(&self) -> Vec<SocketAddr> {

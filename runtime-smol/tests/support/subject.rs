@@ -57,4 +57,4 @@ impl Smol {
     }
 }
 
-pilot_core::async_subject!(Smol, pilot_smol);
+pilot_core::async_subject!(Smol, pilot_smol, Smol);

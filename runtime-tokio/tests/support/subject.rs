@@ -61,4 +61,4 @@ impl Tokio {
     }
 }
 
-pilot_core::async_subject!(Tokio, pilot_tokio);
+pilot_core::async_subject!(Tokio, pilot_tokio, Tokio);

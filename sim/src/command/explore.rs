@@ -107,10 +107,11 @@ const SHRINK_RUNS: usize = 500;
 fn shrunk(seed: u64, failure: &Failure, tape: &[u8]) -> Vec<u8> {
     AGAIN.set(format!("pilot-sim explore --first {seed} --seeds 1, while its tape was shrunk"));
     let bar = progress(SHRINK_RUNS as u64, "worlds to shrink a tape");
-    let small = shrink(tape, SHRINK_RUNS, |tape| {
+    let small = shrink(tape, SHRINK_RUNS, 0, |tape| {
         bar.inc(1);
-        let result = explore(Tape::from_bytes(tape.to_vec()), String::new(), false).0;
-        result.is_err_and(|other| other.kind() == failure.kind())
+        let (result, world) = explore(tape, String::new(), false);
+        let same = result.is_err_and(|other| other.kind() == failure.kind());
+        same.then(|| world.into_tape())
     });
     bar.finish_and_clear();
     small

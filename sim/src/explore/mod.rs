@@ -20,7 +20,8 @@ use crate::link::{Burst, LinkConfig};
 use crate::nat::Preset;
 use crate::world::{Failure, World};
 use crate::{BoxId, HostId, Span, Tape, TransferId};
-use pilot_core::node::PathKind;
+use pilot_core::limits::Limits;
+use pilot_core::node::{Config, PathKind};
 use pilot_core::time::Duration;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -132,6 +133,14 @@ pub struct Summary {
     pub tape: usize,
 }
 
+/// With smaller pools than other agents of worlds: they are cleared for every process of every
+/// world, and streams are short.
+fn small_node() -> Config {
+    let config = crate::node_config();
+    let limits = Limits { buffer_bytes: 1 << 20, requests: 16, ..config.limits };
+    Config { limits, ..config }
+}
+
 struct Explorer {
     world: World,
     agents: Vec<HostId>,
@@ -189,10 +198,12 @@ impl Explorer {
         })
     }
 
+    #[track_caller]
     fn draw(&mut self, bound: u64) -> u64 {
         self.world.tape.below(bound)
     }
 
+    #[track_caller]
     fn any(&mut self) -> HostId {
         self.world.tape.choose(&self.agents)
     }
@@ -225,7 +236,7 @@ impl Explorer {
                 true => self.world.place_of(self.agents[0]),
                 false => self.world.add_preset(preset),
             };
-            let host = self.world.add_host(place, crate::node_config());
+            let host = self.world.add_host(place, small_node());
             self.agents.push(host);
             let link = self.link();
             self.world.set_link(host, link);
@@ -237,7 +248,7 @@ impl Explorer {
         if self.has(Fault::Liar) {
             let preset = self.world.tape.choose(&PRESETS);
             let place = self.world.add_preset(preset);
-            self.liar = Some(self.world.add_liar(place, crate::node_config()));
+            self.liar = Some(self.world.add_liar(place, small_node()));
         }
         if [Fault::Replay, Fault::Flood].iter().any(|fault| self.enabled.contains(fault)) {
             self.world.keep_recent();

@@ -57,6 +57,11 @@ impl<R: AsyncRuntime> Agent<R> {
         Agent(agent)
     }
 
+    /// The agent, for those who wait by polls.
+    pub fn keep_alive(&self) -> &KeepAlive<R> {
+        &self.0
+    }
+
     /// Waits until the registry has given or confirmed our address. There is no timeout: the
     /// agent keeps trying.
     pub async fn ready(&self) -> Result<Address, ReadyError> {

@@ -12,13 +12,13 @@ use core::future::poll_fn;
 use core::task::Poll;
 
 /// A place in the hub's table of waiters, given back when the future is dropped.
-pub(super) struct Place<'a, R: Runtime> {
+pub(crate) struct Place<'a, R: Runtime> {
     handle: &'a Handle<R>,
-    pub(super) ticket: Ticket,
+    pub(crate) ticket: Ticket,
 }
 
 impl<'a, R: Runtime> Place<'a, R> {
-    pub(super) fn new(handle: &'a Handle<R>) -> Self {
+    pub(crate) fn new(handle: &'a Handle<R>) -> Self {
         Place { handle, ticket: Ticket::NONE }
     }
 }

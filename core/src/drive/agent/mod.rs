@@ -40,6 +40,7 @@ pub use events::{EVENTS, Events, RecvError};
 pub(crate) use handle::LINGER;
 pub use handle::{Connection, Handle, Info, KeepAlive};
 pub use listener::Listener;
+pub(crate) use listener::Place;
 pub use owner::{AgentNode, AgentOwner};
 pub use question::{Answer, Question};
 pub use store::{Change, MemoryStore, Store};

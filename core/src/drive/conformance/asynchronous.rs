@@ -1,7 +1,8 @@
 //! The part of [`Subject`](super::Subject) that adapters with futures share.
 
 /// Implements [`Subject`](crate::drive::conformance::Subject) for a host of an asynchronous
-/// adapter's agent: `async_subject!(Host, adapter)`, where `adapter` is the adapter's crate.
+/// adapter's agent: `async_subject!(Host, adapter, Runtime)`, where `adapter` is the adapter's crate
+/// and `Runtime` its marker type.
 ///
 /// The macro writes what follows from the names of the adapter's surface, which all asynchronous
 /// adapters have in common. Its futures are polled by the suite, outside of the runtime. What
@@ -19,7 +20,7 @@
 /// The crate that uses it depends on `pilot-udp` with its feature `faults`, too.
 #[macro_export]
 macro_rules! async_subject {
-    ($host:ident, $adapter:ident) => {
+    ($host:ident, $adapter:ident, $runtime:ident) => {
         /// The suite's facts as this adapter's store.
         struct StoredFacts($crate::drive::conformance::Facts);
 
@@ -43,6 +44,7 @@ macro_rules! async_subject {
             use $crate::node::{AgentInfo, Link, PeerInfo, Target, TrustRequestInfo};
 
             impl Subject for $host {
+                type Runtime = $adapter::$runtime;
                 type Reader = $adapter::OwnedReadHalf;
                 type Writer = $adapter::OwnedWriteHalf;
                 type Listener = $adapter::Listener;
@@ -58,6 +60,14 @@ macro_rules! async_subject {
                         .limits(setup.limits)
                         .store(StoredFacts(setup.facts));
                     $host::host(builder)
+                }
+
+                fn keep_alive(&self) -> &$crate::drive::agent::KeepAlive<Self::Runtime> {
+                    self.agent().keep_alive()
+                }
+
+                fn waker(waker: &std::task::Waker) -> std::task::Waker {
+                    waker.clone()
                 }
 
                 fn local(&self) -> Vec<std::net::SocketAddr> {

@@ -47,6 +47,10 @@ macro_rules! __conformance_cases {
             trust_is_asked_for_granted_refused_and_revoked
             agents_are_found_by_hostname_and_by_tags
             a_receiver_of_events_that_lags_is_told
+            messages_are_acknowledged_together_once_they_are_stored
+            a_file_goes_on_where_it_was_stored
+            events_reach_those_who_subscribe
+            an_echo_comes_back
         }
     };
 }
@@ -75,6 +79,10 @@ macro_rules! __conformance_cross_cases {
             who_cannot_be_connected_to_says_why
             trust_is_asked_for_granted_refused_and_revoked
             agents_are_found_by_hostname_and_by_tags
+            messages_are_acknowledged_together_once_they_are_stored
+            a_file_goes_on_where_it_was_stored
+            events_reach_those_who_subscribe
+            an_echo_comes_back
         }
     };
 }
@@ -159,6 +167,7 @@ mod tests {
             include_str!("cases/recovery.rs"),
             include_str!("cases/end.rs"),
             include_str!("cases/meeting.rs"),
+            include_str!("cases/services.rs"),
         ];
         let mut written: Vec<&str> = sources
             .iter()

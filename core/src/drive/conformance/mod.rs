@@ -26,6 +26,7 @@ mod list;
 mod pattern;
 mod stage;
 
+use super::agent::KeepAlive;
 use super::{IoStats, Refusal};
 use crate::addr::{Address, NetworkId, Port, SocketAddress};
 use crate::limits::Limits;
@@ -37,6 +38,7 @@ use crate::node::{
 use crate::stats::Drops;
 use core::future::Future;
 use core::net::{Ipv4Addr, SocketAddr};
+use core::task::Waker;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::string::String;
@@ -208,6 +210,8 @@ pub enum Fault {
 /// polling again is worth while, and may be dropped at any time. Handles that are dropped are
 /// released; the last one, an agent's own included, ends the agent in the background.
 pub trait Subject: Sized {
+    /// The adapter's types.
+    type Runtime: super::Runtime;
     /// A stream's reading half.
     type Reader;
     /// A stream's writing half; dropping it finishes.
@@ -221,6 +225,11 @@ pub trait Subject: Sized {
 
     /// Starts an agent.
     fn start(setup: Setup) -> Self;
+
+    /// The agent, for what waits by polls: [`super::services`].
+    fn keep_alive(&self) -> &KeepAlive<Self::Runtime>;
+    /// The adapter's waker of a future.
+    fn waker(waker: &Waker) -> <Self::Runtime as super::Runtime>::Waker;
 
     // ---- standing ----
 

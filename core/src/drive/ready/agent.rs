@@ -75,6 +75,11 @@ impl<R: ReadyRuntime> Agent<R> {
         Builder::new(identity)
     }
 
+    /// The agent, for those who wait by polls.
+    pub fn keep_alive(&self) -> &KeepAlive<R> {
+        &self.agent
+    }
+
     /// An agent whose loop is told by `board`.
     pub fn new(agent: KeepAlive<R>, board: &Board) -> Self {
         let own = Own {

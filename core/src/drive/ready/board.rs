@@ -180,6 +180,8 @@ enum To {
     List(Board),
     /// A thread that waits.
     Thread(Mutex<bool>, Condvar),
+    /// A future.
+    Task(core::task::Waker),
 }
 
 /// Something that is waited for: a handle, or the agent itself.
@@ -218,6 +220,11 @@ impl Waker {
         static IDS: AtomicU64 = AtomicU64::new(0);
         let id = Id(IDS.fetch_add(1, Ordering::Relaxed));
         Waker::new(id, To::List(board.clone()), bit)
+    }
+
+    /// Of a future that polls what has wakers of this kind.
+    pub fn task(waker: &core::task::Waker) -> Self {
+        Waker::new(Id(0), To::Task(waker.clone()), bit::RING)
     }
 
     /// For the same source.
@@ -275,6 +282,7 @@ impl Waken for Waker {
                 *lock(rung) = true;
                 rings.notify_all();
             }
+            To::Task(waker) => waker.wake_by_ref(),
             To::List(board) if self.bit & (bit::TURN | bit::CHORES) != 0 => {
                 board.demand(self.bit);
                 board.rouse();

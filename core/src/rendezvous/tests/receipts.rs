@@ -165,12 +165,12 @@ fn w_x2_one_side_alone_makes_no_receipt() {
 #[test]
 fn w_x2_a_task_pays_once() {
     let mut world = World::new();
-    let ((s, mut at_s), (w, mut at_w)) = (world.registered(), world.registered());
-    let (v, mut at_v) = world.registered();
+    let ((s, _), (w, mut at_w)) = (world.registered(), world.registered());
+    let (v, _) = world.registered();
     let first = work(&world, &s, &w, 1, 60).encode();
     hand_in(&mut world, &mut at_w, &first).unwrap();
     world.sleep(HOUR);
-    (at_s, at_w, at_v) = (world.connect(&s), world.connect(&w), world.connect(&v));
+    let [mut at_s, mut at_w, mut at_v] = [&s, &w, &v].map(|home| world.connect(home));
     // Signed anew by both sides, with other times; and for another worker.
     let again = work(&world, &s, &w, 1, 6000).encode();
     let other = work(&world, &s, &v, 1, 6000).encode();

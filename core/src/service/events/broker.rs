@@ -235,9 +235,9 @@ impl Broker {
         0
     }
 
-    /// Publishes what comes from the agent itself or from a connection; the number of queues
-    /// that it has gone into.
-    fn publish(&mut self, from: Address, topic: Topic<'_>, data: &[u8], retain: bool) -> u32 {
+    /// Publishes what comes from the agent itself or from a connection, at most
+    /// [`DATA_MAX`](super::DATA_MAX) bytes; the number of queues that it has gone into.
+    pub fn publish(&mut self, from: Address, topic: Topic<'_>, data: &[u8], retain: bool) -> u32 {
         self.stats.published += 1;
         // Made once, and only if anybody wants it.
         let mut event = None;

@@ -2,13 +2,14 @@
 
 use super::{
     Digest, ExchangeError, FRAME_MAX, Failure, FileName, Kind, NAME_MAX, NOTE_MAX, Note, Offer,
-    PLAIN_MAX, Refusal, TransferId,
+    PLAIN_MAX, PUSH_MAX, Refusal, TransferId,
 };
 
 pub(super) const OFFER: u32 = 16;
 pub(super) const ANSWER: u32 = 17;
 pub(super) const END: u32 = 18;
 pub(super) const RECEIPT: u32 = 19;
+pub(super) const PUSH: u32 = 20;
 
 /// `type ‖ length`.
 pub(super) const HEADER: usize = 8;
@@ -17,6 +18,8 @@ const OFFER_MIN: usize = 28;
 const OFFER_MAX: usize = OFFER_MIN + NAME_MAX + NOTE_MAX;
 const ANSWER_LEN: usize = 25;
 const END_LEN: usize = 49;
+/// A whole END frame.
+pub(super) const END_FRAME: usize = HEADER + END_LEN;
 /// SHA-256.
 const HASH_ALGORITHM: u8 = 1;
 
@@ -40,6 +43,12 @@ pub(super) enum Frame {
         id: TransferId,
         code: u8,
         hash: Digest,
+    },
+    /// An offer whose content and END follow at once; one of an unknown kind is refused.
+    Push {
+        id: TransferId,
+        size: u64,
+        offer: Result<Offer, Refusal>,
     },
     /// `size` bytes of content follow; a file with an unusable name has none.
     Plain {
@@ -108,10 +117,10 @@ impl Gather {
                 // A name that is too long is skipped with the content.
                 Ok(HEADER + 2 + if name > NAME_MAX { 0 } else { name })
             }
-            OFFER if (OFFER_MIN..=OFFER_MAX).contains(&len) => Ok(HEADER + len),
+            OFFER | PUSH if (OFFER_MIN..=OFFER_MAX).contains(&len) => Ok(HEADER + len),
             ANSWER if len == ANSWER_LEN => Ok(HEADER + len),
             END | RECEIPT if len == END_LEN => Ok(HEADER + len),
-            OFFER | ANSWER | END | RECEIPT => malformed,
+            OFFER | PUSH | ANSWER | END | RECEIPT => malformed,
             other => Err(ExchangeError::Unexpected(other)),
         }
     }
@@ -126,6 +135,7 @@ impl Gather {
         let body = &self.buf[HEADER..self.len];
         match kind {
             OFFER => parse_offer(body).map(Frame::Offer).ok_or(ExchangeError::Malformed(kind)),
+            PUSH => parse_push(body).ok_or(ExchangeError::Malformed(kind)),
             ANSWER => Ok(Frame::Answer {
                 id: TransferId(array(body)),
                 code: body[16],
@@ -145,6 +155,19 @@ impl Gather {
             }
         }
     }
+}
+
+/// `None`: the lengths do not add up, or it is no message, or too long for one that nobody asked
+/// for.
+fn parse_push(body: &[u8]) -> Option<Frame> {
+    let (id, offer) = match parse_offer(body)? {
+        Ok(offer) => (offer.id, Ok(offer)),
+        Err((id, Refusal::UnknownKind)) => (id, Err(Refusal::UnknownKind)),
+        Err(_) => return None,
+    };
+    let size = u64::from_be_bytes(array(&body[17..]));
+    let is_file = offer.as_ref().is_ok_and(|offer| !offer.kind.is_message());
+    (!is_file && size <= PUSH_MAX as u64).then_some(Frame::Push { id, size, offer })
 }
 
 /// `None`: the lengths do not add up.
@@ -200,7 +223,7 @@ impl Output {
     }
 
     pub(super) fn advance(&mut self, n: usize) {
-        self.start = (self.start + n).min(self.end);
+        self.start = self.start.saturating_add(n).min(self.end);
     }
 
     /// Begins a frame; whatever was there is gone.
@@ -220,10 +243,18 @@ impl Output {
     }
 
     pub(super) fn offer(&mut self, offer: &Offer) {
+        self.offered(OFFER, offer);
+    }
+
+    pub(super) fn push(&mut self, offer: &Offer) {
+        self.offered(PUSH, offer);
+    }
+
+    fn offered(&mut self, frame: u32, offer: &Offer) {
         let name = offer.name.as_ref().map_or("", FileName::as_str).as_bytes();
         let note = offer.note.as_str().as_bytes();
         // Both lengths fit by their types.
-        self.begin(OFFER)
+        self.begin(frame)
             .put(&offer.id.0)
             .put(&[offer.kind as u8])
             .put(&offer.size.to_be_bytes())

@@ -10,6 +10,7 @@
 //! | | | then, after code 0, `size - offset` raw bytes |
 //! | 18 | END | id 16, alg 1 (1: SHA-256), hash 32 |
 //! | 19 | RECEIPT | id 16, code 1, hash 32 |
+//! | 20 | PUSH | as OFFER, of a message; its content and END follow at once |
 //! | 1–4 | plain text, binary, JSON, file | the published frames: received, never sent |
 //!
 //! ```text
@@ -27,6 +28,11 @@
 //!                                                     both ends close the stream
 //! ```
 //!
+//! A sender of small messages needs no answer before each: it pushes up to [`PUSHES_MAX`] of them
+//! ([`Pipeline`]) and gets, in their order, for each a RECEIPT, or an ANSWER of 1 or more. So the
+//! receiver may sync many at once ([`Receiver::defer`]). An OFFER comes on such a stream only
+//! when every PUSH has its answer.
+//!
 //! The hash covers the whole content, also what lies before the offset: the sender feeds the
 //! content from its first byte and is told what of it to write; the receiver hands in the
 //! state of the hash over what it has stored. Any offset up to the size is legal, the size
@@ -38,16 +44,20 @@ mod frame;
 mod hash;
 mod name;
 mod numbered;
+mod pipeline;
 mod receiver;
 mod sender;
 mod tree;
 
+#[cfg(test)]
+mod pipeline_tests;
 #[cfg(test)]
 mod tests;
 
 pub use hash::{ContentHash, Digest};
 pub use name::{FileName, FileNameError, NAME_MAX, NOTE_MAX, Note};
 pub use numbered::{NUMBER_LIMIT, NumberSet, RANGES_MAX};
+pub use pipeline::{Pipeline, Pushed};
 pub use receiver::{Answer, PlainOffer, Receiver, ReceiverEvent};
 pub use sender::{Sender, SenderEvent};
 pub use tree::{
@@ -64,6 +74,15 @@ pub const PLAIN_MAX: u32 = 1 << 24;
 
 /// Longest frame that a machine writes or gathers: an OFFER with the longest name and note.
 pub const FRAME_MAX: usize = 8 + 28 + NAME_MAX + NOTE_MAX;
+
+/// Longest content of a PUSH: it comes unasked. Nobody takes longer messages otherwise.
+pub const PUSH_MAX: usize = 1 << 20;
+
+/// Most bytes of a pushed message on the wire beside its content: PUSH and END.
+pub const PUSH_OVERHEAD: usize = FRAME_MAX + frame::END_FRAME;
+
+/// Most transfers of a stream without their RECEIPT or refusal.
+pub const PUSHES_MAX: usize = 256;
 
 /// Names one transfer; chosen by the sender, at random or [numbered](TransferId::numbered).
 /// Unique per sender only.

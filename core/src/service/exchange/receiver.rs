@@ -6,8 +6,10 @@
 
 use super::frame::{Frame, Gather, Output};
 use super::{
-    ContentHash, Digest, ExchangeError, Failure, FileName, Kind, Misuse, Offer, Refusal, TransferId,
+    ContentHash, Digest, ExchangeError, Failure, FileName, Kind, Misuse, Offer, PUSHES_MAX,
+    Refusal, TransferId,
 };
+use heapless::Deque;
 
 /// A published plain frame, which is not offered but just comes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,7 +33,7 @@ pub enum ReceiverEvent<'b> {
     /// The next bytes of the content.
     Data(&'b [u8]),
     /// All bytes are here and the hash is right. Sync, then call [`Receiver::stored`]; nothing
-    /// more is read until then.
+    /// more is read until then, or until [`Receiver::defer`].
     End {
         /// Of the whole content.
         hash: Digest,
@@ -59,6 +61,22 @@ struct Transfer {
     id: Option<TransferId>,
     kind: Kind,
     size: u64,
+    /// Its content comes unasked.
+    is_pushed: bool,
+}
+
+impl Transfer {
+    /// One of which neither the kind nor the size matters any more.
+    const fn ended(id: TransferId) -> Transfer {
+        Transfer { id: Some(id), kind: Kind::Binary, size: 0, is_pushed: false }
+    }
+}
+
+/// What the sender is told of a transfer, at last.
+#[derive(Clone, Copy, Debug)]
+enum Reply {
+    Receipt { hash: Digest, result: Result<(), Failure> },
+    Answer { code: u8, size: u64 },
 }
 
 #[derive(Debug)]
@@ -68,6 +86,10 @@ enum State {
     Data(Transfer, ContentHash),
     /// A refused plain frame, and how much of it is still to come.
     Skip(Transfer, u64),
+    /// A pushed message that is not taken, how much of it is still to come, and why.
+    SkipPushed(TransferId, u64, Reply),
+    /// Only its END may come.
+    SkipEnd(TransferId, Reply),
     /// Only END may come.
     WaitEnd(TransferId, Digest),
     Ended(Transfer, Digest),
@@ -83,12 +105,20 @@ pub struct Receiver {
     state: State,
     gather: Gather,
     output: Output,
+    /// Transfers whose last word is not in the output yet, in order; of those without one only
+    /// the hash is known.
+    unanswered: Deque<(TransferId, Result<Reply, Digest>), PUSHES_MAX>,
 }
 
 impl Receiver {
     /// On a fresh stream.
     pub fn new() -> Self {
-        Receiver { state: State::Frame, gather: Gather::new(), output: Output::new() }
+        Receiver {
+            state: State::Frame,
+            gather: Gather::new(),
+            output: Output::new(),
+            unanswered: Deque::new(),
+        }
     }
 
     /// Bytes to write now; tell with [`advance`](Self::advance) how many were.
@@ -99,11 +129,41 @@ impl Receiver {
     /// `n` bytes of [`output`](Self::output) were written.
     pub fn advance(&mut self, n: usize) {
         self.output.advance(n);
+        self.refill();
     }
 
     /// Whether no transfer is under way.
     pub fn is_idle(&self) -> bool {
+        self.is_between() && self.unanswered.is_empty()
+    }
+
+    fn is_between(&self) -> bool {
         matches!(self.state, State::Frame) && !self.gather.is_partial()
+    }
+
+    /// Transfers that were [deferred](Self::defer) and not [settled](Self::settle), at most
+    /// [`PUSHES_MAX`].
+    pub fn deferred(&self) -> usize {
+        self.unanswered.iter().filter(|(_, reply)| reply.is_err()).count()
+    }
+
+    /// The last word on a transfer, behind those on the ones before it.
+    fn reply(&mut self, id: TransferId, reply: Reply) {
+        // There is room: no transfer begins without.
+        let _ = self.unanswered.push_back((id, Ok(reply)));
+        self.refill();
+    }
+
+    fn refill(&mut self) {
+        if self.output.is_empty()
+            && let Some(&(id, Ok(reply))) = self.unanswered.front()
+        {
+            self.unanswered.pop_front();
+            match reply {
+                Reply::Receipt { hash, result } => self.output.receipt(id, result, hash),
+                Reply::Answer { code, size } => self.output.answer(id, code, size),
+            }
+        }
     }
 
     /// Whether the stream is of no more use: close it once the output is written.
@@ -135,7 +195,7 @@ impl Receiver {
         input: &'b [u8],
     ) -> Result<(usize, Option<ReceiverEvent<'b>>), ExchangeError> {
         match &mut self.state {
-            State::Frame | State::WaitEnd(..) => {
+            State::Frame | State::WaitEnd(..) | State::SkipEnd(..) => {
                 let (used, frame) = self.gather.take(input)?;
                 let event = frame.map(|frame| self.handle_frame(frame)).transpose()?;
                 Ok((used, event.flatten()))
@@ -169,13 +229,21 @@ impl Receiver {
                 }
                 Ok((n, None))
             }
+            State::SkipPushed(id, left, reply) => {
+                let n = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                *left -= n as u64;
+                if *left == 0 {
+                    self.state = State::SkipEnd(*id, *reply);
+                }
+                Ok((n, None))
+            }
             State::Offered(_) | State::Ended(..) | State::Closed => Ok((0, None)),
         }
     }
 
     /// The sender has closed its side.
     pub fn handle_end(&mut self) -> Result<(), ExchangeError> {
-        let whole = self.is_idle();
+        let whole = self.is_between();
         self.state = State::Closed;
         if whole { Ok(()) } else { Err(ExchangeError::Truncated) }
     }
@@ -184,13 +252,36 @@ impl Receiver {
         &mut self,
         frame: Frame,
     ) -> Result<Option<ReceiverEvent<'b>>, ExchangeError> {
-        if let State::WaitEnd(id, ours) = self.state {
-            return self.handle_end_frame(id, ours, frame);
+        match self.state {
+            State::WaitEnd(id, ours) => return self.handle_end_frame(id, ours, frame),
+            State::SkipEnd(id, reply) => {
+                expect_end(id, frame)?;
+                self.state = State::Frame;
+                self.reply(id, reply);
+                return Ok(None);
+            }
+            _ => {}
         }
         match frame {
+            // Who waits for an answer has none before it to wait for.
+            Frame::Offer(_) | Frame::Plain { .. } if !self.unanswered.is_empty() => {
+                Err(ExchangeError::Unexpected(super::frame::OFFER))
+            }
+            Frame::Push { .. } if self.unanswered.is_full() => {
+                Err(ExchangeError::Unexpected(super::frame::PUSH))
+            }
+            Frame::Push { id, size, offer: Ok(offer) } => {
+                let (id, kind, is_pushed) = (Some(id), offer.kind, true);
+                self.state = State::Offered(Transfer { id, kind, size, is_pushed });
+                Ok(Some(ReceiverEvent::Offered(offer)))
+            }
+            Frame::Push { id, size, offer: Err(refusal) } => {
+                self.skip_pushed(id, size, Reply::Answer { code: refusal.code(), size: 0 });
+                Ok(None)
+            }
             Frame::Offer(Ok(offer)) => {
-                let Offer { id, kind, size, .. } = offer;
-                self.state = State::Offered(Transfer { id: Some(id), kind, size });
+                let (id, kind, size) = (Some(offer.id), offer.kind, offer.size);
+                self.state = State::Offered(Transfer { id, kind, size, is_pushed: false });
                 Ok(Some(ReceiverEvent::Offered(offer)))
             }
             Frame::Offer(Err((id, refusal))) => {
@@ -198,11 +289,11 @@ impl Receiver {
                 Ok(None)
             }
             Frame::Plain { kind: kind @ Kind::File, size, name: None } => {
-                self.refuse_plain(Transfer { id: None, kind, size });
+                self.refuse_plain(Transfer { id: None, kind, size, is_pushed: false });
                 Ok(None)
             }
             Frame::Plain { kind, size, name } => {
-                self.state = State::Offered(Transfer { id: None, kind, size });
+                self.state = State::Offered(Transfer { id: None, kind, size, is_pushed: false });
                 Ok(Some(ReceiverEvent::Plain(PlainOffer { kind, size, name })))
             }
             Frame::Answer { .. } => Err(ExchangeError::Unexpected(super::frame::ANSWER)),
@@ -217,24 +308,22 @@ impl Receiver {
         ours: Digest,
         frame: Frame,
     ) -> Result<Option<ReceiverEvent<'b>>, ExchangeError> {
-        let (ended, hash) = match frame {
-            Frame::End { id, hash } => (id, hash),
-            Frame::Offer(_) => return Err(ExchangeError::Unexpected(super::frame::OFFER)),
-            Frame::Answer { .. } => return Err(ExchangeError::Unexpected(super::frame::ANSWER)),
-            Frame::Receipt { .. } => return Err(ExchangeError::Unexpected(super::frame::RECEIPT)),
-            Frame::Plain { kind, .. } => return Err(ExchangeError::Unexpected(kind as u32)),
-        };
-        if ended != id {
-            return Err(ExchangeError::WrongTransfer);
-        }
+        let hash = expect_end(id, frame)?;
         if hash != ours {
-            self.output.receipt(id, Err(Failure::HashMismatch), ours);
             self.state = State::Frame;
+            let result = Err(Failure::HashMismatch);
+            self.reply(id, Reply::Receipt { hash: ours, result });
             return Ok(Some(ReceiverEvent::Mismatch));
         }
-        // Neither the kind nor the size matters from here on.
-        self.state = State::Ended(Transfer { id: Some(id), kind: Kind::Binary, size: 0 }, ours);
+        self.state = State::Ended(Transfer::ended(id), ours);
         Ok(Some(ReceiverEvent::End { hash }))
+    }
+
+    fn skip_pushed(&mut self, id: TransferId, size: u64, reply: Reply) {
+        self.state = match size {
+            0 => State::SkipEnd(id, reply),
+            left => State::SkipPushed(id, left, reply),
+        };
     }
 
     fn refuse_plain(&mut self, transfer: Transfer) {
@@ -249,6 +338,9 @@ impl Receiver {
     /// Decides an offer.
     pub fn answer(&mut self, answer: Answer) -> Result<(), Misuse> {
         let State::Offered(transfer) = self.state else { return Err(Misuse::State) };
+        if let (true, Some(id)) = (transfer.is_pushed, transfer.id) {
+            return self.answer_pushed(transfer, id, answer);
+        }
         match (answer, transfer.id) {
             (Answer::Send(hash), _) if hash.len() > transfer.size => return Err(Misuse::TooMuch),
             (Answer::Send(hash), Some(id)) => {
@@ -268,9 +360,7 @@ impl Receiver {
                 self.state = State::Frame;
             }
             (Answer::Refuse(refusal), Some(id)) => {
-                // 0 and 1 would not be refusals.
-                let code = if refusal.code() < 2 { Refusal::Failed.code() } else { refusal.code() };
-                self.output.answer(id, code, 0);
+                self.output.answer(id, code_of(refusal), 0);
                 self.state = State::Frame;
             }
             (Answer::Refuse(_), None) => self.refuse_plain(transfer),
@@ -278,14 +368,60 @@ impl Receiver {
         Ok(())
     }
 
+    /// The content of a pushed message comes in any case; its sender hears of it afterwards.
+    fn answer_pushed(
+        &mut self,
+        transfer: Transfer,
+        id: TransferId,
+        answer: Answer,
+    ) -> Result<(), Misuse> {
+        let size = transfer.size;
+        match answer {
+            Answer::Send(hash) if !hash.is_empty() => return Err(Misuse::State),
+            Answer::Send(hash) if size == 0 => self.state = State::WaitEnd(id, hash.digest()),
+            Answer::Send(hash) => self.state = State::Data(transfer, hash),
+            Answer::Have => self.skip_pushed(id, size, Reply::Answer { code: 1, size }),
+            Answer::Refuse(refusal) => {
+                self.skip_pushed(id, size, Reply::Answer { code: code_of(refusal), size: 0 });
+            }
+        }
+        Ok(())
+    }
+
     /// After [`ReceiverEvent::End`]: synced to storage, or not.
     pub fn stored(&mut self, result: Result<(), Failure>) -> Result<(), Misuse> {
         let State::Ended(transfer, hash) = self.state else { return Err(Misuse::State) };
+        self.state = State::Frame;
         match transfer.id {
-            Some(id) => self.output.receipt(id, at_least_one(result), hash),
+            Some(id) => self.reply(id, Reply::Receipt { hash, result: at_least_one(result) }),
             None => self.output.plain(transfer.kind, transfer.size, result.is_ok()),
         }
-        self.state = State::Frame;
+        Ok(())
+    }
+
+    /// After [`ReceiverEvent::End`], instead of [`stored`](Self::stored): what follows is read
+    /// already, and the receipt is given later, with [`settle`](Self::settle). Of what was pushed,
+    /// many can so be synced at once; who has offered sends nothing before the receipt.
+    pub fn defer(&mut self) -> Result<(), Misuse> {
+        match self.state {
+            State::Ended(Transfer { id: Some(id), .. }, hash) => {
+                // There is room: no transfer begins without.
+                let _ = self.unanswered.push_back((id, Err(hash)));
+                self.state = State::Frame;
+                Ok(())
+            }
+            _ => Err(Misuse::State),
+        }
+    }
+
+    /// The oldest of the [deferred](Self::defer): synced to storage, or not.
+    pub fn settle(&mut self, result: Result<(), Failure>) -> Result<(), Misuse> {
+        let waiting = self.unanswered.iter_mut().find(|(_, reply)| reply.is_err());
+        let Some((_, reply @ Err(_))) = waiting else { return Err(Misuse::State) };
+        if let Err(hash) = *reply {
+            *reply = Ok(Reply::Receipt { hash, result: at_least_one(result) });
+        }
+        self.refill();
         Ok(())
     }
 
@@ -294,9 +430,7 @@ impl Receiver {
     pub fn abort(&mut self, failure: Failure) -> Result<(), Misuse> {
         let (transfer, hash) = match &self.state {
             State::Data(transfer, hash) => (*transfer, hash.digest()),
-            State::WaitEnd(id, hash) => {
-                (Transfer { id: Some(*id), kind: Kind::Binary, size: 0 }, *hash)
-            }
+            State::WaitEnd(id, hash) => (Transfer::ended(*id), *hash),
             _ => return Err(Misuse::State),
         };
         // An answer that is partly written is lost with the stream.
@@ -309,6 +443,24 @@ impl Receiver {
         self.state = State::Closed;
         Ok(())
     }
+}
+
+/// The hash of the only frame that may come now.
+fn expect_end(id: TransferId, frame: Frame) -> Result<Digest, ExchangeError> {
+    match frame {
+        Frame::End { id: ended, hash } if ended == id => Ok(hash),
+        Frame::End { .. } => Err(ExchangeError::WrongTransfer),
+        Frame::Offer(_) => Err(ExchangeError::Unexpected(super::frame::OFFER)),
+        Frame::Push { .. } => Err(ExchangeError::Unexpected(super::frame::PUSH)),
+        Frame::Answer { .. } => Err(ExchangeError::Unexpected(super::frame::ANSWER)),
+        Frame::Receipt { .. } => Err(ExchangeError::Unexpected(super::frame::RECEIPT)),
+        Frame::Plain { kind, .. } => Err(ExchangeError::Unexpected(kind as u32)),
+    }
+}
+
+/// 0 and 1 would not be refusals.
+fn code_of(refusal: Refusal) -> u8 {
+    if refusal.code() < 2 { Refusal::Failed.code() } else { refusal.code() }
 }
 
 /// Code 0 is not a failure, whoever says so.

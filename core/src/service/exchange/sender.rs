@@ -134,6 +134,7 @@ impl Sender {
             Frame::Answer { id, code, offset } => self.handle_answer(id, code, offset),
             Frame::Receipt { id, code, hash } => self.handle_receipt(id, code, hash),
             Frame::Offer(_) => Err(ExchangeError::Unexpected(super::frame::OFFER)),
+            Frame::Push { .. } => Err(ExchangeError::Unexpected(super::frame::PUSH)),
             Frame::End { .. } => Err(ExchangeError::Unexpected(super::frame::END)),
             Frame::Plain { kind, .. } => Err(ExchangeError::Unexpected(kind as u32)),
         }

@@ -284,12 +284,13 @@ fn what_does_not_belong_ends_the_stream() {
     let cases: &[(u32, u32, ExchangeError)] = &[
         (0, 0, ExchangeError::Unexpected(0)),
         (5, 0, ExchangeError::Unexpected(5)),
-        (20, 0, ExchangeError::Unexpected(20)),
+        (21, 0, ExchangeError::Unexpected(21)),
         (1, PLAIN_MAX + 1, ExchangeError::Malformed(1)),
         (4, 1, ExchangeError::Malformed(4)),
         (16, 27, ExchangeError::Malformed(16)),
         (16, u32::MAX, ExchangeError::Malformed(16)),
         (16, 28 + 255 + 512 + 1, ExchangeError::Malformed(16)),
+        (20, 27, ExchangeError::Malformed(20)),
         (17, 24, ExchangeError::Malformed(17)),
         (18, 50, ExchangeError::Malformed(18)),
     ];

@@ -172,7 +172,9 @@ pub(super) async fn resolve(State(shared): Cx, asked: Queried<Resolve>) -> Respo
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reputed {
+    /// An address or hostname; default: this agent.
     agent: Option<String>,
+    /// Of the name or address; default: the lowest joined non-zero network, else 0.
     network: Option<u16>,
 }
 
@@ -188,7 +190,7 @@ pub(super) async fn reputation(State(shared): Cx, asked: Queried<Reputed>) -> Re
     )
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Discover {
     /// With commas: an agent has all of them.

@@ -5,9 +5,11 @@ mod agent;
 mod events;
 mod exchange;
 mod files;
+mod follow;
 mod outbox;
 mod programs;
 mod stream;
+mod tasks;
 
 use super::Shared;
 use crate::api::{self, Line, Nothing, STREAM_PROTOCOL};
@@ -36,7 +38,7 @@ pub(super) fn api() -> Api<Arc<Shared>> {
     let api = Api::new("Pilot Protocol: an agent's daemon", "PILOT_HOME/pilot.sock")
         .add(get("/v1/status", status).answers::<api::DaemonStatus>("What runs, where, since when"))
         .add(post("/v1/stop", stop).answers::<Nothing>("The daemon ends"));
-    programs(streams(exchanged(trust(named(api)))))
+    programs(streams(tasked(exchanged(trust(named(api))))))
 }
 
 /// Names, and how other agents are reached.
@@ -155,12 +157,16 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
     .add(
         delete("/v1/outbox/{id}", outbox::cancel)
             .at::<String>(ID)
-            .answers::<api::Outgoing>("Takes back what waits"),
+            .answers::<api::Outgoing>("Takes back a message or file that waits"),
     )
     .add(
         get("/v1/inbox", exchange::inbox)
             .asks::<exchange::Followed>()
-            .answers::<api::Inbox>("Messages received"),
+            .answers::<api::Inbox>("Messages received")
+            .or_streams(
+                EVENTS,
+                vec![Part::of::<api::Message>("message"), Part::of::<Envelope<Nothing>>("end")],
+            ),
     )
     .add(
         delete("/v1/inbox/{seq}", exchange::delete_message)
@@ -171,7 +177,9 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
         post("/v1/files", files::send_file)
             .asks::<files::SendFile>()
             .takes_bytes()
-            .answers::<api::Sent>("Sends a file or directory; its length must be told")
+            .answers::<api::Sent>(
+                "Sends a file or directory, or keeps it in the outbox; its length must be told",
+            )
             .or_streams(api::LINES, vec![Part::of::<Line<api::Progress, api::Sent>>("line")]),
     )
     .add(
@@ -182,8 +190,8 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
     .add(
         get("/v1/received/{from}/{id}", exchange::received_one)
             .at::<String>("Its sender's address")
-            .at::<String>(ID)
-            .answers::<api::ReceivedFile>("A file or directory received"),
+            .at::<String>("The id that its sender has for it")
+            .answers::<api::ReceivedFile>("One of them; not found until it is whole"),
     )
     .add(
         post("/v1/echo", exchange::echo)
@@ -205,6 +213,44 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
             Part::of::<Envelope<Nothing>>("end"),
         ],
         "Events as they are published",
+    ))
+}
+
+/// Work that is handed over.
+fn tasked(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
+    const TASK: &str = "The id that was given when it was submitted";
+    const STEP: &str = "accept, decline, start, progress, complete, fail or cancel";
+    api.add(
+        post("/v1/tasks", tasks::submit)
+            .takes::<api::SubmitTask>()
+            .answers::<api::Task>("Hands work to an agent"),
+    )
+    .add(
+        get("/v1/tasks", tasks::list)
+            .asks::<tasks::Listed>()
+            .answers::<api::Tasks>("Tasks, the oldest first; waits for a change"),
+    )
+    .add(
+        get("/v1/tasks/{id}", tasks::show)
+            .at::<String>(TASK)
+            .asks::<tasks::Waited>()
+            .answers::<api::Task>("A task; waits for its end"),
+    )
+    .add(
+        post("/v1/tasks/{id}/{step}", tasks::step)
+            .at::<String>(TASK)
+            .at::<String>(STEP)
+            .takes::<api::TaskStep>()
+            .answers::<api::Task>("Makes a step; the task after it"),
+    )
+    .add(get("/v1/tasks/events", tasks::events).asks::<tasks::Watched>().streams(
+        EVENTS,
+        vec![
+            Part::of::<api::Task>("task"),
+            Part::of::<u64>("missed"),
+            Part::of::<Envelope<Nothing>>("end"),
+        ],
+        "Tasks as they change",
     ))
 }
 

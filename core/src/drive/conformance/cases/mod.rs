@@ -7,6 +7,7 @@ mod end;
 mod host;
 mod meeting;
 mod recovery;
+mod services;
 mod streams;
 
 pub use super::list::CASES;
@@ -16,6 +17,7 @@ pub use end::*;
 pub use host::*;
 pub use meeting::*;
 pub use recovery::*;
+pub use services::*;
 pub use streams::*;
 
 use super::run::{abandon, all, block_on, both, sleep, step, until, within};

@@ -1,0 +1,88 @@
+//! A stream with what was read and not yet used, and what is still to be written.
+
+use crate::drive::agent::StreamHandle;
+use crate::drive::runtime::Runtime;
+use core::task::{Poll, ready};
+use std::io;
+use std::vec::Vec;
+
+/// Bytes of one read.
+const CHUNK: usize = 64 * 1024;
+
+pub(super) struct Flow<R: Runtime> {
+    pub(super) stream: StreamHandle<R>,
+    input: Vec<u8>,
+    /// Of the input that was used.
+    start: usize,
+    output: Vec<u8>,
+    /// Of the output that was written.
+    written: usize,
+}
+
+impl<R: Runtime> Flow<R> {
+    pub(super) fn new(stream: StreamHandle<R>) -> Self {
+        Flow { stream, input: Vec::new(), start: 0, output: Vec::new(), written: 0 }
+    }
+
+    /// The clock of its agent.
+    pub(super) fn host(&self) -> R::Host {
+        self.stream.agent().shared().host()
+    }
+
+    /// What was read and not yet used.
+    pub(super) fn input(&self) -> &[u8] {
+        &self.input[self.start..]
+    }
+
+    pub(super) fn used(&mut self, n: usize) {
+        self.start += n;
+        if self.start == self.input.len() {
+            self.input.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Reads some; `false` at the end.
+    pub(super) fn poll_fill(&mut self, waker: &R::Waker) -> Poll<io::Result<bool>> {
+        self.input.drain(..self.start);
+        self.start = 0;
+        let len = self.input.len();
+        self.input.resize(len + CHUNK, 0);
+        let read = self.stream.poll_read(waker, &mut self.input[len..]);
+        let n = if let Poll::Ready(Ok(n)) = read { n } else { 0 };
+        self.input.truncate(len + n);
+        read.map_ok(|n| n > 0)
+    }
+
+    /// Where to append what is to be written.
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Bytes that are still to be written.
+    pub(super) fn backlog(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    /// Writes until nothing is left.
+    pub(super) fn poll_flush(&mut self, waker: &R::Waker) -> Poll<io::Result<()>> {
+        while self.written < self.output.len() {
+            self.written += ready!(self.stream.poll_write(waker, &self.output[self.written..]))?;
+        }
+        self.output.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes these bytes behind what waits; those for which there is no room wait, too.
+    pub(super) fn write(&mut self, waker: &R::Waker, mut bytes: &[u8]) -> io::Result<()> {
+        while self.backlog() == 0 && !bytes.is_empty() {
+            match self.stream.poll_write(waker, bytes)? {
+                Poll::Ready(n) => bytes = &bytes[n..],
+                Poll::Pending => break,
+            }
+        }
+        self.output.extend_from_slice(bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! Both ends of a stream over pipes, and what a store keeps.
+
+use super::*;
+use pilot_core::addr::{Address, NodeId};
+use pilot_core::crypto::task::{State, Step};
+use pilot_core::service::tasks::{Content, Party, Verdict};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+const REGISTRY: IdentityKey = IdentityKey([3; 32]);
+
+struct Side {
+    dir: tempfile::TempDir,
+    secret: [u8; 32],
+    party: Party,
+    tasks: Arc<Tasks>,
+}
+
+impl Side {
+    fn new(n: u8) -> Side {
+        let (dir, secret) = (tempfile::tempdir().unwrap(), [n; 32]);
+        let key = Identity::from_secret(secret).public();
+        let party = Party { address: Address::backbone(NodeId(u32::from(n))), key };
+        let tasks = open(&dir, secret);
+        Side { dir, secret, party, tasks }
+    }
+
+    /// Opens the store again once the thread of the last one has let go of it.
+    async fn restart(&mut self) {
+        let (jobs, _) = channel();
+        *lock(&self.tasks.jobs) = jobs;
+        for _ in 0..100 {
+            let path = self.dir.path().join("tasks.redb");
+            let identity = Identity::from_secret(self.secret);
+            if let Ok(tasks) = Tasks::open(&path, identity, REGISTRY) {
+                self.tasks = tasks;
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the store stays open");
+    }
+
+    async fn submit(&self, id: TaskId, worker: Party) {
+        let submit = move |desk: &mut Desk| {
+            desk.submit(id, worker, &Content::of_text("do it"), super::now())
+        };
+        self.tasks.run(submit).await.unwrap();
+    }
+
+    async fn act(&self, id: TaskId, step: Step, text: &'static str) -> Result<(), Failure> {
+        let act = move |desk: &mut Desk| desk.act(id, step, &Content::of_text(text), super::now());
+        self.tasks.run(act).await
+    }
+
+    async fn state(&self, id: TaskId) -> Option<State> {
+        self.tasks.run(move |desk| Ok(desk.board.get(id).map(|task| task.state()))).await.unwrap()
+    }
+
+    async fn becomes(&self, id: TaskId, state: State) {
+        let mut changed = self.tasks.changed();
+        let is_so = async {
+            while self.state(id).await != Some(state) {
+                changed.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), is_so).await.unwrap();
+    }
+}
+
+fn open(dir: &tempfile::TempDir, secret: [u8; 32]) -> Arc<Tasks> {
+    let path = dir.path().join("tasks.redb");
+    Tasks::open(&path, Identity::from_secret(secret), REGISTRY).unwrap()
+}
+
+fn admit(verdict: Result<(), Verdict>) -> Admit {
+    Arc::new(move |_| Box::pin(async move { verdict }))
+}
+
+/// Both talk until the stream breaks: when what is given is dropped.
+fn connect(a: &Side, b: &Side, verdict: Result<(), Verdict>) -> tokio::task::JoinSet<()> {
+    let (near, far) = duplex(1000);
+    let mut both = tokio::task::JoinSet::new();
+    let (tasks, peer) = (a.tasks.clone(), b.party);
+    both.spawn(async move { drop(talk(&tasks, peer, near, admit(Ok(())), true).await) });
+    let (tasks, peer) = (b.tasks.clone(), a.party);
+    both.spawn(async move { drop(talk(&tasks, peer, far, admit(verdict), false).await) });
+    both
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_restart_of_either_side() {
+    let (mut a, mut b) = (Side::new(16), Side::new(17));
+    let id = TaskId([1; 16]);
+    a.submit(id, b.party).await;
+    a.restart().await;
+    let stream = connect(&a, &b, Ok(()));
+    b.becomes(id, State::New).await;
+    drop(stream);
+    b.restart().await;
+    b.act(id, Step::Accept, "").await.unwrap();
+    b.act(id, Step::Start, "").await.unwrap();
+    b.act(id, Step::Complete, "done").await.unwrap();
+    assert_eq!(b.act(id, Step::Complete, "again").await.unwrap_err().code, Code::Conflict);
+    b.restart().await;
+    let _stream = connect(&a, &b, Ok(()));
+    a.becomes(id, State::Succeeded).await;
+    let content = a.tasks.run(move |desk| desk.content(id, About::End)).await.unwrap();
+    assert_eq!(Content::decode(&content).unwrap().text, "done");
+    let mut changed = b.tasks.changed();
+    let has_receipt = async {
+        loop {
+            let receipts = b.tasks.run(|desk| Ok(desk.board.receipts().count()));
+            if receipts.await.unwrap() == 1 {
+                return;
+            }
+            changed.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), has_receipt).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_may_not_submit_is_told_and_leaves_nothing() {
+    let (a, b) = (Side::new(18), Side::new(19));
+    let id = TaskId([2; 16]);
+    a.submit(id, b.party).await;
+    let _stream = connect(&a, &b, Err(Verdict::NotPermitted));
+    let mut changed = a.tasks.changed();
+    let is_refused = async {
+        loop {
+            let find = a.tasks.run(move |desk| Ok(desk.find(id)?.refused()));
+            if find.await.unwrap() == Some(Verdict::NotPermitted) {
+                return;
+            }
+            changed.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), is_refused).await.unwrap();
+    assert_eq!(b.state(id).await, None);
+}
+
+#[tokio::test]
+async fn large_texts_both_ways_do_not_wait_for_each_other() {
+    let (a, b) = (Side::new(20), Side::new(21));
+    let text: &'static str = Box::leak("x".repeat(60_000).into_boxed_str());
+    let id = |side: u8, n: u8| TaskId([side, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for n in 0..30 {
+        for (side, (from, to)) in [(0, (&a, b.party)), (1, (&b, a.party))] {
+            let submit = move |desk: &mut Desk| {
+                desk.submit(id(side, n), to, &Content::of_text(text), super::now())
+            };
+            from.tasks.run(submit).await.unwrap();
+        }
+    }
+    let _stream = connect(&a, &b, Ok(()));
+    for n in 0..30 {
+        b.becomes(id(0, n), State::New).await;
+        a.becomes(id(1, n), State::New).await;
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_keep_to_the_protocol_loses_the_stream_alone() {
+    let b = Side::new(22);
+    let peer = Side::new(23).party;
+    for junk in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 1, 0, 0, 0, 2, 1, 2], &[0xFF; 64]] {
+        let (mut near, far) = duplex(4096);
+        let tasks = b.tasks.clone();
+        let talking =
+            tokio::spawn(async move { talk(&tasks, peer, far, admit(Ok(())), false).await });
+        near.write_all(junk).await.unwrap();
+        let mut rest = Vec::new();
+        near.read_to_end(&mut rest).await.unwrap();
+        assert!(matches!(talking.await.unwrap(), Err(talk::TalkError::Protocol(_))));
+        assert!(!b.tasks.is_connected(peer.key));
+    }
+    assert_eq!(b.tasks.run(|desk| Ok(desk.board.tasks().count())).await.unwrap(), 0);
+}
