@@ -6,17 +6,16 @@
 //! directory goes, unless it is kept.
 
 mod bind;
+mod exchange;
 mod stage;
 
 pub(crate) use bind::bind_to_parent;
 
 use crate::error::{Code, Failure};
 use crate::output::{Output, print_line, time, to_line};
-use pilot_core::service::exchange::ContentHash;
 use serde::Serialize;
 use serde_json::Value;
 use stage::{Answer, Stage};
-use std::fmt::Write as _;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
@@ -29,8 +28,6 @@ const ANALYSIS: &str = "analysis";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(50);
-/// Bytes of the file that is sent, about.
-const DATASET: usize = 10_000_000;
 const MESSAGE: &str = "Analyze this dataset";
 const TASK: &str = "Name the hottest sample of dataset.csv";
 const RESULT: &str = "sample 3999, 39.99";
@@ -250,6 +247,8 @@ impl Play {
         self.trust(&research, &analysis).await?;
         self.message(&analysis).await?;
         self.file(&analysis).await?;
+        self.cut(&analysis, &registry, &beacon).await?;
+        self.event(&analysis).await?;
         self.task(&analysis).await?;
 
         self.begin("Measure the tunnel");
@@ -294,15 +293,25 @@ impl Play {
             RESEARCH => "Start an agent: it makes itself an identity and gets an address for life",
             _ => "Start another agent",
         });
+        let address = self.up(who, registry, beacon).await?;
+        self.show_output(&format!("this agent is {address}"));
+        self.done();
+        Ok(address)
+    }
+
+    /// Starts a daemon; its address.
+    async fn up(
+        &mut self,
+        who: &'static str,
+        registry: &str,
+        beacon: &str,
+    ) -> Result<String, Failure> {
         let args = ["daemon", "start", "--foreground", "--registry", registry, "--beacon", beacon];
         let args = [&args[..], &["--listen", "127.0.0.1:0"]].concat();
         self.serve(who, &args)?;
         let is_ready = |data: &Value| data["ready"] == true && data["online"] == true;
         let status = self.until(who, &["daemon", "status"], "the agent", is_ready).await?;
-        let address = status["address"].as_str().unwrap_or_default().to_owned();
-        self.show_output(&format!("this agent is {address}"));
-        self.done();
-        Ok(address)
+        Ok(status["address"].as_str().unwrap_or_default().to_owned())
     }
 
     fn serve(&mut self, who: &'static str, args: &[&str]) -> Result<(), Failure> {
@@ -383,39 +392,6 @@ impl Play {
         Ok(())
     }
 
-    async fn message(&mut self, analysis: &str) -> Result<(), Failure> {
-        self.begin("Send a message through the encrypted tunnel");
-        self.ok(RESEARCH, &["send-message", analysis, MESSAGE]).await?;
-        self.ok(ANALYSIS, &["inbox"]).await?;
-        let inbox = self.data(ANALYSIS, &["inbox"]).await?.unwrap_or_default();
-        let messages = inbox["messages"].as_array().map_or(&[][..], Vec::as_slice);
-        if messages.len() != 1 || messages[0]["text"] != MESSAGE {
-            return Err(self.wrong("the inbox should hold this one message"));
-        }
-        self.done();
-        Ok(())
-    }
-
-    async fn file(&mut self, analysis: &str) -> Result<(), Failure> {
-        self.begin("Send a file: its hash is checked on arrival");
-        let dataset = dataset();
-        let hash = sha256(&dataset);
-        std::fs::write(self.stage.dir().join("dataset.csv"), &dataset)
-            .map_err(|e| self.wrong(format_args!("cannot write dataset.csv: {e}")))?;
-        self.ok(RESEARCH, &["send-file", analysis, "dataset.csv"]).await?;
-        self.ok(ANALYSIS, &["received"]).await?;
-        let received = self.data(ANALYSIS, &["received"]).await?.unwrap_or_default();
-        let file = &received["files"][0];
-        let content = std::fs::read(file["path"].as_str().unwrap_or_default());
-        let content = content.map_err(|e| self.wrong(format_args!("it is not there: {e}")))?;
-        if file["sha256"] != hash.as_str() || sha256(&content) != hash {
-            return Err(self.wrong("it is not the file that was sent"));
-        }
-        self.show_output(&format!("sha256 here and there: {hash}"));
-        self.done();
-        Ok(())
-    }
-
     async fn task(&mut self, analysis: &str) -> Result<(), Failure> {
         self.begin("Hand over work: it is accepted, done, and its result comes back");
         let submit = ["task", "submit", analysis, "--description", TASK, "--wait", "20s"];
@@ -444,26 +420,6 @@ impl Play {
         self.done();
         Ok(())
     }
-}
-
-/// A table of numbers; the same each time.
-fn dataset() -> Vec<u8> {
-    let mut text = String::with_capacity(DATASET + 64);
-    text.push_str("sample,temperature,pressure\n");
-    let mut n: u64 = 0;
-    while text.len() < DATASET {
-        let mixed = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let (t, p) = ((mixed >> 40) % 4000, (mixed >> 20) % 100_000);
-        let _ = writeln!(text, "{n},{}.{:02},{p}", t / 100, t % 100);
-        n += 1;
-    }
-    text.into_bytes()
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let mut hash = ContentHash::new();
-    hash.update(bytes);
-    hash.digest().to_string()
 }
 
 /// Arguments as one types them in a shell.
@@ -520,12 +476,5 @@ mod tests {
         let args = ["trust", "request", "1:0001.0000.0042", "--justification", "a \"b\" $c", ""];
         let expected = r#"trust request 1:0001.0000.0042 --justification "a \"b\" $c" """#;
         assert_eq!(typed(&args), expected);
-    }
-
-    #[test]
-    fn the_dataset_is_a_table() {
-        let text = String::from_utf8(dataset()).unwrap();
-        assert!(text.len() >= DATASET && text.ends_with('\n'));
-        assert!(text.lines().all(|line| line.split(',').count() == 3));
     }
 }

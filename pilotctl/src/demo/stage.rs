@@ -17,7 +17,7 @@ const PREFIX: &str = "pilot-demo-";
 /// A server that has not stopped by then is killed.
 const STOP_MAX: Duration = Duration::from_secs(6);
 /// No command of the demo takes so long, unless something is wrong.
-const COMMAND_MAX: Duration = Duration::from_secs(60);
+pub(super) const COMMAND_MAX: Duration = Duration::from_secs(60);
 /// How much of a server's log is shown when something went wrong.
 const LOG_LINES: usize = 15;
 
@@ -115,6 +115,22 @@ impl Stage {
             stdout: text(output.stdout),
             stderr: text(output.stderr),
         })
+    }
+
+    /// Starts a command of `who`, whose end is waited for later.
+    pub(super) fn begin(&self, who: &str, args: &[&str]) -> io::Result<Child> {
+        let mut command = self.command(who, args, "");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    }
+
+    /// Ends a server without a word to it, as a power cut would.
+    pub(super) async fn cut(&mut self, who: &str) -> io::Result<()> {
+        let Some(i) = self.servers.iter().position(|server| server.who == who) else {
+            return Ok(());
+        };
+        let mut server = self.servers.remove(i);
+        kill(&mut server.child);
+        server.child.wait().await.map(drop)
     }
 
     /// A server that has ended although it should not have.
