@@ -289,11 +289,19 @@ impl Received {
             return Err(Refusal::TooLarge);
         }
         self.evict_partials(state, key)?;
-        if self.is_full(state, key, size) {
+        let none = |_: &Key, _: &Partial| false;
+        if self.is_full(state, key, size, none) {
             self.prune_index(state);
-            if self.is_full(state, key, size) {
-                return Err(Refusal::Full);
-            }
+        }
+        // What the sender has left unfinished, or taken back, must not stand in its own way.
+        let given_up = |k: &Key, p: &Partial| k.0 == key.0 && k != key && p.active.is_none();
+        if self.is_full(state, key, size, given_up) {
+            return Err(Refusal::Full);
+        }
+        while self.is_full(state, key, size, none) {
+            let own = state.partials.iter().filter(|(k, p)| given_up(k, p));
+            let oldest = own.min_by_key(|(_, p)| p.touched_us).map(|(k, _)| *k);
+            self.drop_partial(state, &oldest.ok_or(Refusal::Full)?);
         }
         let have = state.partials.get(key).map_or(0, |partial| partial.synced);
         let free = disk::free_bytes(&self.dir).map_err(|_| Refusal::Failed)?;
@@ -306,10 +314,18 @@ impl Received {
         Ok(())
     }
 
-    fn is_full(&self, state: &State, key: &Key, size: u64) -> bool {
+    /// Whether there is no room beside the files and partial files that are there, but those
+    /// that `gone` names.
+    fn is_full(
+        &self,
+        state: &State,
+        key: &Key,
+        size: u64,
+        gone: impl Fn(&Key, &Partial) -> bool,
+    ) -> bool {
         let (mut all, mut sender) = ((0, size), (0, size));
         let files = state.files.values().map(|f| (f.from.on_backbone(), 1, f.size));
-        let others = state.partials.iter().filter(|(k, _)| *k != key);
+        let others = state.partials.iter().filter(|(k, p)| *k != key && !gone(k, p));
         for (from, files, bytes) in files.chain(others.map(|(k, p)| (k.0, 0, p.size))) {
             all = (all.0 + files, all.1.saturating_add(bytes));
             if from == key.0 {

@@ -368,3 +368,29 @@ fn a_crash_while_a_directory_is_made_or_named_is_mended() {
         assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
     }
 }
+
+#[test]
+fn what_a_sender_has_left_unfinished_makes_room_for_its_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = ReceivedLimits { bytes: 20, sender_bytes: 10, keep_free: 0, ..Default::default() };
+    let received = with(&dir, limits);
+    for (from, id, size) in [(16, 1, 4), (16, 2, 4), (17, 1, 9)] {
+        let mut incoming = go(&received, from, &offer(id, "f", size));
+        incoming.write(b"abc").unwrap();
+        drop(incoming);
+    }
+    // The older of its own goes, and no more than must; nobody else's.
+    put(&received, 16, 3, "next", b"123456");
+    let offset = |from, id, size| go(&received, from, &offer(id, "f", size)).offset();
+    assert_eq!((offset(16, 2, 4), offset(17, 1, 9)), (3, 3));
+    let full = received.begin(address(16), &offer(1, "f", 4));
+    assert!(matches!(full, Ok(Begin::Go(incoming)) if incoming.offset() == 0));
+    // Nothing goes where that would not help, and one that is being sent stays.
+    let small = go(&received, 18, &offer(1, "f", 1));
+    assert_eq!(refusal(received.begin(address(17), &offer(2, "f", 10))), Some(Refusal::Full));
+    assert_eq!(offset(17, 1, 9), 3);
+    drop(small);
+    let held = go(&received, 16, &offer(1, "f", 4));
+    assert_eq!(refusal(received.begin(address(16), &offer(4, "f", 4))), Some(Refusal::Full));
+    drop(held);
+}
