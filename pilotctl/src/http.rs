@@ -12,6 +12,7 @@ use axum::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Longest JSON body.
@@ -19,6 +20,14 @@ pub(crate) const JSON_MAX: usize = 8 * 1024 * 1024;
 
 /// Media type of server-sent events.
 pub(crate) const EVENTS: &str = "text/event-stream";
+
+/// A comment is sent so often, by which a client that is gone is noticed.
+pub(crate) const ALIVE: Duration = Duration::from_secs(15);
+
+/// One server-sent event; JSON has no line break of its own.
+pub(crate) fn server_sent<T: Serialize>(name: &str, data: &T) -> String {
+    format!("event: {name}\ndata: {}\n\n", crate::output::to_line(data))
+}
 
 /// A result in its envelope, with the status that belongs to it.
 pub(crate) fn answer<T: Serialize>(result: Result<T, Failure>) -> Response {

@@ -260,8 +260,9 @@ impl Senders<'_> {
             let name = format!("file-{n}.bin");
             let path = self.sources.join(&name);
             write_file(&path, random(CONTENT as u64) as usize, n);
-            // To the end: an interrupted one goes on.
-            let sent = self.home.data(&["send-file", &self.to, path.to_str().unwrap()]);
+            // To the end: an interrupted one goes on, by itself or through the outbox.
+            let line = ["send-file", &self.to, path.to_str().unwrap(), "--wait", "60s"];
+            let sent = self.home.data(&line);
             let hash = sent["sha256"].as_str().map(str::to_owned);
             self.files.lock().unwrap().insert(name, hash.unwrap_or_default());
             self.told.fetch_add(1, Ordering::Relaxed);

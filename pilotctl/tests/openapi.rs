@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
+use support::http::Answer;
 use support::{Home, Story, mutual, wait_for, write_file};
 
 /// Whatever is asked is answered within this time, or never.
@@ -58,14 +59,7 @@ impl Described {
 
     fn ask(&self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
         let mut stream = self.open(method, target, headers, body);
-        let mut answer = Answer::head(&mut stream);
-        if let Ok(length) = answer.header("content-length").parse() {
-            answer.body = vec![0; length];
-            stream.read_exact(&mut answer.body).unwrap();
-        } else if answer.status != 101 {
-            stream.read_to_end(&mut answer.body).unwrap();
-        }
-        answer
+        Answer::read(&mut stream)
     }
 
     fn operation(&self, method: &str, path: &str) -> &Value {
@@ -206,34 +200,6 @@ fn close(value: &mut Value) {
             }
         }
         _ => {}
-    }
-}
-
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn head(stream: &mut BufReader<UnixStream>) -> Answer {
-        let mut line = || {
-            let mut line = String::new();
-            stream.read_line(&mut line).unwrap();
-            line.trim_end().to_owned()
-        };
-        let first = line();
-        let status = first.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut headers = Vec::new();
-        while let Some((name, value)) = line().split_once(": ") {
-            headers.push((name.to_lowercase(), value.to_owned()));
-        }
-        Answer { status, headers, body: Vec::new() }
-    }
-
-    fn header(&self, name: &str) -> &str {
-        let found = self.headers.iter().find(|(known, _)| known == name);
-        found.map_or("", |(_, value)| value)
     }
 }
 
@@ -454,7 +420,9 @@ fn exchange(api: &mut Described, scene: &Scene) {
 
     other.ok(&["send-message", a, "hello back"]);
     let inbox = api.call("get", "/v1/inbox", "/v1/inbox?wait_ms=60000", Value::Null);
-    let message = format!("/v1/inbox/{}", inbox["messages"][0]["seq"]);
+    let seq = inbox["messages"][0]["seq"].clone();
+    followed(api, scene, &seq);
+    let message = format!("/v1/inbox/{seq}");
     api.call("delete", "/v1/inbox/{seq}", &message, Value::Null);
 
     let path = other.beside("described.bin");
@@ -478,6 +446,33 @@ fn exchange(api: &mut Described, scene: &Scene) {
     let target = format!("/v1/outbox/{}?wait_ms=60000", kept["id"].as_str().unwrap());
     let status = api.call("get", "/v1/outbox/{id}", &target, Value::Null);
     assert_eq!(status["state"], "delivered", "{status}");
+}
+
+/// Messages as events, from the first on and from behind it.
+fn followed(api: &Described, scene: &Scene, first: &Value) {
+    let content = &api.operation("get", "/v1/inbox")["responses"]["200"]["content"];
+    let parts = &content["text/event-stream"]["x-parts"];
+    let accept = "Accept: text/event-stream\r\n";
+    let mut all = api.open("get", "/v1/inbox", accept, b"");
+    let behind = format!("{accept}Last-Event-ID: {first}\r\n");
+    let mut later = api.open("get", "/v1/inbox", &behind, b"");
+    for stream in [&mut all, &mut later] {
+        let answer = Answer::head(stream);
+        assert_eq!((answer.status, answer.header("content-type")), (200, "text/event-stream"));
+    }
+    let next = |stream: &mut BufReader<UnixStream>| {
+        let (name, message) = server_sent(stream);
+        assert_eq!(name, "message");
+        api.check("/v1/inbox", &parts["message"], &message);
+        message
+    };
+    assert_eq!(&next(&mut all)["seq"], first);
+    scene.agents[1].ok(&["send-message", &scene.addresses[0], "followed"]);
+    for stream in [&mut all, &mut later] {
+        assert_eq!(next(stream)["text"], "followed");
+    }
+    let both = api.complaint("get", "/v1/inbox?wait_ms=1", accept, "");
+    assert!(both.contains("wait_ms"), "{both}");
 }
 
 /// The next server-sent event that is no comment: its name and its data.

@@ -239,7 +239,7 @@ pub type Handle = shared::Handle<Mio>;
 /// The sockets of an agent under mio.
 pub type Sockets = pilot_udp::UdpSockets<Socket>;
 
-pilot_core::service_types!(crate::Mio);
+pilot_core::service_types!(Mio);
 
 pub use pilot_core::drive::agent::{
     AgentEvent, Answer, Change, ConnectError, Connection, DatagramsError, DirectoryError, Info,

@@ -98,8 +98,8 @@ fn limits() -> RendezvousLimits {
         sessions: 256,
         channels: 1024,
         changes: 1024,
-        receipts: 1024,
         relay_queue_bytes: 1 << 20,
+        receipts: 1024,
         ..RendezvousLimits::server()
     }
 }

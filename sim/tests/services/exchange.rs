@@ -1,6 +1,7 @@
-//! Data exchange: an outbox that is delivered in order over one stream at a time, and an inbox, each
-//! with a disk that keeps what was synced.
+//! Data exchange: an outbox that is delivered in order over one stream at a time, another that is
+//! pushed, and an inbox, each with a disk that keeps what was synced.
 
+use crate::pushes::{self, Pushes};
 use crate::trouble::{Counts, Service, Troubled};
 use pilot_core::addr::Port;
 use pilot_core::node::{Command, Reply, StreamError, StreamId};
@@ -12,7 +13,7 @@ use pilot_core::time::Duration;
 use pilot_sim::{HostId, Tape, World};
 use std::collections::{BTreeMap, BTreeSet};
 
-const PORT: Port = Port::DATA_EXCHANGE;
+pub(crate) const PORT: Port = Port::DATA_EXCHANGE;
 const INCARNATION: [u8; 8] = *b"outbox 1";
 /// Until everything is delivered after the troubles: a peer that does not answer is given up after
 /// a minute and a half, a rendezvous is dialled again after 45 s.
@@ -26,18 +27,16 @@ fn hash_of(content: &[u8]) -> ContentHash {
     hash
 }
 
-struct Item {
-    offer: Offer,
-    content: Vec<u8>,
+pub(crate) struct Item {
+    pub(crate) offer: Offer,
+    pub(crate) content: Vec<u8>,
     hash: Digest,
 }
 
 impl Item {
-    fn new(number: u64, tape: &mut Tape) -> Self {
-        let is_file = tape.below(3) == 2;
-        let size = tape.below(if is_file { 600_000 } else { 3000 });
+    pub(crate) fn new(incarnation: [u8; 8], number: u64, size: u64, is_file: bool) -> Self {
         let content: Vec<u8> = (0..size).map(|n| (n * 31 + number * 7 + (n >> 8)) as u8).collect();
-        let id = TransferId::numbered(INCARNATION, number).expect("a number");
+        let id = TransferId::numbered(incarnation, number).expect("a number");
         let name = is_file.then(|| format!("{number}.bin").parse().expect("a name"));
         let kind = if is_file { Kind::File } else { Kind::Binary };
         let offer = Offer { id, kind, size, name, note: Note::cleaned(b"") };
@@ -62,7 +61,8 @@ struct In {
     receiver: Receiver,
     received: Vec<u8>,
     current: Option<TransferId>,
-    /// When the sync of what has arrived will be done.
+    /// What has arrived and is being synced, in order, and when that will be done.
+    deferred: Vec<TransferId>,
     syncing: Option<Duration>,
 }
 
@@ -71,7 +71,14 @@ struct In {
 struct Disk {
     partial: BTreeMap<TransferId, Vec<u8>>,
     inbox: BTreeMap<TransferId, Vec<u8>>,
-    seen: NumberSet,
+    seen: BTreeMap<[u8; 8], NumberSet>,
+}
+
+impl Disk {
+    fn has_seen(&self, id: TransferId) -> bool {
+        let (incarnation, number) = id.number().expect("numbered");
+        self.seen.get(&incarnation).is_some_and(|seen| seen.contains(number))
+    }
 }
 
 struct Exchange {
@@ -81,6 +88,7 @@ struct Exchange {
     /// The next item, as the process knows it and as its disk does.
     next: [usize; 2],
     out: Option<Out>,
+    pushes: Pushes,
     retry: Duration,
     listens: bool,
     ins: Vec<In>,
@@ -92,7 +100,7 @@ struct Exchange {
 }
 
 /// Writes from the front of `bytes`; whether all of it has gone. An error: the stream is over.
-fn drain(
+pub(crate) fn drain(
     world: &mut World,
     host: HostId,
     stream: StreamId,
@@ -109,7 +117,12 @@ fn drain(
 }
 
 /// Reads what is there; an error: the stream is over.
-fn fill(world: &mut World, host: HostId, stream: StreamId, to: &mut Vec<u8>) -> Result<(), ()> {
+pub(crate) fn fill(
+    world: &mut World,
+    host: HostId,
+    stream: StreamId,
+    to: &mut Vec<u8>,
+) -> Result<(), ()> {
     let mut buf = [0; 4096];
     while to.len() < 64 * 1024 {
         match world.read_stream(host, stream, &mut buf) {
@@ -205,7 +218,8 @@ impl Exchange {
             SenderEvent::NotStored(Failure::Superseded) => return Err(()),
             SenderEvent::NotStored(failure) => panic!("item {number}: {failure}"),
         }
-        assert!(self.synced.seen.contains(number), "item {number} is acknowledged and not synced");
+        let stored = self.synced.has_seen(self.items[self.next[0]].offer.id);
+        assert!(stored, "item {number} is acknowledged and not synced");
         out.fed = None;
         self.next[0] += 1;
         // The sender's own disk is as slow as it likes: at worst it sends again.
@@ -222,13 +236,15 @@ impl Exchange {
             self.listens = world.command(self.to, Command::Listen { port: PORT }).is_ok();
         }
         while let Some(stream) = world.accept(self.to, PORT) {
-            let receiver = Receiver::new();
-            let received = Vec::new();
-            self.ins.push(In { stream, receiver, received, current: None, syncing: None });
+            let (receiver, received, deferred) = (Receiver::new(), Vec::new(), Vec::new());
+            let (current, syncing) = (None, None);
+            self.ins.push(In { stream, receiver, received, current, deferred, syncing });
         }
-        for mut conn in core::mem::take(&mut self.ins) {
+        for n in (0..self.ins.len()).rev() {
+            // All the others are there while one is looked after.
+            let mut conn = self.ins.remove(n);
             match self.receive(world, &mut conn, tape) {
-                Ok(()) => self.ins.push(conn),
+                Ok(()) => self.ins.insert(n, conn),
                 Err(()) => world.abort_stream(self.to, conn.stream),
             }
         }
@@ -267,10 +283,13 @@ impl Exchange {
                     conn.receiver.answer(answer).expect("it was asked");
                 }
                 Some(ReceiverEvent::End { hash }) => {
-                    let id = conn.current.expect("it was offered");
+                    let id = conn.current.take().expect("it was offered");
                     let stored = self.disk.partial.entry(id).or_default();
                     assert_eq!(hash_of(stored).digest(), hash);
-                    conn.syncing = Some(now + Duration::from_millis(tape.below(80)));
+                    conn.receiver.defer().expect("it has ended");
+                    conn.deferred.push(id);
+                    let soon = now + Duration::from_millis(tape.below(80));
+                    conn.syncing.get_or_insert(soon);
                 }
                 Some(other) => panic!("{other:?}"),
                 None => {}
@@ -283,41 +302,52 @@ impl Exchange {
     }
 
     fn answer(&mut self, conn: &mut In, id: TransferId) -> Answer {
-        let (_, number) = id.number().expect("numbered");
-        if self.disk.seen.contains(number) {
+        if self.disk.has_seen(id) {
             return Answer::Have;
+        }
+        if self.ins.iter().chain([&*conn]).any(|conn| conn.deferred.contains(&id)) {
+            return Answer::Refuse(Refusal::Busy);
         }
         // On another stream, whose sender has gone without a word that has arrived.
         if let Some(other) = self.ins.iter_mut().find(|other| other.current == Some(id)) {
-            if other.syncing.is_some() {
-                return Answer::Refuse(Refusal::Busy);
-            }
             let _ = other.receiver.abort(Failure::Superseded);
             other.current = None;
             self.count("stream superseded");
         }
         conn.current = Some(id);
-        Answer::Send(hash_of(self.disk.partial.entry(id).or_default()))
+        let partial = self.disk.partial.entry(id).or_default();
+        // What is pushed comes whole.
+        if id.number().is_some_and(|(incarnation, _)| incarnation == pushes::INCARNATION) {
+            partial.clear();
+        }
+        Answer::Send(hash_of(partial))
     }
 
-    /// It is visible, remembered and synced at once.
+    /// All of them are visible, remembered and synced at once.
     fn commit(&mut self, conn: &mut In) {
         conn.syncing = None;
-        let id = conn.current.take().expect("it was offered");
-        let (_, number) = id.number().expect("numbered");
-        let content = self.disk.partial.remove(&id).unwrap_or_default();
-        self.disk.inbox.insert(id, content);
-        self.disk.seen.insert(number, number);
+        for id in &conn.deferred {
+            let (incarnation, number) = id.number().expect("numbered");
+            let content = self.disk.partial.remove(id).unwrap_or_default();
+            self.disk.inbox.insert(*id, content);
+            self.disk.seen.entry(incarnation).or_default().insert(number, number);
+            assert!(self.delivered.insert(*id), "{id} is delivered twice");
+        }
         self.synced = self.disk.clone();
-        assert!(self.delivered.insert(id), "item {number} is delivered twice");
         self.check_inbox();
-        conn.receiver.stored(Ok(())).expect("it has ended");
+        if conn.deferred.len() > 1 {
+            self.count("sync of several");
+        }
+        for _ in core::mem::take(&mut conn.deferred) {
+            conn.receiver.settle(Ok(())).expect("it was deferred");
+        }
     }
 
     /// Whatever can be seen is whole.
     fn check_inbox(&self) {
         for (id, content) in self.disk.inbox.iter().chain(&self.synced.inbox) {
-            let item = self.items.iter().find(|item| item.offer.id == *id).expect("was sent");
+            let mut items = self.items.iter().chain(self.pushes.items());
+            let item = items.find(|item| item.offer.id == *id).expect("was sent");
             assert!(item.content == *content, "{id} is not what was sent");
         }
     }
@@ -326,6 +356,9 @@ impl Exchange {
 impl Service for Exchange {
     fn poll(&mut self, world: &mut World, tape: &mut Tape) {
         self.poll_sender(world, tape);
+        let synced = &self.synced;
+        let stored = |id| synced.has_seen(id);
+        self.pushes.poll(world, self.to, tape, &stored, &mut self.counts);
         self.poll_receiver(world, tape);
         // The owner reads and deletes; what was seen stays known.
         if tape.below(50) == 49 {
@@ -338,6 +371,7 @@ impl Service for Exchange {
         if host == self.from {
             self.out = None;
             self.next[0] = self.next[1];
+            self.pushes.crashed();
         } else {
             self.listens = false;
             self.ins.clear();
@@ -358,12 +392,21 @@ impl Service for Exchange {
 
 pub(crate) fn run(seed: u64) -> Counts {
     let mut troubled = Troubled::new(seed, 2);
-    let count = 3 + troubled.tape.below(20);
-    let items: Vec<_> = (1..=count).map(|n| Item::new(n, &mut troubled.tape)).collect();
+    let (to, from) = (troubled.hosts[0], troubled.hosts[1]);
+    let tape = &mut troubled.tape;
+    let count = 3 + tape.below(20);
+    let mut item = |number| {
+        let is_file = tape.below(3) == 2;
+        let size = tape.below(if is_file { 600_000 } else { 3000 });
+        Item::new(INCARNATION, number, size, is_file)
+    };
+    let items: Vec<_> = (1..=count).map(&mut item).collect();
+    let pushes = Pushes::new(from, tape);
     let mut exchange = Exchange {
-        to: troubled.hosts[0],
-        from: troubled.hosts[1],
+        to,
+        from,
         items,
+        pushes,
         next: [0; 2],
         out: None,
         retry: Duration::ZERO,
@@ -378,10 +421,11 @@ pub(crate) fn run(seed: u64) -> Counts {
     troubled.befall(&mut exchange, &mut counts);
     troubled.heal();
     let all = exchange.items.len();
-    let done = |_: &mut World, exchange: &Exchange| exchange.next[0] == all;
+    let done =
+        |_: &mut World, exchange: &Exchange| exchange.next[0] == all && exchange.pushes.is_done();
     let delivered = troubled.run_until(&mut exchange, DELIVERED, done);
     assert!(delivered, "seed {seed}: {:?} of {all}{}", exchange.next, troubled.world.describe());
-    assert_eq!(exchange.delivered.len(), all, "seed {seed}");
+    assert_eq!(exchange.delivered.len(), all + exchange.pushes.items().len(), "seed {seed}");
     counts.append(&mut exchange.counts);
     counts
 }

@@ -14,8 +14,11 @@ const PRESETS: [Preset; 5] =
 /// How often something happened, over all worlds.
 pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
-/// Runs the worlds, two at a time.
-pub(crate) fn each_seed(run: fn(u64) -> Counts) -> Counts {
+/// What befalls every world now and then.
+const TROUBLES: [&str; 4] = ["crash", "crash of the rendezvous", "move", "partition"];
+
+/// Runs the worlds, two at a time; all of `wanted` has to happen in some of them.
+pub(crate) fn each_seed(run: fn(u64) -> Counts, wanted: &[&str]) {
     let seeds = std::env::var("SERVICE_SEEDS").map_or(24, |n| n.parse().expect("a number"));
     let job = |first: u64| {
         let mut all = Counts::new();
@@ -26,14 +29,18 @@ pub(crate) fn each_seed(run: fn(u64) -> Counts) -> Counts {
         }
         all
     };
-    std::thread::scope(|scope| {
+    let counts = std::thread::scope(|scope| {
         let other = scope.spawn(|| job(2));
         let mut all = job(1);
         for (what, count) in other.join().expect("no assertion fails") {
             *all.entry(what).or_default() += count;
         }
         all
-    })
+    });
+    println!("{seeds} worlds: {counts:?}");
+    for what in TROUBLES.iter().chain(wanted) {
+        assert!(counts.contains_key(what), "no {what} in all these worlds");
+    }
 }
 
 /// What runs on the hosts, as one value.

@@ -4,28 +4,28 @@
 #[doc(hidden)]
 #[macro_export]
 macro_rules! service_types {
-    ($runtime:ty) => {
+    ($runtime:ident) => {
         /// Messages, files, events and echo between agents; an example stands at the
         /// [crate's root](crate#services).
         pub mod services {
             /// A stream of messages to one agent.
-            pub type Messages = $crate::drive::services::Messages<$runtime>;
+            pub type Messages = $crate::drive::services::Messages<super::$runtime>;
             /// A file on its way to one agent.
-            pub type Upload = $crate::drive::services::Upload<$runtime>;
+            pub type Upload = $crate::drive::services::Upload<super::$runtime>;
             /// Messages and files of one peer.
-            pub type Incoming = $crate::drive::services::Incoming<$runtime>;
+            pub type Incoming = $crate::drive::services::Incoming<super::$runtime>;
             /// A connection to a broker of events.
-            pub type EventsClient = $crate::drive::services::EventsClient<$runtime>;
+            pub type EventsClient = $crate::drive::services::EventsClient<super::$runtime>;
             /// A broker of events.
-            pub type Broker = $crate::drive::services::Broker<$runtime>;
+            pub type Broker = $crate::drive::services::Broker<super::$runtime>;
             /// One peer at a broker.
-            pub type BrokerConnection = $crate::drive::services::BrokerConnection<$runtime>;
+            pub type BrokerConnection = $crate::drive::services::BrokerConnection<super::$runtime>;
             /// Measures round trips to one peer.
-            pub type Echo = $crate::drive::services::Echo<$runtime>;
+            pub type Echo = $crate::drive::services::Echo<super::$runtime>;
             /// Sends back what one peer sends.
-            pub type EchoServer = $crate::drive::services::EchoServer<$runtime>;
+            pub type EchoServer = $crate::drive::services::EchoServer<super::$runtime>;
             /// A port of a service.
-            pub type Served<S> = $crate::drive::services::Served<$runtime, S>;
+            pub type Served<S> = $crate::drive::services::Served<super::$runtime, S>;
 
             pub use $crate::drive::services::{
                 Accepted, EchoService, Event, EventsFailure, ExchangeService, Heard, Message,
@@ -61,7 +61,7 @@ macro_rules! adapter_types {
         #[doc = concat!("A running machine on ", $name, ".")]
         pub type UdpDriver<M, O> = $crate::drive::UdpDriver<M, O, $runtime>;
 
-        $crate::service_types!(crate::$runtime);
+        $crate::service_types!($runtime);
 
         pub use $crate::drive::agent::{
             AgentEvent, Change, ConnectError, Connection, DatagramsError, DirectoryError, Info,

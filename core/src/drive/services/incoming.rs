@@ -31,6 +31,7 @@ pub struct Message {
 
 /// What a sender has sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "it lives for one call")]
 pub enum Received {
     /// A whole message. Make it durable, then [`Incoming::acknowledge`] it.
     Message(Message),
@@ -40,6 +41,7 @@ pub enum Received {
 }
 
 /// Where the machine is.
+#[allow(clippy::large_enum_variant, reason = "one a stream, and it is reused for every transfer")]
 enum Stage {
     Between,
     /// The content of a message comes.
@@ -72,6 +74,7 @@ impl<R: Runtime> fmt::Debug for Incoming<R> {
 }
 
 /// What a step of the machine has brought.
+#[allow(clippy::large_enum_variant, reason = "it lives for one call")]
 enum Step {
     /// Go on.
     Used,
@@ -117,7 +120,8 @@ impl<R: Runtime> Incoming<R> {
             match self.step(&mut [])? {
                 Step::Received(received) => return Poll::Ready(Ok(Some(received))),
                 Step::Hungry => {
-                    if !ready!(self.poll_more(waker))? {
+                    let has_more = ready!(self.poll_more(waker))?;
+                    if !has_more {
                         return Poll::Ready(Ok(None));
                     }
                 }
@@ -164,7 +168,8 @@ impl<R: Runtime> Incoming<R> {
                 Step::Complete => return Poll::Ready(Ok(0)),
                 Step::Mismatch => return Poll::Ready(Err(Failure::HashMismatch.into())),
                 Step::Hungry => {
-                    if !ready!(self.poll_more(waker))? {
+                    let has_more = ready!(self.poll_more(waker))?;
+                    if !has_more {
                         return Poll::Ready(Err(io_end().into()));
                     }
                 }

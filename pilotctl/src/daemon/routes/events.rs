@@ -6,8 +6,8 @@ use crate::cli::values::Agent;
 use crate::daemon::Shared;
 use crate::daemon::offer::{EventStream, connect_events, from_events};
 use crate::error::{Code, Envelope, Failure};
-use crate::http::{EVENTS, answer, body, parse, query, streamed};
-use crate::output::{cleaned, to_line};
+use crate::http::{ALIVE, EVENTS, answer, body, parse, query, server_sent, streamed};
+use crate::output::cleaned;
 use crate::services::events::client::{self, News, Publication, Subscription};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
@@ -17,7 +17,6 @@ use data_encoding::BASE64;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::service::events::OUTSTANDING_MAX;
 use schemars::JsonSchema;
-use serde::Serialize;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -30,8 +29,6 @@ use tokio::task::JoinHandle;
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// Events that wait for the client; behind them the broker's queue fills.
 const QUEUE: usize = 64;
-/// A comment is sent so often, by which a client that is gone is noticed.
-const ALIVE: Duration = Duration::from_secs(15);
 
 pub(super) async fn stats(State(shared): Cx) -> Response {
     let stats = shared.offer.events.stats();
@@ -163,7 +160,7 @@ pub(super) async fn subscribe(
             let (to, heard) = mpsc::channel(QUEUE);
             let work = tokio::spawn(async move { subscription.run(to).await.map_err(from_events) });
             let stop = shared.stop.subscribe();
-            let first = Some(sse("subscribed", &first));
+            let first = Some(server_sent("subscribed", &first));
             let telling = Telling { first, heard, work: Some(work), stop, dropped: 0 };
             let body = futures_util::stream::unfold(telling, Telling::next);
             let body = futures_util::StreamExt::map(body, Ok::<_, Infallible>);
@@ -186,11 +183,6 @@ async fn open(
         opened.await.map_err(from_events)
     });
     Ok((subscription.await?, Subscribed { to: to.to_string(), patterns: wanted.patterns }))
-}
-
-/// One server-sent event; JSON has no line break of its own.
-fn sse<T: Serialize>(name: &str, data: &T) -> String {
-    format!("event: {name}\ndata: {}\n\n", to_line(data))
 }
 
 /// What an answer says next.
@@ -248,21 +240,21 @@ impl Telling {
 
     fn end(&mut self, result: Result<(), Failure>) -> String {
         self.work = None;
-        sse("end", &Envelope::from_result(result.map(|()| api::Nothing {})))
+        server_sent("end", &Envelope::from_result(result.map(|()| api::Nothing {})))
     }
 
     fn shown(&mut self, news: News) -> String {
         match news {
             News::Dropped(dropped) => {
                 self.dropped = self.dropped.saturating_add(dropped);
-                sse("dropped", &Dropped { dropped, total: self.dropped })
+                server_sent("dropped", &Dropped { dropped, total: self.dropped })
             }
             News::Event { from, retained, topic, data } => {
                 let text = cleaned(&String::from_utf8_lossy(&data));
                 let base64 = (text.as_bytes() != data).then(|| BASE64.encode(&data));
                 let bytes = data.len() as u64;
                 let from = from.to_string();
-                sse("event", &api::Event { topic, from, retained, text, base64, bytes })
+                server_sent("event", &api::Event { topic, from, retained, text, base64, bytes })
             }
         }
     }

@@ -1,18 +1,19 @@
 //! What was received, and echo: the routes in front of `services`.
 
-use super::Cx;
+use super::{Cx, follow};
 use crate::api::{self, EchoReport};
 use crate::cli::values::Agent;
 use crate::daemon::offer::{Net, from_echo};
 use crate::error::{Code, Failure};
 use crate::http::{answer, body, parse, query};
 use crate::output::cleaned;
-use crate::services::inbox::MessageInfo;
+use crate::services::inbox::{Inbox, MessageInfo};
 use crate::services::received::{FileInfo, Received};
 use crate::services::{echo, path_word};
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use data_encoding::BASE64;
 use pilot_core::addr::{Address, NetworkId};
@@ -86,6 +87,31 @@ pub(super) struct Followed {
     wait_ms: Option<u64>,
 }
 
+/// Messages behind one; who follows gets none before another that is still being stored.
+pub(super) fn page(
+    inbox: &Inbox,
+    after: u64,
+    limit: usize,
+    is_following: bool,
+) -> std::io::Result<api::Inbox> {
+    let infos = if is_following {
+        inbox.list_settled(after, limit + 1)
+    } else {
+        inbox.list(after, limit + 1)
+    };
+    let more = infos.len() > limit;
+    let mut messages = Vec::new();
+    for info in infos.iter().take(limit) {
+        match inbox.content(info) {
+            Ok(content) => messages.push(message(info, &content)),
+            // Deleted meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(api::Inbox { messages, more })
+}
+
 /// Waits until a message has come after `after`, the time is over, or the daemon stops.
 async fn arrival(shared: &crate::daemon::Shared, after: u64, limit: Duration) {
     let inbox = &shared.offer.inbox;
@@ -104,7 +130,21 @@ async fn arrival(shared: &crate::daemon::Shared, after: u64, limit: Duration) {
     }
 }
 
-pub(super) async fn inbox(State(shared): Cx, listed: Queried<Followed>) -> Response {
+pub(super) async fn inbox(
+    State(shared): Cx,
+    listed: Queried<Followed>,
+    headers: HeaderMap,
+) -> Response {
+    if follow::is_wanted(&headers) {
+        let following = query(listed).and_then(|listed| {
+            if listed.limit.is_some() || listed.wait_ms.is_some() {
+                let message = "events have neither `limit` nor `wait_ms`";
+                return Err(Failure::new(Code::Usage, message));
+            }
+            follow::inbox(shared, listed.after, &headers)
+        });
+        return following.unwrap_or_else(|failure| answer::<()>(Err(failure)));
+    }
     answer(
         async {
             let listed = query(listed)?;
@@ -114,25 +154,8 @@ pub(super) async fn inbox(State(shared): Cx, listed: Queried<Followed>) -> Respo
             if let Some(wait) = listed.wait_ms {
                 arrival(&shared, listed.after, Duration::from_millis(wait.min(WAIT_MAX_MS))).await;
             }
-            blocking("read the inbox", move || {
-                let infos = if is_following {
-                    inbox.list_settled(listed.after, limit + 1)
-                } else {
-                    inbox.list(listed.after, limit + 1)
-                };
-                let more = infos.len() > limit;
-                let mut messages = Vec::new();
-                for info in infos.iter().take(limit) {
-                    match inbox.content(info) {
-                        Ok(content) => messages.push(message(info, &content)),
-                        // Deleted meanwhile.
-                        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                        Err(e) => return Err(e),
-                    }
-                }
-                Ok(api::Inbox { messages, more })
-            })
-            .await
+            let read = move || page(&inbox, listed.after, limit, is_following);
+            blocking("read the inbox", read).await
         }
         .await,
     )

@@ -34,7 +34,9 @@ use tokio::time::Instant;
 use tokio_util::io::StreamReader;
 
 /// A receiver that has not answered for so long is away: the file goes into the outbox.
-const MOMENT: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_secs(10);
+/// Between attempts until then, where they fail sooner.
+const PAUSE: Duration = Duration::from_millis(250);
 /// Bytes between two progress lines.
 const PROGRESS_BYTES: u64 = 256 * 1024;
 /// How long a client that has its answer may go on sending.
@@ -281,35 +283,44 @@ async fn at_once(
         let (Progress::Accepted(at) | Progress::At(at)) = at;
         telling.tell(at, false);
     };
-    let attempt = async {
-        let mut talk = Conversation::open(&Net::new(shared, Some(MOMENT)), to)
-            .await
-            .map_err(|e| Interrupted { error: SendError::Connect(e), was_read: false })?;
-        let done = talk.transfer(offer, source, &mut tell).await?;
-        let path = shared.node.path(to);
-        talk.close().await;
-        Ok((done, path))
-    };
-    match attempt.await {
-        Ok((done, path)) => Ok(Sent {
-            id: offer.id,
-            hash: done.hash,
-            size: offer.size,
-            offset: done.offset,
-            elapsed: start.elapsed(),
-            attempts: 1,
-            path,
-        }),
-        Err(Interrupted { error, was_read }) => {
-            let is_away = match &error {
-                SendError::Connect(_) | SendError::Broken(_) => !is_hopeless(&error),
-                SendError::Refused(refusal) => *refusal == Refusal::Busy,
-                SendError::Protocol(error) => *error == ExchangeError::Truncated,
-                _ => false,
-            };
-            let then = if is_away && !was_read { Then::Keep } else { Then::Fail };
-            Err((from_send(error, false), then))
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let limit = MOMENT.saturating_sub(start.elapsed());
+        let attempt = async {
+            let mut talk = Conversation::open(&Net::new(shared, Some(limit)), to)
+                .await
+                .map_err(|e| Interrupted { error: SendError::Connect(e), was_read: false })?;
+            let done = talk.transfer(offer, source, &mut tell).await?;
+            let path = shared.node.path(to);
+            talk.close().await;
+            Ok((done, path))
+        };
+        let Interrupted { error, was_read } = match attempt.await {
+            Ok((send::Done { hash, offset }, path)) => {
+                let (id, size, elapsed) = (offer.id, offer.size, start.elapsed());
+                return Ok(Sent { id, hash, size, offset, elapsed, attempts, path });
+            }
+            Err(interrupted) => interrupted,
+        };
+        if was_read || !is_away(&error) {
+            return Err((from_send(error, false), Then::Fail));
         }
+        if start.elapsed() + PAUSE >= MOMENT {
+            return Err((from_send(error, false), Then::Keep));
+        }
+        // It may just be starting again.
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Whether a receiver is not there, rather than there and unwilling.
+fn is_away(error: &SendError<Failure>) -> bool {
+    match error {
+        SendError::Connect(_) | SendError::Broken(_) => !is_hopeless(error),
+        SendError::Refused(refusal) => *refusal == Refusal::Busy,
+        SendError::Protocol(error) => *error == ExchangeError::Truncated,
+        _ => false,
     }
 }
 

@@ -5,6 +5,7 @@ mod agent;
 mod events;
 mod exchange;
 mod files;
+mod follow;
 mod outbox;
 mod programs;
 mod stream;
@@ -161,7 +162,11 @@ fn exchanged(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
     .add(
         get("/v1/inbox", exchange::inbox)
             .asks::<exchange::Followed>()
-            .answers::<api::Inbox>("Messages received"),
+            .answers::<api::Inbox>("Messages received")
+            .or_streams(
+                EVENTS,
+                vec![Part::of::<api::Message>("message"), Part::of::<Envelope<Nothing>>("end")],
+            ),
     )
     .add(
         delete("/v1/inbox/{seq}", exchange::delete_message)
