@@ -248,6 +248,7 @@ async fn waited(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Waited {
+    /// Wait so long for its end.
     wait_ms: Option<u64>,
 }
 
@@ -335,6 +336,7 @@ fn step_of(word: &str) -> Result<Step, Failure> {
 pub(super) struct Listed {
     /// `submitter` or `worker`: what this agent is in them.
     role: Option<String>,
+    /// Only those in this state.
     state: Option<String>,
     /// Only those that have not ended.
     #[serde(default)]
@@ -419,6 +421,7 @@ fn in_short(task: api::Task) -> api::Task {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Watched {
+    /// `submitter` or `worker`: what this agent is in them.
     role: Option<String>,
 }
 
