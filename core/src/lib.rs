@@ -13,7 +13,7 @@
 //! | [`session`] | the tunnel: handshakes, session slots, keys, timers |
 //! | [`stream`], [`port`] | streams, datagrams, acknowledgement, loss recovery, congestion control |
 //! | [`journal`], [`trust`], [`directory`] | durable facts; who may reach us; the client of registry and beacon |
-//! | [`service`] | echo, data exchange and events over streams |
+//! | [`service`] | echo, data exchange, events and tasks over streams |
 //! | [`node`] | one agent: all of the above behind one interface |
 //! | `rendezvous` | the server machine: registry and beacon (feature `alloc`) |
 //! | [`drive`] | the one loop that all adapters share; with `std` also agents' handles and their household |

@@ -84,6 +84,13 @@ fn ended(pair: &Pair, id: &str) -> Value {
     pair.submitter.data(&["task", "show", id])
 }
 
+/// Whether the worker has a task, and works on it.
+fn runs(worker: &Home, id: &str) -> bool {
+    let run = worker.run(&["task", "show", id, "--json"]);
+    let answer: Value = serde_json::from_str(&run.out).unwrap_or_default();
+    answer["data"]["state"] == "executing"
+}
+
 #[track_caller]
 fn fails(pair: &Pair, id: &str, why: &str) {
     let task = ended(pair, id);
@@ -125,7 +132,7 @@ fn a_program_works_on_what_comes_and_nothing_runs_unasked() {
     let slow = program(w, "slow", "sleep 300");
     let mut serving = Serving::start(w, &slow, &[]);
     let id = submit(&pair, "long");
-    wait_for("it runs", || w.data(&["task", "show", &id])["state"] == "executing");
+    wait_for("it runs", || runs(w, &id));
     serving.signal(Signal::TERM);
     fails(&pair, &id, "stopped");
 }
@@ -177,7 +184,7 @@ fn programs_that_hang_flood_or_fail_cost_their_task_alone() {
 
     // Cancelled while it runs.
     let id = submit(&pair, "hang\n");
-    wait_for("it runs", || w.data(&["task", "show", &id])["state"] == "executing");
+    wait_for("it runs", || runs(w, &id));
     pair.submitter.ok(&["task", "cancel", &id]);
     assert_eq!(ended(&pair, &id)["state"], "cancelled");
     wait_for("its folder goes", || !w.path.join("serving").join(&id).exists());

@@ -5,7 +5,7 @@
 //!   ends with 0 → complete with what it printed
 //!   ends otherwise, at a limit, or with this command → fail with why
 //!   its task is cancelled → killed
-//! found EXECUTING and started by an earlier one of these → fail: nothing is run twice
+//! found EXECUTING and not running here → fail: nothing is run twice
 //! ```
 
 use super::Context;
@@ -111,7 +111,7 @@ fn is_passing(failure: &Failure) -> bool {
 impl Serving<'_> {
     async fn run(&mut self) -> Result<(), Failure> {
         self.cx.out.note(&format!("runs {} for each task", self.args.exec.display()));
-        let (mut since, mut is_first, mut wait) = (0, true, Duration::ZERO);
+        let (mut since, mut wait) = (0, Duration::ZERO);
         loop {
             self.report().await?;
             if self.args.count.is_some_and(|count| self.done >= count) {
@@ -134,8 +134,7 @@ impl Serving<'_> {
             match listed {
                 Ok(tasks) => {
                     since = tasks.revision;
-                    wait = self.look(&tasks.tasks, is_first).await?;
-                    is_first = false;
+                    wait = self.look(&tasks.tasks).await?;
                 }
                 Err(failure) if is_passing(&failure) => {
                     (since, wait) = (0, Duration::ZERO);
@@ -157,7 +156,7 @@ impl Serving<'_> {
     }
 
     /// Goes through the open tasks; how long to wait for a change of them.
-    async fn look(&mut self, tasks: &[Task], is_first: bool) -> Result<Duration, Failure> {
+    async fn look(&mut self, tasks: &[Task]) -> Result<Duration, Failure> {
         let mut waiting = tasks.iter().filter(|task| task.state == "accepted").count();
         let is_open = |id: &String| tasks.iter().any(|task| task.id == *id);
         // The task of a program that is not open any more was cancelled.
@@ -170,7 +169,8 @@ impl Serving<'_> {
                     waiting += 1;
                     self.step(&task.id, "accept", TaskStep::default()).await?;
                 }
-                "executing" if is_first && task.served => {
+                // Begun by an earlier one of these, or the answer to `start` was lost.
+                "executing" if task.served && !self.is_mine(&task.id) => {
                     let text = "the worker was interrupted".to_owned();
                     let fail = TaskStep { text, ..TaskStep::default() };
                     self.step(&task.id, "fail", fail).await?;
@@ -186,6 +186,11 @@ impl Serving<'_> {
             }
         }
         Ok(wait)
+    }
+
+    /// Whether its program runs here, or has ended and that is still to be told.
+    fn is_mine(&self, id: &str) -> bool {
+        self.running.contains_key(id) || self.ended.iter().any(|(ended, _)| ended == id)
     }
 
     /// Makes a step; false if the task has gone another way meanwhile.

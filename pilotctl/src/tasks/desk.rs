@@ -197,12 +197,12 @@ impl Desk {
                 }
             }
         }
-        reaction.told = self.to_tell(peer, room, asked, &reaction.later)?;
+        reaction.told = self.next_told(peer, room, asked, &reaction.later)?;
         reaction.is_following = self.board.is_following(peer.key);
         Ok(reaction)
     }
 
-    fn to_tell(
+    fn next_told(
         &mut self,
         peer: Party,
         room: usize,

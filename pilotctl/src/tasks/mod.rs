@@ -3,7 +3,7 @@
 //! one thread that uses it, and the streams.
 //!
 //! * [`desk`]: board and store together.
-//! * [`store`]: `tasks.redb`.
+//! * [`store`]: the file `tasks.redb`.
 //! * [`talk`]: one stream to the other side of tasks.
 //!
 //! Whatever is done goes as a job to one thread. It does all jobs that wait, makes their changes

@@ -204,7 +204,7 @@ pub(super) async fn submit(State(shared): Cx, bytes: Bytes) -> Response {
             let worker = party(&shared.node, to)
                 .ok_or_else(|| Failure::new(Code::NotTrusted, format!("{to} is not trusted")))?;
             let tasks = shared.carriers.tasks()?;
-            let (id, mut changed) = (random_id()?, tasks.changed());
+            let (id, mut changes) = (random_id()?, tasks.changes());
             let description = wanted.description;
             tasks
                 .run(move |desk| desk.submit(id, worker, &content(&description, &files)?, now()))
@@ -212,7 +212,7 @@ pub(super) async fn submit(State(shared): Cx, bytes: Bytes) -> Response {
             shared.carriers.wake(to);
             let until = Instant::now() + wanted.wait_ms.map_or(Duration::ZERO, span);
             let is_there = |task: &Task| task.is_known_there() || task.is_settled();
-            waited(tasks, id, &mut changed, until, is_there).await.map(|w| w.shown(&shared))
+            waited(tasks, id, &mut changes, until, is_there).await.map(|w| w.shown(&shared))
         }
         .await,
     )
@@ -222,18 +222,25 @@ pub(super) async fn submit(State(shared): Cx, bytes: Bytes) -> Response {
 async fn waited(
     tasks: &Tasks,
     id: TaskId,
-    changed: &mut tokio::sync::watch::Receiver<u64>,
+    changes: &mut Receiver<Arc<[TaskId]>>,
     until: Instant,
     is_enough: impl Fn(&Task) -> bool,
 ) -> Result<Whole, Failure> {
     loop {
-        changed.mark_unchanged();
         let whole = tasks.run(move |desk| Whole::find(desk, id)).await?;
         if is_enough(&whole.task) || Instant::now() >= until {
             return Ok(whole);
         }
+        let changed = async {
+            loop {
+                match changes.recv().await {
+                    Ok(ids) if !ids.contains(&id) => {}
+                    _ => return,
+                }
+            }
+        };
         // At the end of the time it is looked at once more.
-        let _ = tokio::time::timeout_at(until, changed.changed()).await;
+        let _ = tokio::time::timeout_at(until, changed).await;
     }
 }
 
@@ -241,6 +248,7 @@ async fn waited(
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Waited {
+    /// Wait so long for its end.
     wait_ms: Option<u64>,
 }
 
@@ -255,9 +263,9 @@ pub(super) async fn show(
             let id: TaskId = parse("the task", &id)?;
             let tasks = shared.carriers.tasks()?;
             let mut stop = shared.stop.subscribe();
-            let mut changed = tasks.changed();
+            let mut changes = tasks.changes();
             let until = Instant::now() + wait;
-            let settled = waited(tasks, id, &mut changed, until, Task::is_settled);
+            let settled = waited(tasks, id, &mut changes, until, Task::is_settled);
             tokio::select! {
                 whole = settled => whole.map(|whole| whole.shown(&shared)),
                 _ = stop.wait_for(|stop| *stop) => {
@@ -328,6 +336,7 @@ fn step_of(word: &str) -> Result<Step, Failure> {
 pub(super) struct Listed {
     /// `submitter` or `worker`: what this agent is in them.
     role: Option<String>,
+    /// Only those in this state.
     state: Option<String>,
     /// Only those that have not ended.
     #[serde(default)]
@@ -412,6 +421,7 @@ fn in_short(task: api::Task) -> api::Task {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Watched {
+    /// `submitter` or `worker`: what this agent is in them.
     role: Option<String>,
 }
 
