@@ -96,9 +96,7 @@ fn receive(input: &[u8], cuts: &[u8; 8], choices: [u8; 4]) -> Heard {
                 heard.told.push(format!("end {hash:?}"));
                 let result = if choice & 8 == 0 { Ok(()) } else { Err(Failure::Failed) };
                 match receiver.defer() {
-                    Ok(()) if choice & 16 == 0 => {
-                        while receiver.settle(result).is_ok() {}
-                    }
+                    Ok(()) if choice & 16 == 0 => while receiver.settle(result).is_ok() {},
                     Ok(()) => {}
                     // A plain frame.
                     Err(_) => receiver.stored(result).expect("it ended"),

@@ -428,7 +428,9 @@ fn exchange_frame(kind: u32, body: &[u8]) -> Vec<u8> {
 }
 
 fn exchanges() -> Vec<Script> {
-    let offer = |kind: u8, size: u64, name: &str| {
+    let hash = |content: &[u8]| pilot_core::crypto::kdf::sha256(&[content]);
+    let end = |content: &[u8]| exchange_frame(18, &[&[1; 16][..], &[1], &hash(content)].concat());
+    let offered = |kind: u8, size: u64, name: &str| {
         let body = [
             &[1; 16][..],
             &[kind],
@@ -438,10 +440,13 @@ fn exchanges() -> Vec<Script> {
             &[0, 2],
             b"hi",
         ];
-        exchange_frame(16, &body.concat())
+        body.concat()
     };
-    let hash = |content: &[u8]| pilot_core::crypto::kdf::sha256(&[content]);
-    let end = |content: &[u8]| exchange_frame(18, &[&[1; 16][..], &[1], &hash(content)].concat());
+    let push = |kind: u8, content: &[u8]| {
+        let head = exchange_frame(20, &offered(kind, content.len() as u64, ""));
+        [head, content.to_vec(), end(content)].concat()
+    };
+    let offer = |kind: u8, size: u64, name: &str| exchange_frame(16, &offered(kind, size, name));
     let whole = [offer(1, 5, ""), b"hello".to_vec(), end(b"hello")].concat();
     let file =
         [offer(4, 3, "a.txt"), b"abc".to_vec(), end(b"abc"), offer(4, 0, "con.txt")].concat();
@@ -454,9 +459,11 @@ fn exchanges() -> Vec<Script> {
     let receiver =
         |choices: u8, input: &[u8]| s().byte(0).raw(&[2; 8]).raw(&[choices; 4]).raw(input);
     let mut seeds = Vec::new();
-    for choices in [0, 1, 2, 3, 8] {
+    let pushed = [push(1, b"one"), push(3, b""), push(9, b"?"), push(2, b"two")].concat();
+    for choices in [0, 1, 2, 3, 8, 16] {
         seeds.push(receiver(choices, &whole));
         seeds.push(receiver(choices, &plain.concat()));
+        seeds.push(receiver(choices, &pushed));
     }
     seeds.extend([receiver(0, &file), receiver(0, &wrong)]);
     let answer = |id: u8, code: u8, offset: u64| {

@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
+use support::http::Answer;
 use support::{Home, Story, mutual, wait_for, write_file};
 
 /// Whatever is asked is answered within this time, or never.
@@ -58,14 +59,7 @@ impl Described {
 
     fn ask(&self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
         let mut stream = self.open(method, target, headers, body);
-        let mut answer = Answer::head(&mut stream);
-        if let Ok(length) = answer.header("content-length").parse() {
-            answer.body = vec![0; length];
-            stream.read_exact(&mut answer.body).unwrap();
-        } else if answer.status != 101 {
-            stream.read_to_end(&mut answer.body).unwrap();
-        }
-        answer
+        Answer::read(&mut stream)
     }
 
     fn operation(&self, method: &str, path: &str) -> &Value {
@@ -206,34 +200,6 @@ fn close(value: &mut Value) {
             }
         }
         _ => {}
-    }
-}
-
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn head(stream: &mut BufReader<UnixStream>) -> Answer {
-        let mut line = || {
-            let mut line = String::new();
-            stream.read_line(&mut line).unwrap();
-            line.trim_end().to_owned()
-        };
-        let first = line();
-        let status = first.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut headers = Vec::new();
-        while let Some((name, value)) = line().split_once(": ") {
-            headers.push((name.to_lowercase(), value.to_owned()));
-        }
-        Answer { status, headers, body: Vec::new() }
-    }
-
-    fn header(&self, name: &str) -> &str {
-        let found = self.headers.iter().find(|(known, _)| known == name);
-        found.map_or("", |(_, value)| value)
     }
 }
 

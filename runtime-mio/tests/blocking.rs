@@ -2,6 +2,7 @@
 
 use pilot_core::drive::conformance::{Rendezvous, check, fill};
 use pilot_mio::blocking::{self, Agent, Stream, WaitError};
+use pilot_mio::services::{BrokerLimits, ContentHash, Heard, Kind, Note, Offer, Received};
 use pilot_mio::{
     Address, AgentEvent, Command, ConnectError, Hostname, Identity, Limits, Link, Port,
     SocketAddress, StreamEnd, StreamFailure, Target,
@@ -17,10 +18,15 @@ const LONG: Option<Duration> = Some(Duration::from_secs(20));
 const SHORT: Option<Duration> = Some(Duration::from_millis(50));
 
 fn start(world: &TestServer, number: u8) -> (Agent, Address) {
+    let limits = Limits { buffer_bytes: 1 << 20, streams: 16, ..Limits::desktop() };
+    start_with(world, number, limits)
+}
+
+fn start_with(world: &TestServer, number: u8, limits: Limits) -> (Agent, Address) {
     let builder = Agent::builder(Identity::from_secret([number; 32]))
         .registry(world.registry())
         .beacon(world.beacon())
-        .limits(Limits { buffer_bytes: 1 << 20, streams: 16, ..Limits::desktop() })
+        .limits(limits)
         .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let agent = blocking::start(builder).unwrap();
     let address = agent.ready(LONG).unwrap();
@@ -161,4 +167,68 @@ fn the_last_handle_ends_the_agent_and_its_thread() {
         thread::sleep(Duration::from_millis(10));
     }
     panic!("the agent goes on");
+}
+
+/// Each service once, by calls that wait.
+#[test]
+fn services_wait_for_each_other() {
+    let world = TestServer::start();
+    let agent = |number| start_with(&world, number, Limits::desktop());
+    let ((a, _), (b, to)) = (agent(1), agent(2));
+    befriend(&a, &b);
+    let exchange = b.listen_exchange().unwrap();
+    let echo = b.listen_echo().unwrap();
+    let events = b.listen_events(BrokerLimits::default()).unwrap();
+    let serving = thread::spawn(move || {
+        let mut incoming = exchange.wait_accept(LONG).unwrap();
+        for n in 0..2 {
+            let next = incoming.wait_next(LONG).unwrap();
+            let Some(Received::Message(message)) = next else { panic!("{next:?}") };
+            assert_eq!(message.content, [n]);
+        }
+        assert_eq!(incoming.wait_next(SHORT).unwrap_err().to_string(), "the time is over");
+        incoming.acknowledge(incoming.unacknowledged()).unwrap();
+        assert_eq!(incoming.wait_next(LONG).unwrap(), None);
+
+        let mut incoming = exchange.wait_accept(LONG).unwrap();
+        let next = incoming.wait_next(LONG).unwrap();
+        assert!(matches!(next, Some(Received::File(_))), "{next:?}");
+        incoming.accept(ContentHash::new()).unwrap();
+        let mut content = Vec::new();
+        incoming.read_to_end(&mut content).unwrap();
+        check(3, 0, &content);
+        incoming.acknowledge(1).unwrap();
+        incoming.wait_flush(LONG).unwrap();
+        assert_eq!(incoming.wait_next(LONG).unwrap(), None);
+
+        echo.wait_accept(LONG).unwrap().wait_serve(LONG).unwrap();
+        events.wait_accept(LONG).unwrap().wait_serve(LONG).unwrap();
+        content.len()
+    });
+    let mut messages = a.connect_messages(to, LONG).unwrap();
+    messages.queue(Kind::Binary, Note::default(), &[0]).unwrap();
+    messages.wait_send(Kind::Binary, &[1], LONG).unwrap();
+    drop(messages);
+
+    let mut content = vec![0; 500_000];
+    fill(3, 0, &mut content);
+    let (id, size, note) = (a.transfer_id().unwrap(), content.len() as u64, Note::default());
+    let name = Some("data.bin".parse().unwrap());
+    let mut upload = a.upload(to, &Offer { id, kind: Kind::File, size, name, note }, LONG).unwrap();
+    upload.write_all(&content).unwrap();
+    assert!(upload.wait_receipt(LONG).unwrap().is_some());
+    drop(upload);
+
+    let mut echo = a.connect_echo(to, LONG).unwrap();
+    assert!(!echo.wait_round_trip(LONG).unwrap().is_zero());
+    drop(echo);
+
+    let mut client = a.connect_events(to, LONG).unwrap();
+    client.wait_subscribe("a.*", false, LONG).unwrap();
+    assert_eq!(client.wait_publish("a.b", b"data", false, LONG).unwrap(), 1);
+    let heard = client.wait_next(LONG).unwrap();
+    assert!(matches!(&heard, Heard::Event(event) if event.data == b"data"), "{heard:?}");
+    assert!(matches!(client.wait_next(SHORT), Err(WaitError::TimedOut)));
+    drop(client);
+    assert_eq!(serving.join().unwrap(), content.len());
 }

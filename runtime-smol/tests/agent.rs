@@ -232,3 +232,13 @@ fn an_executor_that_never_ran_ends_its_agents() {
         });
     });
 }
+
+#[test]
+fn services_have_futures() {
+    case::<pilot_smol::Clock>("services_have_futures", || {
+        block_on(async {
+            let (_server, a, b) = friends().await;
+            pilot_core::drive::conformance::futures::services(&a, &b).await;
+        });
+    });
+}

@@ -369,3 +369,9 @@ async fn agents_on_any_port_are_reached_directly_where_they_are() {
     .await;
     assert_eq!(b.info().observed, Some(own[0]));
 }
+
+#[tokio::test]
+async fn services_have_futures() {
+    let (_server, a, b) = friends().await;
+    within(pilot_core::drive::conformance::futures::services(&a, &b)).await;
+}

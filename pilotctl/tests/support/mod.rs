@@ -6,6 +6,7 @@
 
 pub mod forwarder;
 pub mod hostile;
+pub mod http;
 pub mod pair;
 pub mod raw_node;
 #[path = "../../../core/tests/support/stolen_facts.rs"]

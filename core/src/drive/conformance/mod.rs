@@ -18,6 +18,7 @@
 
 pub mod cases;
 pub mod driver;
+pub mod futures;
 pub mod run;
 
 mod asynchronous;
