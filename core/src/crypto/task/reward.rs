@@ -7,7 +7,7 @@
 //! idle   = min(0.3, 0.3 · idle_s / 60)      staged = min(0.3, 0.3 · staged_s / 600)
 //! ```
 //!
-//! Both sides have signed their times ([`Receipt`](super::Receipt)); the worker is credited
+//! Both sides have signed their times ([`Receipt`]); the worker is credited
 //! with the shorter of the two work times and charged the longer of the two waits, so that
 //! neither side raises the reward alone. A span that ends before it begins is no time.
 
