@@ -11,9 +11,10 @@ const CHUNK: usize = 64 * 1024;
 
 pub(super) struct Flow<R: Runtime> {
     pub(super) stream: StreamHandle<R>,
+    /// Where is read into; from `start` to `end` lies what was not yet used.
     input: Vec<u8>,
-    /// Of the input that was used.
     start: usize,
+    end: usize,
     output: Vec<u8>,
     /// Of the output that was written.
     written: usize,
@@ -21,7 +22,8 @@ pub(super) struct Flow<R: Runtime> {
 
 impl<R: Runtime> Flow<R> {
     pub(super) fn new(stream: StreamHandle<R>) -> Self {
-        Flow { stream, input: Vec::new(), start: 0, output: Vec::new(), written: 0 }
+        let (input, output) = (Vec::new(), Vec::new());
+        Flow { stream, input, start: 0, end: 0, output, written: 0 }
     }
 
     /// The clock of its agent.
@@ -31,27 +33,24 @@ impl<R: Runtime> Flow<R> {
 
     /// What was read and not yet used.
     pub(super) fn input(&self) -> &[u8] {
-        &self.input[self.start..]
+        &self.input[self.start..self.end]
     }
 
     pub(super) fn used(&mut self, n: usize) {
         self.start += n;
-        if self.start == self.input.len() {
-            self.input.clear();
-            self.start = 0;
-        }
     }
 
     /// Reads some; `false` at the end.
     pub(super) fn poll_fill(&mut self, waker: &R::Waker) -> Poll<io::Result<bool>> {
-        self.input.drain(..self.start);
-        self.start = 0;
-        let len = self.input.len();
-        self.input.resize(len + CHUNK, 0);
-        let read = self.stream.poll_read(waker, &mut self.input[len..]);
-        let n = if let Poll::Ready(Ok(n)) = read { n } else { 0 };
-        self.input.truncate(len + n);
-        read.map_ok(|n| n > 0)
+        // What is left is the beginning of a frame: seldom something, and never much.
+        self.input.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.input.len() < self.end + CHUNK {
+            self.input.resize(self.end + CHUNK, 0);
+        }
+        let n = ready!(self.stream.poll_read(waker, &mut self.input[self.end..]))?;
+        self.end += n;
+        Poll::Ready(Ok(n > 0))
     }
 
     /// Where to append what is to be written.
