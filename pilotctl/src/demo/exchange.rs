@@ -5,8 +5,10 @@ use crate::error::Failure;
 use pilot_core::service::exchange::ContentHash;
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
+use tokio::time::sleep;
 
 /// Bytes of the file that is sent, about.
 const DATASET: usize = 10_000_000;
@@ -50,14 +52,14 @@ impl Play {
         Ok(())
     }
 
-    /// The receiver is killed in the middle of a file and started again.
+    /// The receiver is stopped in the middle of a file and started again.
     pub(super) async fn cut(
         &mut self,
         analysis: &str,
         registry: &str,
         beacon: &str,
     ) -> Result<(), Failure> {
-        self.begin("Kill the receiver in the middle of a file: back again, it goes on from there");
+        self.begin("Stop the receiver in the middle of a file: back again, it goes on from there");
         let content = dataset().repeat(COPIES);
         let hash = sha256(&content);
         for n in 1..=TRIES {
@@ -67,11 +69,16 @@ impl Play {
             let args = ["send-file", analysis, &name, "--json"];
             self.show_command(RESEARCH, &args);
             let (mut sending, mut told) = self.start(&args)?;
-            let sent = progress(&mut told, content.len() as u64 / 4).await;
-            let is_cut = self.stage.cut(ANALYSIS).await;
-            is_cut.map_err(|e| self.wrong(format_args!("cannot kill the receiver: {e}")))?;
+            let enough = content.len() as u64 / 4;
+            let there = tokio::select! {
+                there = self.part(enough) => there,
+                _ = sending.wait() => 0,
+            };
+            if !self.stage.stop_one(ANALYSIS).await {
+                return Err(self.wrong("the receiver did not stop well within its time"));
+            }
             self.show_output(&format!(
-                "killed: {sent} of {} bytes were on their way",
+                "stopped when {there} of {} bytes were there",
                 content.len()
             ));
             let rest = tokio::spawn(async move { while next(&mut told).await.is_some() {} });
@@ -91,6 +98,19 @@ impl Play {
             self.show_output("it was there before the cut, or nothing of it; once more");
         }
         Err(self.wrong("no file went on from where it was cut"))
+    }
+
+    /// Waits until so many bytes of a file are at the receiver, in part; how many there are.
+    async fn part(&self, enough: u64) -> u64 {
+        let partial = self.stage.dir().join(ANALYSIS).join("received/.partial");
+        loop {
+            let entries = std::fs::read_dir(&partial).into_iter().flatten().flatten();
+            let there = entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).max();
+            match there {
+                Some(there) if there >= enough => return there,
+                _ => sleep(Duration::from_millis(1)).await,
+            }
+        }
     }
 
     /// A file, once it has been received.
@@ -152,18 +172,6 @@ async fn next(told: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     let mut line = String::new();
     let read = told.read_line(&mut line).await.ok()?;
     (read > 0).then_some(line)
-}
-
-/// Follows a transfer until so many bytes are on their way, or it has ended; how many are.
-async fn progress(told: &mut (impl AsyncBufRead + Unpin), enough: u64) -> u64 {
-    let mut sent = 0;
-    while sent < enough
-        && let Some(line) = next(told).await
-    {
-        let line: Value = serde_json::from_str(&line).unwrap_or_default();
-        sent = line["progress"]["sent"].as_u64().unwrap_or(sent);
-    }
-    sent
 }
 
 /// A table of numbers; the same each time.

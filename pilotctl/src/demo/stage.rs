@@ -123,14 +123,13 @@ impl Stage {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     }
 
-    /// Ends a server without a word to it, as a power cut would.
-    pub(super) async fn cut(&mut self, who: &str) -> io::Result<()> {
+    /// Asks one server to stop, whatever it is doing; true if it did so in time.
+    pub(super) async fn stop_one(&mut self, who: &str) -> bool {
         let Some(i) = self.servers.iter().position(|server| server.who == who) else {
-            return Ok(());
+            return false;
         };
-        let mut server = self.servers.remove(i);
-        kill(&mut server.child);
-        server.child.wait().await.map(drop)
+        let server = self.servers.remove(i);
+        stopped(server, Instant::now() + STOP_MAX).await
     }
 
     /// A server that has ended although it should not have.
@@ -156,19 +155,8 @@ impl Stage {
     pub(super) async fn stop(&mut self) -> bool {
         let deadline = Instant::now() + STOP_MAX;
         let mut all_well = true;
-        while let Some(mut server) = self.servers.pop() {
-            if let Some(pid) = pid(&server.child) {
-                let _ = rustix::process::kill_process(pid, Signal::TERM);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match timeout(left, server.child.wait()).await {
-                Ok(Ok(status)) => all_well &= status.success(),
-                _ => {
-                    all_well = false;
-                    kill(&mut server.child);
-                    let _ = server.child.wait().await;
-                }
-            }
+        while let Some(server) = self.servers.pop() {
+            all_well &= stopped(server, deadline).await;
         }
         all_well
     }
@@ -183,6 +171,22 @@ impl Drop for Stage {
             && let Err(error) = std::fs::remove_dir_all(&self.dir)
         {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot remove the demo's directory");
+        }
+    }
+}
+
+/// Asks a server to stop, and kills it if it has not by then; whether it did well.
+async fn stopped(mut server: Server, deadline: Instant) -> bool {
+    if let Some(pid) = pid(&server.child) {
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    match timeout(left, server.child.wait()).await {
+        Ok(Ok(status)) => status.success(),
+        _ => {
+            kill(&mut server.child);
+            let _ = server.child.wait().await;
+            false
         }
     }
 }
