@@ -6,6 +6,8 @@
 //! PILOT_FIGURES=full cargo test --release -p pilotctl --test figures -- --nocapture
 //! ```
 
+#![allow(clippy::disallowed_methods, reason = "it measures real processes")]
+
 mod support;
 
 use serde_json::{Value, json};

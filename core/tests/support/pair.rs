@@ -1,7 +1,9 @@
 //! Nodes and the rendezvous machine on virtual time, over links that lose, delay, duplicate and
 //! reorder, all drawn from one seed. The contract of `pilot_core` is asserted after every step.
 //!
-//! The simulator's crate will replace this; until then everything with two peers is tested here.
+//! Beside the simulator, which has NATs, firewalls, hosts and a tape, this stays: its tests hold each
+//! datagram in their hands, count allocations and measure the memory of bare nodes, and core uses no
+//! crate that uses core (`docs/architecture.md` section 1).
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
