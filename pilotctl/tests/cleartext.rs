@@ -171,8 +171,12 @@ fn only_one_packet_of(cast: &Cast, path: &str, len: usize, cost: usize) {
     assert!(got.stdout == text[..len]);
     assert!(connector.wait().unwrap().success());
     let lengths = since(&cast.lengths(path), &before);
-    let is_it = lengths.iter().filter(|&&n| n == len + cost).count();
-    assert_eq!(is_it, 1, "{lengths:?}");
+    // On a machine that is busy it may be sent again, but as it was; acknowledgements are shorter,
+    // and probes of the path are as long as some path carries.
+    let with_bytes: Vec<usize> =
+        lengths.iter().copied().filter(|n| (len / 2..BASE).contains(n)).collect();
+    assert!(!with_bytes.is_empty(), "{lengths:?}");
+    assert!(with_bytes.iter().all(|&n| n == len + cost), "{lengths:?}");
 }
 
 /// The packets of a file of `len` bytes: long ones, each of which carries its length less `cost`.

@@ -4,7 +4,7 @@
 //!
 //! * [`desk`]: board and store together.
 //! * [`store`]: the file `tasks.redb`.
-//! * [`talk`]: one stream to the other side of tasks.
+//! * [`mod@talk`]: one stream to the other side of tasks.
 //!
 //! Whatever is done goes as a job to one thread. It does all jobs that wait, makes their changes
 //! durable in one commit, and only then answers: what was answered survives a power loss, and
