@@ -182,7 +182,7 @@ fn send_files(
 
 #[test]
 fn killed_at_any_moment_everything_accepted_arrives_once_and_messages_in_order() {
-    let Pair { server, registry, beacon, a, b, mut a_process, mut b_process, to_a } = pair();
+    let Pair { server, registry, beacon, a, b, mut a_process, mut b_process, to_a, .. } = pair();
     let restart = ["rendezvous", "start", "--registry-addr", &registry, "--beacon-addr", &beacon];
     let mut server_process = server.data(&["rendezvous", "status"]);
     let begin = start(&registry, &beacon);

@@ -12,32 +12,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-use support::{Home, mutual, request_of, start, wait_at_most, wait_for};
+use support::pair::{Pair, pair};
+use support::{Home, start, wait_at_most, wait_for};
 
 /// Whoever is killed all the time uses up what one source may ask of others, and waits.
 const PATIENCE: Duration = Duration::from_secs(240);
-
-struct Pair {
-    _server: Home,
-    registry: String,
-    beacon: String,
-    worker: Home,
-    submitter: Home,
-    to: String,
-}
-
-fn pair() -> Pair {
-    let (server, registry, beacon) = Home::rendezvous();
-    let (worker, report) = Home::agent(&registry, &beacon);
-    let to = report["address"].as_str().unwrap().to_owned();
-    let (submitter, report) = Home::agent(&registry, &beacon);
-    let from = report["address"].as_str().unwrap().to_owned();
-    submitter.ok(&["trust", "request", &to]);
-    request_of(&worker, &from);
-    worker.ok(&["trust", "approve", &from]);
-    mutual(&submitter);
-    Pair { _server: server, registry, beacon, worker, submitter, to }
-}
 
 /// A worker program of this text, in the worker's own place.
 fn program(home: &Home, name: &str, text: &str) -> PathBuf {
@@ -72,16 +51,16 @@ impl Drop for Serving {
 }
 
 fn submit(pair: &Pair, description: &str) -> String {
-    pair.submitter.ok(&["task", "submit", &pair.to, "--description", description])
+    pair.b.ok(&["task", "submit", &pair.to_a, "--description", description])
 }
 
 /// Waits for the end of a task, as its submitter sees it.
 #[track_caller]
 fn ended(pair: &Pair, id: &str) -> Value {
     wait_at_most(Duration::from_secs(80), "it ends", || {
-        pair.submitter.data(&["task", "show", id])["settled"] == true
+        pair.b.data(&["task", "show", id])["settled"] == true
     });
-    pair.submitter.data(&["task", "show", id])
+    pair.b.data(&["task", "show", id])
 }
 
 /// Whether the worker has a task, and works on it.
@@ -101,7 +80,7 @@ fn fails(pair: &Pair, id: &str, why: &str) {
 #[test]
 fn a_program_works_on_what_comes_and_nothing_runs_unasked() {
     let pair = pair();
-    let (s, w) = (&pair.submitter, &pair.worker);
+    let (s, w) = (&pair.b, &pair.a);
     let id = submit(&pair, "wait for it");
     wait_for("it comes", || w.run(&["task", "show", &id]).code == 0);
     std::thread::sleep(Duration::from_millis(500));
@@ -116,7 +95,7 @@ fn a_program_works_on_what_comes_and_nothing_runs_unasked() {
     let file = s.beside("data.csv");
     std::fs::write(&file, "1,2\n").unwrap();
     let file = file.to_str().unwrap();
-    let id = s.ok(&["task", "submit", &pair.to, "--description", "$(touch x)", "--file", file]);
+    let id = s.ok(&["task", "submit", &pair.to_a, "--description", "$(touch x)", "--file", file]);
     let from = s.data(&["info"])["backbone"].as_str().unwrap().to_owned();
     let over = ended(&pair, &id);
     assert_eq!(over["result"], format!("$(touch x)data.csv\n1,2\n{from}\n"));
@@ -140,7 +119,7 @@ fn a_program_works_on_what_comes_and_nothing_runs_unasked() {
 #[test]
 fn programs_that_hang_flood_or_fail_cost_their_task_alone() {
     let pair = pair();
-    let w = &pair.worker;
+    let w = &pair.a;
     let mark = w.beside("left-running");
     let text = format!(
         "read what\ncase $what in\n\
@@ -185,7 +164,7 @@ fn programs_that_hang_flood_or_fail_cost_their_task_alone() {
     // Cancelled while it runs.
     let id = submit(&pair, "hang\n");
     wait_for("it runs", || runs(w, &id));
-    pair.submitter.ok(&["task", "cancel", &id]);
+    pair.b.ok(&["task", "cancel", &id]);
     assert_eq!(ended(&pair, &id)["state"], "cancelled");
     wait_for("its folder goes", || !w.path.join("serving").join(&id).exists());
 }
@@ -211,7 +190,7 @@ fn kill(report: &Value) {
 #[test]
 fn killed_at_any_moment_no_task_is_done_twice_and_none_is_lost() {
     let pair = pair();
-    let (s, w) = (&pair.submitter, &pair.worker);
+    let (s, w) = (&pair.b, &pair.a);
     let log = w.beside("log");
     let text =
         format!("read n; echo \"$n\" >>'{}'; sleep 0.$(($n % 7)); echo \"$n\"", log.display());
@@ -225,7 +204,8 @@ fn killed_at_any_moment_no_task_is_done_twice_and_none_is_lost() {
     let clock = Instant::now();
     for _ in 0..kills() {
         for _ in 0..3 {
-            let run = s.run(&["task", "submit", &pair.to, "--description", &format!("{tried}\n")]);
+            let run =
+                s.run(&["task", "submit", &pair.to_a, "--description", &format!("{tried}\n")]);
             if run.code == 0 {
                 accepted.insert(run.out.trim().to_owned(), tried);
             }

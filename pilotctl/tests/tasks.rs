@@ -9,35 +9,8 @@ use serde_json::Value;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-use support::{Home, mutual, request_of, start, wait_at_most, wait_for};
-
-struct Pair {
-    _server: Home,
-    registry: String,
-    beacon: String,
-    worker: Home,
-    submitter: Home,
-    to: String,
-    from: String,
-}
-
-/// Two agents; the second may submit tasks to the first.
-fn pair() -> Pair {
-    pair_for("all")
-}
-
-fn pair_for(allow: &str) -> Pair {
-    let (server, registry, beacon) = Home::rendezvous();
-    let (worker, report) = Home::agent(&registry, &beacon);
-    let to = report["address"].as_str().unwrap().to_owned();
-    let (submitter, report) = Home::agent(&registry, &beacon);
-    let from = report["address"].as_str().unwrap().to_owned();
-    submitter.ok(&["trust", "request", &to]);
-    request_of(&worker, &from);
-    worker.ok(&["trust", "approve", &from, "--allow", allow]);
-    mutual(&submitter);
-    Pair { _server: server, registry, beacon, worker, submitter, to, from }
-}
+use support::pair::{Pair, pair, pair_for};
+use support::{Home, start, wait_at_most, wait_for};
 
 fn show(home: &Home, id: &str) -> Value {
     home.data(&["task", "show", id])
@@ -60,7 +33,7 @@ fn becomes(home: &Home, id: &str, wanted: &str) -> Value {
 }
 
 fn submit(pair: &Pair, description: &str) -> String {
-    pair.submitter.ok(&["task", "submit", &pair.to, "--description", description])
+    pair.b.ok(&["task", "submit", &pair.to_a, "--description", description])
 }
 
 fn conflict() -> (i32, String) {
@@ -70,7 +43,7 @@ fn conflict() -> (i32, String) {
 #[test]
 fn a_task_is_handed_over_worked_on_and_finished_with_a_receipt() {
     let pair = pair();
-    let (s, w) = (&pair.submitter, &pair.worker);
+    let (s, w) = (&pair.b, &pair.a);
     let (data, plot) = (s.beside("dataset.csv"), w.beside("plot.png"));
     std::fs::write(&data, "1,2,3\n").unwrap();
     std::fs::write(&plot, [0xFF, 0, 7]).unwrap();
@@ -78,7 +51,7 @@ fn a_task_is_handed_over_worked_on_and_finished_with_a_receipt() {
     let id = s.ok(&[
         "task",
         "submit",
-        &pair.to,
+        &pair.to_a,
         "--description",
         description,
         "--file",
@@ -88,7 +61,7 @@ fn a_task_is_handed_over_worked_on_and_finished_with_a_receipt() {
     ]);
     assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
     let there = becomes(w, &id, "new");
-    assert_eq!((&there["role"], &there["peer"]), (&"worker".into(), &pair.from.as_str().into()));
+    assert_eq!((&there["role"], &there["peer"]), (&"worker".into(), &pair.to_b.as_str().into()));
     assert_eq!(there["description"], "Summarize this now", "cleaned");
     wait_for("its file comes", || show(w, &id)["files"][0]["path"].is_string());
     let path = show(w, &id)["files"][0]["path"].as_str().unwrap().to_owned();
@@ -130,7 +103,7 @@ fn a_task_is_handed_over_worked_on_and_finished_with_a_receipt() {
 #[test]
 fn nobody_makes_a_step_that_is_not_his_or_not_now() {
     let pair = pair();
-    let (s, w) = (&pair.submitter, &pair.worker);
+    let (s, w) = (&pair.b, &pair.a);
     let id = submit(&pair, "one");
     becomes(w, &id, "new");
     for step in ["accept", "start", "complete", "fail", "decline"] {
@@ -160,13 +133,13 @@ fn nobody_makes_a_step_that_is_not_his_or_not_now() {
     let hidden = s.beside(".bashrc");
     std::fs::write(&hidden, "rm -rf /").unwrap();
     let file = hidden.to_str().unwrap();
-    let refused = s.error(&["task", "submit", &pair.to, "--description", "x", "--file", file]);
+    let refused = s.error(&["task", "submit", &pair.to_a, "--description", "x", "--file", file]);
     assert_eq!(refused, (2, "usage".to_owned()));
     let long = "x".repeat(513);
     let second = submit(&pair, "two");
     becomes(w, &second, "new");
     assert_eq!(w.error(&["task", "decline", &second, "--reason", &long]).1, "too_large");
-    assert_eq!(s.error(&["task", "submit", &pair.to, "--description", ""]).1, "usage");
+    assert_eq!(s.error(&["task", "submit", &pair.to_a, "--description", ""]).1, "usage");
 
     // The other ways in which a task ends.
     w.ok(&["task", "decline", &second, "--reason", "no GPU \u{1b}[2Jhere"]);
@@ -200,12 +173,12 @@ fn nobody_makes_a_step_that_is_not_his_or_not_now() {
 #[test]
 fn a_task_waits_for_a_worker_that_is_away_and_what_is_told_for_a_submitter() {
     let pair = pair();
-    let (s, w) = (&pair.submitter, &pair.worker);
+    let (s, w) = (&pair.b, &pair.a);
     w.kill("daemon");
     let file = s.beside("a.txt");
     std::fs::write(&file, "for later").unwrap();
     let file = file.to_str().unwrap();
-    let id = s.ok(&["task", "submit", &pair.to, "--description", "later", "--file", file]);
+    let id = s.ok(&["task", "submit", &pair.to_a, "--description", "later", "--file", file]);
     assert_eq!(show(s, &id)["delivered"], false);
     assert!(s.ok(&["task", "list"]).contains("not delivered yet"));
     let never = submit(&pair, "never");
@@ -235,25 +208,25 @@ fn a_task_waits_for_a_worker_that_is_away_and_what_is_told_for_a_submitter() {
 fn what_nobody_answers_lapses_after_a_minute_on_both_sides() {
     let pair = pair();
     let id = submit(&pair, "anybody?");
-    becomes(&pair.worker, &id, "new");
+    becomes(&pair.a, &id, "new");
     let begin = Instant::now();
-    let lapsed = becomes(&pair.submitter, &id, "cancelled");
+    let lapsed = becomes(&pair.b, &id, "cancelled");
     println!("lapsed after {:?}", begin.elapsed());
     assert!(begin.elapsed() > Duration::from_secs(50), "{:?}", begin.elapsed());
     assert_eq!(lapsed["reason"]["code"], "no_answer");
-    assert_eq!(state(&pair.worker, &id), "cancelled");
-    assert_eq!(pair.worker.error(&["task", "accept", &id]), conflict());
+    assert_eq!(state(&pair.a, &id), "cancelled");
+    assert_eq!(pair.a.error(&["task", "accept", &id]), conflict());
 }
 
 #[test]
 fn only_who_has_the_right_and_the_reputation_may_submit() {
     let pair = pair_for("message,file");
-    let (s, w) = (&pair.submitter, &pair.worker);
+    let (s, w) = (&pair.b, &pair.a);
     let id = submit(&pair, "please");
     let refused = becomes(s, &id, "refused");
     assert_eq!(refused["reason"]["code"], "not_permitted");
     assert!(w.data(&["task", "list"])["tasks"].as_array().unwrap().is_empty());
-    w.ok(&["trust", "allow", &pair.from, "all"]);
+    w.ok(&["trust", "allow", &pair.to_b, "all"]);
     let id = submit(&pair, "please");
     becomes(w, &id, "new");
 
@@ -269,8 +242,8 @@ fn only_who_has_the_right_and_the_reputation_may_submit() {
     becomes(w, &id, "new");
 
     // Where trust has ended there is nobody to submit to, and what is open is told nobody.
-    s.ok(&["trust", "revoke", &pair.to]);
-    let submitted = s.error(&["task", "submit", &pair.to, "--description", "x"]);
+    s.ok(&["trust", "revoke", &pair.to_a]);
+    let submitted = s.error(&["task", "submit", &pair.to_a, "--description", "x"]);
     assert_eq!(submitted, (4, "not_trusted".to_owned()));
     becomes(s, &id, "refused");
 }
@@ -278,7 +251,7 @@ fn only_who_has_the_right_and_the_reputation_may_submit() {
 #[test]
 fn changes_are_told_as_they_happen() {
     let pair = pair();
-    let (s, w) = (&pair.submitter, &pair.worker);
+    let (s, w) = (&pair.b, &pair.a);
     let mut command = w.command(&["task", "list", "--follow", "--json"]);
     let mut following = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let lines = std::io::BufRead::lines(std::io::BufReader::new(following.stdout.take().unwrap()));
@@ -344,12 +317,12 @@ impl Api {
 fn many_tasks_at_a_time_from_end_to_end() {
     let count: usize = std::env::var("PILOT_TEST_TASKS").map_or(64, |n| n.parse().unwrap());
     let pair = pair();
-    let (s, w) = (&pair.submitter, &pair.worker);
+    let (s, w) = (&pair.b, &pair.a);
     let begin = Instant::now();
     std::thread::scope(|scope| {
         let lanes = 16.min(count);
         for lane in 0..lanes {
-            let to = &pair.to;
+            let to = &pair.to_a;
             scope.spawn(move || {
                 let (mut api, mut work) = (Api::new(s), Api::new(w));
                 for n in (lane..count).step_by(lanes) {

@@ -148,6 +148,8 @@ pub struct Trust<'s> {
     arrivals: u32,
     /// Stamp of the next slot that is filled, so that an answer to an earlier one is known.
     stamps: u32,
+    /// Where the next search for a name begins.
+    names_from: usize,
     /// Flags set over all slots that are for the node.
     changes: u32,
     /// Flags set over all slots that are for the owner.
@@ -178,6 +180,7 @@ impl<'s> Trust<'s> {
             outgoing_used: 0,
             arrivals: 0,
             stamps: 0,
+            names_from: 0,
             changes: 0,
             edges: 0,
             due: Instant::NEVER,
@@ -401,16 +404,19 @@ impl<'s> Trust<'s> {
     }
 
     /// Wants the registry's present word on up to so many peers that have granted us access, first
-    /// on those whose name is not known; whether there are any.
+    /// on those whose name is not known; whether there are any. Each time it goes on behind the
+    /// last one, so that all have their turn.
     pub(crate) fn resolve_names(&mut self, most: usize) -> bool {
+        let (len, from) = (self.peers.len(), self.names_from);
         let mut asked = 0;
         for named in [false, true] {
-            for slot in self.peers.iter_mut() {
-                let PeerState::Trusted(peer) = &mut slot.state else { continue };
+            for i in (0..len).map(|n| (from + n) % len) {
+                let PeerState::Trusted(peer) = &mut self.peers[i].state else { continue };
                 let wanted = peer.held().is_some() && !peer.frozen;
                 if wanted && peer.hostname.is_some() == named && asked < most {
                     peer.resolve_due = true;
                     asked += 1;
+                    self.names_from = (i + 1) % len;
                 }
             }
         }

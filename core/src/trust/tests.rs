@@ -557,6 +557,25 @@ fn approved(text: &str) -> (Agent, Agent, PeerIndex) {
 }
 
 #[test]
+fn a_search_for_a_name_goes_on_behind_the_last_one() {
+    let mut b = Agent::new(2);
+    for n in 3..6 {
+        let a = Agent::new(n);
+        b.receive_request(&a.record(1), &a.request_to(&b, true).encode());
+        b.with(|t, ctx| t.approve(ctx, a.address, permissions("all"))).unwrap();
+    }
+    let settle = |b: &mut Agent| while b.job(Ok(&Answer::Done)).is_some() {};
+    settle(&mut b);
+    for turn in [0, 1, 2, 0] {
+        assert!(b.trust.resolve_names(1));
+        let due: Vec<u32> =
+            b.trust.peers().filter(|(_, p)| p.resolve_due).map(|(i, _)| i.0).collect();
+        assert_eq!(due, [turn]);
+        settle(&mut b);
+    }
+}
+
+#[test]
 fn an_approval_grants_what_its_owner_says_and_no_more() {
     let (_, b, peer) = approved("message,ports=8000-8100");
     let entry = b.trust.peer(peer).unwrap();

@@ -28,19 +28,26 @@ pub struct Pair {
     pub a_process: Value,
     pub b_process: Value,
     pub to_a: String,
+    pub to_b: String,
 }
 
-/// Two agents; `b` may send to `a`.
+/// Two agents; `b` may do everything at `a`.
 pub fn pair() -> Pair {
+    pair_for("all")
+}
+
+/// Two agents; `b` may do so much at `a`.
+pub fn pair_for(allow: &str) -> Pair {
     let (server, registry, beacon) = Home::rendezvous();
     let (a, a_process) = Home::agent(&registry, &beacon);
     let (b, b_process) = Home::agent(&registry, &beacon);
-    let to_a = a_process["address"].as_str().unwrap().to_owned();
+    let address = |process: &Value| process["address"].as_str().unwrap().to_owned();
+    let (to_a, to_b) = (address(&a_process), address(&b_process));
     b.ok(&["trust", "request", &to_a]);
-    request_of(&a, b_process["address"].as_str().unwrap());
-    a.ok(&["trust", "approve", b_process["address"].as_str().unwrap()]);
+    request_of(&a, &to_b);
+    a.ok(&["trust", "approve", &to_b, "--allow", allow]);
     mutual(&b);
-    Pair { server, registry, beacon, a, b, a_process, b_process, to_a }
+    Pair { server, registry, beacon, a, b, a_process, b_process, to_a, to_b }
 }
 
 pub fn waits(message: &Value) -> bool {

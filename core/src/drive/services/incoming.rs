@@ -161,6 +161,10 @@ impl<R: Runtime> Incoming<R> {
         waker: &R::Waker,
         buf: &mut [u8],
     ) -> Poll<Result<usize, TransferError>> {
+        // Nothing fits, and nothing is to pile up here instead.
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
         loop {
             let Stage::File = self.stage else { return Poll::Ready(Err(Misuse::State.into())) };
             match self.step(buf)? {

@@ -225,6 +225,8 @@ pub fn a_file_goes_on_where_it_was_stored<A: Subject, B: Subject, R: Rendezvous>
             offered::<B>(&mut incoming, &offer).await;
             incoming.accept(hash).expect("it was offered");
             loop {
+                let none = poll::<B, _>(|waker| incoming.poll_read(waker, &mut [])).await;
+                assert_eq!(none.expect("read"), 0, "nothing fits, and nothing piles up");
                 let n = poll::<B, _>(|waker| incoming.poll_read(waker, &mut chunk)).await;
                 match n.expect("read") {
                     0 => break,
