@@ -25,7 +25,7 @@ fn no_task_is_done_twice_none_is_lost_and_both_sides_agree() {
         }
         restarts += world.restarts;
         cuts += world.cuts;
-        repeats += world.repeats;
+        repeats += world.repeats();
     }
     println!("states {ended:?}, {restarts} restarts, {cuts} streams cut, {repeats} told again");
     let many = seeds() / 20;

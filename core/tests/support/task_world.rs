@@ -1,13 +1,13 @@
 //! Two agents with tasks in both directions, their disks, and streams that break.
 
 use pilot_core::addr::{Address, NodeId};
-use pilot_core::crypto::task::{Receipt, Side, State, Statement, Step, TaskId};
+use pilot_core::crypto::task::{Receipt, Side, State, Step, TaskId};
 use pilot_core::crypto::{Identity, IdentityKey};
 use pilot_core::rng::Rng;
 use pilot_core::service::tasks::{
-    Asked, Board, BoardLimits, Content, FRAME_MAX, Link, LinkEvent, Party, Tell, Verdict,
+    About, Board, BoardLimits, Content, Contents as Kept, Keys, Party, Streams, Talk, Turn, Worked,
 };
-use pilot_core::time::{Duration, UnixTime};
+use pilot_core::time::{Duration, Instant, UnixTime};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const REGISTRY: IdentityKey = IdentityKey([7; 32]);
@@ -16,23 +16,44 @@ const STEPS: u64 = 160;
 /// Without faults everything has ended after so many rounds, or never does.
 const ROUNDS_MAX: usize = 200;
 
-type Contents = BTreeMap<(TaskId, Step), Vec<u8>>;
+type Contents = BTreeMap<(TaskId, About), Vec<u8>>;
 
 /// An agent: what it knows, what its disk holds, and what the world has seen it do.
 struct Agent {
     secret: [u8; 32],
     party: Party,
-    board: Board,
+    board: Board<Keys>,
     disk: BTreeMap<TaskId, Vec<u8>>,
-    contents: Contents,
-    /// Not on the disk yet.
-    unsynced: Contents,
     /// How often each task was begun with.
     begun: BTreeMap<TaskId, u32>,
     /// Tasks that its user was told an id of.
     submitted: BTreeSet<TaskId>,
-    /// Submissions that were told on a stream.
-    told: BTreeSet<(TaskId, u32)>,
+    /// Its streams, which end with it.
+    streams: Streams,
+    told: Told,
+}
+
+/// What an agent keeps beside its board, and how often it was asked for it.
+#[derive(Default)]
+struct Told {
+    contents: Contents,
+    /// Not on the disk yet.
+    unsynced: Contents,
+    told: BTreeSet<(TaskId, About)>,
+    repeats: u64,
+}
+
+impl Kept for Told {
+    fn keep(&mut self, id: TaskId, about: About, content: &[u8]) {
+        self.unsynced.insert((id, about), content.to_vec());
+    }
+
+    fn get(&mut self, id: TaskId, about: About) -> Option<Vec<u8>> {
+        if !self.told.insert((id, about)) {
+            self.repeats += 1;
+        }
+        Some(self.contents.get(&(id, about)).expect("it was synced").clone())
+    }
 }
 
 impl Agent {
@@ -44,16 +65,17 @@ impl Agent {
             party: Party { address: Address::backbone(NodeId(16 + u32::from(n))), key },
             board: Agent::board(secret),
             disk: BTreeMap::new(),
-            contents: Contents::new(),
-            unsynced: Contents::new(),
             begun: BTreeMap::new(),
             submitted: BTreeSet::new(),
-            told: BTreeSet::new(),
+            streams: Streams::default(),
+            told: Told::default(),
         }
     }
 
-    fn board(secret: [u8; 32]) -> Board {
-        Board::new(Identity::from_secret(secret), REGISTRY, BoardLimits::default())
+    fn board(secret: [u8; 32]) -> Board<Keys> {
+        let keys = Keys { identity: Identity::from_secret(secret), registry: REGISTRY };
+        let key = keys.identity.public();
+        Board::new(keys, key, REGISTRY, BoardLimits::default())
     }
 
     /// What was done is on the disk from now on.
@@ -64,12 +86,13 @@ impl Agent {
                 None => drop(self.disk.remove(&id)),
             }
         }
-        self.contents.append(&mut self.unsynced);
+        self.told.contents.append(&mut self.told.unsynced);
     }
 
     fn restart(&mut self) {
         self.board = Agent::board(self.secret);
-        self.unsynced.clear();
+        self.told.unsynced.clear();
+        self.streams = Streams::default();
         for record in self.disk.values() {
             self.board.restore(record).expect("it was written by ourselves");
         }
@@ -80,8 +103,8 @@ impl Agent {
     fn act(&mut self, id: TaskId, step: Step, text: &str, now: UnixTime) -> bool {
         let content = content(text);
         let is_done = self.board.act(id, step, &content, now).is_ok();
-        if is_done && matches!(step, Step::Decline | Step::Complete | Step::Fail) {
-            self.unsynced.insert((id, step), content);
+        if let Some(about) = About::of(step).filter(|_| is_done) {
+            self.told.keep(id, about, &content);
         }
         is_done
     }
@@ -96,9 +119,9 @@ fn content(text: &str) -> Vec<u8> {
 
 /// A stream: what is on its way in each direction, and the ends at both agents.
 struct Stream {
-    links: [Link; 2],
+    talks: [Talk; 2],
+    numbers: [u64; 2],
     ways: [VecDeque<u8>; 2],
-    held: [Vec<u8>; 2],
 }
 
 pub(crate) struct World {
@@ -109,7 +132,6 @@ pub(crate) struct World {
     ids: u8,
     pub(crate) restarts: u64,
     pub(crate) cuts: u64,
-    pub(crate) repeats: u64,
 }
 
 impl World {
@@ -122,8 +144,12 @@ impl World {
             ids: 0,
             restarts: 0,
             cuts: 0,
-            repeats: 0,
         }
+    }
+
+    /// Contents that were told more than once.
+    pub(crate) fn repeats(&self) -> u64 {
+        self.agents.iter().map(|agent| agent.told.repeats).sum()
     }
 
     /// The final states, each task once.
@@ -168,10 +194,9 @@ impl World {
                 let seconds = [1, 1, 1, 1, 5, 5, 40, 61, 3_700][self.below(9) as usize];
                 self.pass(Duration::from_secs(seconds));
             }
-            9..=12 => self.tell(a),
             _ if !self.streams.is_empty() => {
                 let at = self.below(self.streams.len() as u64) as usize;
-                let most = 1 + self.below(3000) as usize;
+                let most = self.below(3000) as usize;
                 self.deliver(at, a, most);
             }
             _ => {}
@@ -186,21 +211,42 @@ impl World {
             assert!(agent.board.deadline().is_none_or(|due| due > self.now));
             agent.sync();
         }
+        for at in (0..self.streams.len()).rev() {
+            let now = self.instant();
+            let talks = &mut self.streams[at].talks;
+            talks.iter_mut().for_each(|talk| talk.handle_time(now));
+            if talks.iter().any(|talk| talk.end().is_some()) {
+                self.cut(at);
+            }
+        }
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::from_nanos(self.now.as_millis() * 1_000_000)
     }
 
     fn open(&mut self) {
-        let (links, ways, held) = Default::default();
-        self.streams.push(Stream { links, ways, held });
+        let (now, opener) = (self.instant(), self.below(2) as usize);
+        let parties = [self.agents[1].party, self.agents[0].party];
+        let talks = [0, 1].map(|a| Talk::new(parties[a], a == opener, now));
+        let numbers = [0, 1].map(|a| self.agents[a].streams.begin(parties[a].key));
+        self.streams.push(Stream { talks, numbers, ways: Default::default() });
     }
 
     fn cut(&mut self, at: usize) {
-        self.streams.swap_remove(at);
+        let stream = self.streams.swap_remove(at);
+        for a in 0..2 {
+            let peer = self.agents[1 - a].party.key;
+            self.agents[a].streams.end(peer, stream.numbers[a]);
+        }
         self.cuts += 1;
     }
 
     fn restart(&mut self, a: usize) {
+        while !self.streams.is_empty() {
+            self.cut(0);
+        }
         self.agents[a].restart();
-        self.streams.clear();
         self.restarts += 1;
     }
 
@@ -213,7 +259,7 @@ impl World {
         let description = content("work");
         let agent = &mut self.agents[a];
         agent.board.submit(id, worker, &description, self.now).expect("there is room");
-        agent.unsynced.insert((id, Step::Submit), description);
+        agent.told.keep(id, About::Work, &description);
         if self.rng.below(20) == 0 {
             // Its user never learns of it.
             return self.restart(a);
@@ -271,85 +317,56 @@ impl World {
 
     // ---- streams ----
 
-    /// Tells on the newest stream what is not on its way there already.
-    fn tell(&mut self, a: usize) {
-        let peer = self.agents[1 - a].party.key;
-        let Some(stream) = self.streams.last_mut() else { return };
-        let agent = &mut self.agents[a];
-        let link = &mut stream.links[a];
-        let mut out = vec![0; FRAME_MAX];
-        let mut offered = Vec::new();
-        for (id, tell) in agent.board.untold(peer) {
-            if link.is_asking(id) || !link.has_room() {
-                continue;
-            }
-            let len = match tell {
-                Tell::Statement { statement, content } => {
-                    let kept = agent.contents.get(&(id, statement.fields.step));
-                    let content = content.unwrap_or_else(|| kept.expect("it was synced"));
-                    if !agent.told.insert((id, statement.fields.seq)) {
-                        self.repeats += 1;
-                    }
-                    link.tell(statement, content, &mut out)
-                }
-                Tell::Claim(claim) => link.tell_claim(claim, &mut out),
-            };
-            let len = len.expect("there is room");
-            offered.push(id);
-            stream.ways[1 - a].extend(&out[..len]);
+    /// Bytes arrive at an agent, which does what they say, syncs, answers, and tells.
+    fn deliver(&mut self, at: usize, a: usize, most: usize) {
+        // A crash before or after it is on the disk, and before it is answered.
+        let crash = self.below(60);
+        self.take(at, a, most);
+        if crash == 0 {
+            return self.restart(a);
         }
-        offered.into_iter().for_each(|id| agent.board.offered(id));
+        self.agents[a].sync();
+        if crash == 1 {
+            return self.restart(a);
+        }
+        let Stream { talks, ways, .. } = &mut self.streams[at];
+        talks[a].release();
+        ways[1 - a].extend(talks[a].output());
+        talks[a].advance(usize::MAX);
     }
 
-    /// Bytes arrive at an agent, which does what they say, syncs, and answers.
-    fn deliver(&mut self, at: usize, a: usize, most: usize) {
+    fn take(&mut self, at: usize, a: usize, most: usize) {
+        let (now, unix) = (self.instant(), self.now);
         let stream = &mut self.streams[at];
-        let n = most.min(stream.ways[a].len());
+        let n = most.min(stream.ways[a].len()).min(stream.talks[a].room());
         let bytes: Vec<u8> = stream.ways[a].drain(..n).collect();
-        stream.held[a].extend(bytes);
-        let held = std::mem::take(&mut stream.held[a]);
-        let mut used = 0;
-        let peer = self.agents[1 - a].party;
-        loop {
-            let stream = &mut self.streams[at];
-            let (n, event) = stream.links[a].handle_bytes(&held[used..]).expect("well-formed");
-            used += n;
-            let Some(event) = event else { break };
-            // A crash before or after it is on the disk, and before it is answered.
-            let crash = self.rng.below(60);
-            let (now, agent) = (self.now, &mut self.agents[a]);
-            let answer = handle(agent, peer, event, now);
-            if crash == 0 {
-                return self.restart(a);
-            }
-            agent.sync();
-            if crash == 1 {
-                return self.restart(a);
-            }
-            let mut out = [0; 512];
-            let link = &mut self.streams[at].links[a];
-            let len = match answer {
-                None => continue,
-                Some(Ok(receipt)) => link.answer_receipt(&receipt, &mut out),
-                Some(Err(verdict)) => link.answer(verdict, &mut out),
-            };
-            self.streams[at].ways[1 - a].extend(&out[..len.expect("it was asked for")]);
-        }
-        self.streams[at].held[a] = held[used..].to_vec();
+        let talk = &mut stream.talks[a];
+        assert_eq!(talk.handle_bytes(now, &bytes), n);
+        let released = talk.output().len();
+        let peer = talk.peer().key;
+        let Agent { board, streams, told, .. } = &mut self.agents[a];
+        let is_teller = streams.is_teller(peer, stream.numbers[a]);
+        let turn = Turn { now, unix, is_teller, admitted: Some(Ok(())) };
+        assert_eq!(talk.work(board, told, turn), Ok(Worked::Done), "well-formed");
+        assert_eq!(talk.output().len(), released, "nothing goes out before it is on the disk");
     }
 
     // ---- the end ----
 
     /// No more faults, and users that finish what they have.
     fn settle(&mut self, seed: u64) {
-        self.streams.clear();
+        while !self.streams.is_empty() {
+            self.cut(0);
+        }
         self.open();
         for _ in 0..ROUNDS_MAX {
             for a in 0..2 {
-                self.tell(a);
-            }
-            for a in 0..2 {
-                self.deliver_calmly(a);
+                self.take(0, a, usize::MAX);
+                self.agents[a].sync();
+                let Stream { talks, ways, .. } = &mut self.streams[0];
+                talks[a].release();
+                ways[1 - a].extend(talks[a].output());
+                talks[a].advance(usize::MAX);
             }
             let mut is_over = self.streams[0].ways.iter().all(VecDeque::is_empty);
             for a in 0..2 {
@@ -382,26 +399,6 @@ impl World {
         panic!("seed {seed}: it goes on for ever");
     }
 
-    fn deliver_calmly(&mut self, a: usize) {
-        let peer = self.agents[1 - a].party;
-        let stream = &mut self.streams[0];
-        let bytes: Vec<u8> = stream.ways[a].drain(..).collect();
-        let mut used = 0;
-        while used < bytes.len() {
-            let (n, event) = stream.links[a].handle_bytes(&bytes[used..]).expect("well-formed");
-            used += n;
-            let answer = handle(&mut self.agents[a], peer, event.expect("whole"), self.now);
-            self.agents[a].sync();
-            let mut out = [0; 512];
-            let len = match answer {
-                None => continue,
-                Some(Ok(receipt)) => stream.links[a].answer_receipt(&receipt, &mut out),
-                Some(Err(verdict)) => stream.links[a].answer(verdict, &mut out),
-            };
-            stream.ways[1 - a].extend(&out[..len.expect("it was asked for")]);
-        }
-    }
-
     fn check(&self, seed: u64) {
         for (a, agent) in self.agents.iter().enumerate() {
             let other = &self.agents[1 - a];
@@ -426,42 +423,5 @@ impl World {
                 assert!(ours.is_none_or(|receipt: &Receipt| receipt.verify(&REGISTRY).is_ok()));
             }
         }
-    }
-}
-
-/// Does what a peer said; the answer that is owed once it is on the disk.
-fn handle(
-    agent: &mut Agent,
-    peer: Party,
-    event: LinkEvent<'_>,
-    now: UnixTime,
-) -> Option<Result<Receipt, Verdict>> {
-    match event {
-        LinkEvent::Stated { statement, content } => {
-            let verdict = agent.board.judge(peer, &statement, content, || Ok(()), now);
-            keep(agent, &statement, content, verdict);
-            Some(Err(verdict))
-        }
-        LinkEvent::Claimed(claim) => Some(agent.board.judge_claim(peer, &claim, now)),
-        LinkEvent::Answered(Asked::Statement(id, seq), verdict) => {
-            agent.board.answered(peer.key, id, seq, verdict, now);
-            None
-        }
-        LinkEvent::Answered(Asked::Claim(id), verdict) => {
-            agent.board.claim_answered(peer.key, id, verdict);
-            None
-        }
-        LinkEvent::Countersigned(receipt) => {
-            agent.board.countersigned(peer.key, &receipt);
-            None
-        }
-        LinkEvent::Ping(_) | LinkEvent::Pong => None,
-    }
-}
-
-fn keep(agent: &mut Agent, statement: &Statement, content: &[u8], verdict: Verdict) {
-    if verdict == Verdict::Applied {
-        let key = (statement.fields.task, statement.fields.step);
-        agent.unsynced.insert(key, content.to_vec());
     }
 }

@@ -2,28 +2,23 @@
 //! be told to or whose word is waited for.
 
 use super::Shared;
-use super::identity;
 use super::node::Node;
 use super::offer::Listening;
 use crate::error::{Code, Failure};
 use crate::services::accept::{AcceptLimits, accept_all};
-use crate::tasks::{Admit, Tasks, now, talk};
+use crate::tasks::{Admit, Admitted, Tasks, now, talk};
 use pilot_core::addr::{Address, Port};
 use pilot_core::crypto::task::TaskId;
 use pilot_core::crypto::{IdentityKey, Rights};
 use pilot_core::service::tasks::{Party, Verdict};
-use pilot_tokio::DirectoryError;
+use pilot_tokio::{DirectoryError, Handle};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The first pause after a stream that could not be opened or broke, and the longest.
+/// The registry is asked again after so long, at least.
 const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// No pause is shorter, whatever a peer does.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Opening a stream takes no longer.
 const ATTEMPT: Duration = Duration::from_secs(20);
 /// A score that was told longer ago is asked for again; the registry has so long to answer.
@@ -36,20 +31,15 @@ const HAND_IN_AGAIN: Duration = Duration::from_secs(60);
 /// Streams of one peer: more than one only while an older one is dying.
 const STREAMS_OF_PEER: usize = 4;
 
-/// Those who carry, by peer.
+/// What carries tasks to and fro.
 #[derive(Default)]
 pub(crate) struct Carriers {
     tasks: OnceLock<Arc<Tasks>>,
-    waking: Mutex<BTreeMap<IdentityKey, (Address, Arc<Notify>)>>,
     /// Reputations, and when they were told.
     scores: Mutex<BTreeMap<IdentityKey, (i64, Instant)>>,
 }
 
 impl Carriers {
-    fn waking(&self) -> MutexGuard<'_, BTreeMap<IdentityKey, (Address, Arc<Notify>)>> {
-        self.waking.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The tasks; there are none before the registry has told its key.
     pub(crate) fn tasks(&self) -> Result<&Arc<Tasks>, Failure> {
         self.tasks.get().ok_or_else(|| {
@@ -57,10 +47,15 @@ impl Carriers {
         })
     }
 
-    /// A peer's score, as the registry has told it not long ago; none if it does not answer.
-    async fn score(&self, node: &Node, peer: Party) -> Option<i64> {
+    /// A peer's score, as the registry has told it not long ago.
+    fn known_score(&self, peer: Party) -> Option<i64> {
         let known = self.scores().get(&peer.key).copied();
-        if let Some((score, _)) = known.filter(|(_, at)| at.elapsed() < SCORE_AGE) {
+        known.filter(|(_, at)| at.elapsed() < SCORE_AGE).map(|(score, _)| score)
+    }
+
+    /// The same, or what it tells now; none if it does not answer.
+    async fn score(&self, node: &Node, peer: Party) -> Option<i64> {
+        if let Some(score) = self.known_score(peer) {
             return Some(score);
         }
         let asked = tokio::time::timeout(SCORE_TIME, node.agent.reputation(peer.address)).await;
@@ -89,12 +84,15 @@ impl Carriers {
 
     /// Ends the pause before the next stream to a peer.
     pub(super) fn wake(&self, peer: Address) {
-        let peer = peer.on_backbone();
-        self.waking().values().filter(|(at, _)| *at == peer).for_each(|(_, w)| w.notify_one());
+        if let Some(tasks) = self.tasks.get() {
+            tasks.wake(Some(peer));
+        }
     }
 
     pub(super) fn wake_all(&self) {
-        self.waking().values().for_each(|(_, wake)| wake.notify_one());
+        if let Some(tasks) = self.tasks.get() {
+            tasks.wake(None);
+        }
     }
 }
 
@@ -107,32 +105,44 @@ pub(crate) fn party(node: &Node, address: Address) -> Option<Party> {
 }
 
 /// Who may submit tasks: whoever has the right, and the reputation that is asked for.
-fn admit(shared: &Arc<Shared>) -> Admit {
-    let shared = Arc::downgrade(shared);
-    Arc::new(move |peer: Party| {
-        let shared = shared.clone();
+struct Welcome(Weak<Shared>);
+
+fn is_enough(score: i64, least: i64) -> Result<(), Verdict> {
+    if score >= least { Ok(()) } else { Err(Verdict::Reputation) }
+}
+
+impl Admit for Welcome {
+    fn known(&self, peer: Party) -> Option<Result<(), Verdict>> {
+        let Some(shared) = self.0.upgrade() else { return Some(Err(Verdict::Failed)) };
+        let rights = shared.node.agent.rights(peer.address);
+        if !rights.is_some_and(|rights| rights.contains(Rights::TASKS)) {
+            return Some(Err(Verdict::NotPermitted));
+        }
+        let Some(least) = shared.settings.min_reputation else { return Some(Ok(())) };
+        Some(is_enough(shared.carriers.known_score(peer)?, least))
+    }
+
+    fn ask(&self, peer: Party) -> Admitted {
+        let shared = self.0.clone();
         Box::pin(async move {
-            let Some(shared) = shared.upgrade() else { return Err(Verdict::Failed) };
-            let agent = &shared.node.agent;
-            if !agent.rights(peer.address).is_some_and(|r| r.contains(Rights::TASKS)) {
-                return Err(Verdict::NotPermitted);
-            }
-            let Some(least) = shared.settings.min_reputation else { return Ok(()) };
-            match shared.carriers.score(&shared.node, peer).await {
-                Some(score) if score >= least => Ok(()),
-                Some(_) => Err(Verdict::Reputation),
-                // Asked again when the submitter tells it again.
-                None => Err(Verdict::Failed),
-            }
+            // Asked again when the submitter tells it again.
+            let shared = shared.upgrade().ok_or(Verdict::Failed)?;
+            let score = shared.carriers.score(&shared.node, peer).await.ok_or(Verdict::Failed)?;
+            is_enough(score, shared.settings.min_reputation.unwrap_or(score))
         })
-    })
+    }
+}
+
+fn admit(shared: &Arc<Shared>) -> Arc<dyn Admit> {
+    Arc::new(Welcome(Arc::downgrade(shared)))
 }
 
 /// Opens the tasks, serves the port, and carries what is to be told.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<(), Failure> {
-    let Some(registry) = shared.node.agent.info().registry_key else { return Ok(()) };
-    let identity = identity::load_or_create(&shared.home.identity())?;
-    let tasks = Tasks::open(&shared.home.tasks(), identity, registry)?;
+    let info = shared.node.agent.info();
+    let Some(registry) = info.registry_key else { return Ok(()) };
+    let signer = Box::new(Handle::clone(&shared.node.agent));
+    let tasks = Tasks::open(&shared.home.tasks(), signer, info.identity, registry)?;
     let _ = shared.carriers.tasks.set(Arc::clone(&tasks));
     let streams = Listening(shared.node.listen(Port::TASKS)?);
     let limits = AcceptLimits { per_peer: STREAMS_OF_PEER, ..AcceptLimits::default() };
@@ -153,77 +163,44 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sees to it that there is a carrier for each peer that needs one.
+/// Sees to it that there is a stream to each peer that needs one.
 async fn watch(shared: Arc<Shared>, tasks: Arc<Tasks>) {
     let mut changed = tasks.changed();
     loop {
-        let peers = match tasks.run(|desk| Ok(desk.board.peers())).await {
-            Ok(peers) => peers,
-            Err(failure) if failure.code == Code::NotRunning => return,
-            Err(_) => Vec::new(),
-        };
-        for peer in peers {
-            let mut waking = shared.carriers.waking();
-            if waking.contains_key(&peer.key) {
-                continue;
-            }
-            let wake = Arc::new(Notify::new());
-            waking.insert(peer.key, (peer.address, Arc::clone(&wake)));
-            tokio::spawn(carry(Arc::clone(&shared), Arc::clone(&tasks), peer, wake));
-        }
-        if changed.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Opens streams to a peer until there is nothing more to tell or to wait for.
-async fn carry(shared: Arc<Shared>, tasks: Arc<Tasks>, peer: Party, wake: Arc<Notify>) {
-    let mut pause = PAUSE;
-    let mut changed = tasks.changed();
-    loop {
         changed.mark_unchanged();
-        let is_needed = tasks.run(move |desk| {
-            let is_untold = desk.board.untold(peer.key).next().is_some();
-            Ok(is_untold || desk.board.is_following(peer.key))
-        });
-        match is_needed.await {
-            Ok(true) if tasks.is_connected(peer.key) => {
-                // Either end's stream serves both.
-                if changed.changed().await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            Ok(true) => {}
-            _ => {
-                shared.carriers.waking().remove(&peer.key);
-                // What was changed since was left to this carrier.
-                tasks.nudge();
-                return;
-            }
+        let due = match tasks.due().await {
+            Ok(due) => due,
+            Err(failure) if failure.code == Code::NotRunning => return,
+            Err(_) => crate::tasks::Due::default(),
+        };
+        for peer in due.peers {
+            tokio::spawn(carry(Arc::clone(&shared), Arc::clone(&tasks), peer));
         }
-        match attempt(&shared, &tasks, peer).await {
-            Ok(()) => pause = PAUSE,
-            Err(failure) => {
-                tracing::debug!(peer = %peer.address, %failure, "no stream for tasks");
-                give_up(&tasks, peer, &failure).await;
-            }
-        }
-        tokio::time::sleep(PAUSE_MIN).await;
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-            () = wake.notified() => pause = PAUSE,
+            changed = changed.changed() => if changed.is_err() {
+                return;
+            },
+            () = sleep_until(due.next) => {}
         }
     }
 }
 
-/// Opens a stream and talks until it ends.
-async fn attempt(shared: &Arc<Shared>, tasks: &Arc<Tasks>, peer: Party) -> Result<(), Failure> {
-    let stream = shared.node.connect(peer.address, Port::TASKS, Some(ATTEMPT)).await?;
-    talk(tasks, peer, stream, admit(shared), true)
-        .await
-        .map_err(|e| Failure::new(Code::Ended, e.to_string()))
+/// Opens a stream to a peer, and talks until it ends.
+async fn carry(shared: Arc<Shared>, tasks: Arc<Tasks>, peer: Party) {
+    let stream = shared.node.connect(peer.address, Port::TASKS, Some(ATTEMPT)).await;
+    match stream {
+        Ok(stream) => {
+            tasks.called(peer.key, true);
+            if let Err(error) = talk(&tasks, peer, stream, admit(&shared), true).await {
+                tracing::debug!(peer = %peer.address, %error, "a stream of tasks broke");
+            }
+        }
+        Err(failure) => {
+            tracing::debug!(peer = %peer.address, %failure, "no stream for tasks");
+            give_up(&tasks, peer, &failure).await;
+        }
+    }
+    tasks.called(peer.key, false);
 }
 
 /// Ends the tasks for which no stream will ever be there.

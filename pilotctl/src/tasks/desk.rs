@@ -1,98 +1,82 @@
 //! The board of tasks with its store: what happens here is on the disk before anybody is told.
 
-use super::store::{About, Changes, Store};
+use super::store::{Changes, Store};
 use crate::error::{Code, Failure};
-use pilot_core::crypto::task::{Claim, Receipt, Statement, Step, TaskId};
-use pilot_core::crypto::{Identity, IdentityKey};
+use pilot_core::crypto::IdentityKey;
+use pilot_core::crypto::task::{Step, TaskId};
 use pilot_core::service::tasks::{
-    ActError, Asked, Board, BoardLimits, Content, Party, Task, Tell, Verdict,
+    About, ActError, Board, BoardLimits, Content, Contents, Party, Signer, Talk, Task, TasksError,
+    Turn, Worked,
 };
 use pilot_core::time::UnixTime;
-use std::collections::BTreeSet;
 
-/// Bytes after which a peer is told no more at a time.
-const TELL_BYTES: usize = 512 * 1024;
+/// Who signs: the running agent.
+pub(crate) type AnySigner = Box<dyn Signer + Send>;
 
-/// What a peer has said on a stream.
-#[derive(Debug)]
-pub(crate) enum Heard {
-    Stated { statement: Box<Statement>, content: Vec<u8>, admitted: Result<(), Verdict> },
-    Claimed(Box<Claim>),
-    Answered(Asked, Verdict),
-    Countersigned(Box<Receipt>),
+/// The store, and the contents of this batch.
+pub(super) struct Shelf {
+    store: Store,
+    fresh: Vec<(TaskId, About, Vec<u8>)>,
 }
 
-/// What it is answered.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Verdict(Verdict),
-    Receipt(Box<Receipt>),
-}
-
-/// What it is told.
-#[derive(Debug)]
-pub(crate) enum Told {
-    Statement(Box<Statement>, Vec<u8>),
-    Claim(Box<Claim>),
-}
-
-impl Told {
-    pub(crate) fn task(&self) -> TaskId {
-        match self {
-            Told::Statement(statement, _) => statement.fields.task,
-            Told::Claim(claim) => claim.task,
+impl Shelf {
+    fn read(&mut self, id: TaskId, about: About) -> Result<Option<Vec<u8>>, Failure> {
+        let fresh = self.fresh.iter().rev().find(|(i, a, _)| (*i, *a) == (id, about));
+        match fresh {
+            Some((_, _, content)) => Ok(Some(content.clone())),
+            None => self.store.content(id, about),
         }
     }
 }
 
-/// What comes of what was heard.
-#[derive(Debug, Default)]
-pub(crate) struct Reaction {
-    /// In the order of what was heard.
-    pub(crate) answers: Vec<Answer>,
-    pub(crate) told: Vec<Told>,
-    /// Tasks that are to be told again, but not at once.
-    pub(crate) later: Vec<TaskId>,
-    /// Whether we wait for this peer's word about a task.
-    pub(crate) is_following: bool,
+impl Contents for Shelf {
+    fn keep(&mut self, id: TaskId, about: About, content: &[u8]) {
+        self.fresh.push((id, about, content.to_vec()));
+    }
+
+    fn get(&mut self, id: TaskId, about: About) -> Option<Vec<u8>> {
+        self.read(id, about).unwrap_or_else(|failure| {
+            tracing::warn!(task = %id, %failure, "what a task is about cannot be read");
+            None
+        })
+    }
 }
 
 /// Board and store.
 pub(crate) struct Desk {
-    pub(crate) board: Board,
-    pub(super) store: Store,
-    /// Of this batch.
-    contents: Vec<(TaskId, About, Vec<u8>)>,
+    pub(crate) board: Board<AnySigner>,
+    pub(super) shelf: Shelf,
 }
 
 impl Desk {
     /// With all tasks that are stored. One that cannot be read is left where it is.
     pub(super) fn open(
-        identity: Identity,
+        signer: AnySigner,
+        key: IdentityKey,
         registry: IdentityKey,
         mut store: Store,
     ) -> Result<Desk, Failure> {
-        let mut board = Board::new(identity, registry, BoardLimits::default());
+        let mut board = Board::new(signer, key, registry, BoardLimits::default());
         for record in store.load()? {
             if let Err(error) = board.restore(&record) {
                 tracing::warn!(%error, "a stored task is left alone");
             }
         }
-        Ok(Desk { board, store, contents: Vec::new() })
+        Ok(Desk { board, shelf: Shelf { store, fresh: Vec::new() } })
     }
 
     /// Makes what was done durable, or takes it back; which tasks have changed.
     pub(super) fn commit(&mut self) -> Result<Vec<TaskId>, Failure> {
         let ids: Vec<TaskId> = self.board.take_changed().collect();
         let tasks = ids.iter().map(|id| (*id, self.board.record(*id))).collect();
-        let changes = Changes { tasks, contents: std::mem::take(&mut self.contents) };
+        let changes = Changes { tasks, contents: std::mem::take(&mut self.shelf.fresh) };
         if changes.is_empty() {
             return Ok(ids);
         }
-        let Err(failure) = self.store.commit(&changes) else { return Ok(ids) };
+        let Err(failure) = self.shelf.store.commit(&changes) else { return Ok(ids) };
         tracing::warn!(%failure, "tasks cannot be stored");
         for id in ids {
-            match self.store.task(id) {
+            match self.shelf.store.task(id) {
                 Ok(Some(record)) => {
                     // It was read from the same store at the start, or written by us.
                     let _ = self.board.restore(&record);
@@ -105,19 +89,9 @@ impl Desk {
         Err(failure)
     }
 
-    fn keep(&mut self, id: TaskId, step: Step, content: &[u8]) {
-        if let Some(about) = About::of(step) {
-            self.contents.push((id, about, content.to_vec()));
-        }
-    }
-
-    /// What a task is about, if that is known.
+    /// What a task is about; nothing, if that is not known.
     pub(crate) fn content(&mut self, id: TaskId, about: About) -> Result<Vec<u8>, Failure> {
-        let fresh = self.contents.iter().rev().find(|(i, a, _)| (*i, *a) == (id, about));
-        if let Some((_, _, content)) = fresh {
-            return Ok(content.clone());
-        }
-        Ok(self.store.content(id, about)?.unwrap_or_default())
+        Ok(self.shelf.read(id, about)?.unwrap_or_default())
     }
 
     /// A task, or that there is none.
@@ -134,7 +108,7 @@ impl Desk {
     ) -> Result<(), Failure> {
         let bytes = encoded(content)?;
         self.board.submit(id, worker, &bytes, now).map_err(|e| from_act(id, e))?;
-        self.keep(id, Step::Submit, &bytes);
+        self.shelf.keep(id, About::Work, &bytes);
         Ok(())
     }
 
@@ -147,95 +121,15 @@ impl Desk {
     ) -> Result<(), Failure> {
         let bytes = encoded(content)?;
         self.board.act(id, step, &bytes, now).map_err(|e| from_act(id, e))?;
-        self.keep(id, step, &bytes);
+        if let Some(about) = About::of(step) {
+            self.shelf.keep(id, about, &bytes);
+        }
         Ok(())
     }
 
-    /// Does what a peer said, and looks what is to be told to it: at most `room` things, and
-    /// nothing of the tasks that are `asked` about.
-    pub(crate) fn hear(
-        &mut self,
-        peer: Party,
-        heard: &[Heard],
-        room: usize,
-        asked: &BTreeSet<TaskId>,
-        now: UnixTime,
-    ) -> Result<Reaction, Failure> {
-        let mut reaction = Reaction::default();
-        for heard in heard {
-            match heard {
-                Heard::Stated { statement, content, admitted } => {
-                    let verdict = self.board.judge(peer, statement, content, || *admitted, now);
-                    if verdict == Verdict::Applied {
-                        let fields = &statement.fields;
-                        self.keep(fields.task, fields.step, content);
-                    }
-                    reaction.answers.push(Answer::Verdict(verdict));
-                }
-                Heard::Claimed(claim) => {
-                    let receipt = self.board.judge_claim(peer, claim, now);
-                    reaction.answers.push(match receipt {
-                        Ok(receipt) => Answer::Receipt(Box::new(receipt)),
-                        Err(verdict) => Answer::Verdict(verdict),
-                    });
-                }
-                Heard::Answered(asked, verdict) => {
-                    let is_later = match *asked {
-                        Asked::Statement(id, seq) => {
-                            self.board.answered(peer.key, id, seq, *verdict, now)
-                        }
-                        Asked::Claim(id) => self.board.claim_answered(peer.key, id, *verdict),
-                    };
-                    if is_later {
-                        reaction.later.push(asked.task());
-                    }
-                }
-                Heard::Countersigned(receipt) => {
-                    if !self.board.countersigned(peer.key, receipt) {
-                        tracing::info!(task = %receipt.claim.task, "a receipt is none");
-                    }
-                }
-            }
-        }
-        reaction.told = self.next_told(peer, room, asked, &reaction.later)?;
-        reaction.is_following = self.board.is_following(peer.key);
-        Ok(reaction)
-    }
-
-    fn next_told(
-        &mut self,
-        peer: Party,
-        room: usize,
-        asked: &BTreeSet<TaskId>,
-        later: &[TaskId],
-    ) -> Result<Vec<Told>, Failure> {
-        let mut told = Vec::new();
-        let is_free = |id: &TaskId| !asked.contains(id) && !later.contains(id);
-        for (_, tell) in self.board.untold(peer.key).filter(|(id, _)| is_free(id)).take(room) {
-            told.push(match tell {
-                Tell::Statement { statement, content } => {
-                    Told::Statement(Box::new(*statement), content.unwrap_or_default().to_vec())
-                }
-                Tell::Claim(claim) => Told::Claim(Box::new(*claim)),
-            });
-        }
-        let (mut bytes, mut count) = (0, 0);
-        for told in &mut told {
-            if bytes > TELL_BYTES {
-                break;
-            }
-            count += 1;
-            if let Told::Statement(statement, content) = told {
-                let fields = statement.fields;
-                if let Some(about) = About::of(fields.step) {
-                    *content = self.content(fields.task, about)?;
-                }
-                bytes += content.len();
-            }
-            self.board.offered(told.task());
-        }
-        told.truncate(count);
-        Ok(told)
+    /// Does what was said on a stream, and looks what is to be told there.
+    pub(super) fn work(&mut self, talk: &mut Talk, turn: Turn) -> Result<Worked, TasksError> {
+        talk.work(&mut self.board, &mut self.shelf, turn)
     }
 }
 
@@ -264,6 +158,7 @@ fn from_act(id: TaskId, error: ActError) -> Failure {
             .hint("a reason has at most 512 bytes, a word of progress 1,024"),
         ActError::Full => Failure::new(Code::Full, format!("task {id}: {error}"))
             .hint("wait until some have ended, or cancel them: `pilotctl task list`"),
+        ActError::NotSigned(_) => Failure::new(Code::NotRegistered, error.to_string()),
         ActError::Itself => Failure::new(Code::Usage, error.to_string()),
         error => Failure::new(Code::Internal, error.to_string()),
     }

@@ -4,7 +4,7 @@
 //!
 //! * [`desk`]: board and store together.
 //! * [`store`]: the file `tasks.redb`.
-//! * [`mod@talk`]: one stream to the other side of tasks.
+//! * [`mod@talk`]: the bytes of one stream to the other side of tasks.
 //!
 //! Whatever is done goes as a job to one thread. It does all jobs that wait, makes their changes
 //! durable in one commit, and only then answers: what was answered survives a power loss, and
@@ -17,16 +17,15 @@ mod talk;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use desk::Desk;
-pub(crate) use store::About;
-pub(crate) use talk::{Admit, talk};
+pub(crate) use desk::{AnySigner, Desk};
+pub(crate) use talk::{Admit, Admitted, talk};
 
 use crate::error::{Code, Failure};
-use desk::{Heard, Reaction};
+use pilot_core::addr::Address;
+use pilot_core::crypto::IdentityKey;
 use pilot_core::crypto::task::TaskId;
-use pilot_core::crypto::{Identity, IdentityKey};
-use pilot_core::time::UnixTime;
-use std::collections::BTreeMap;
+use pilot_core::service::tasks::{Calls, Party, Streams, Talk, TasksError, Turn, Verdict, Worked};
+use pilot_core::time::{Instant, UnixTime};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,39 +44,45 @@ const LOOK: Duration = Duration::from_secs(10);
 type Reply = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 type Job = Box<dyn FnOnce(&mut Desk) -> Reply + Send>;
 
-/// The streams to one peer.
-#[derive(Default)]
-struct Streams {
-    open: usize,
-    /// The newest one tells; the others answer.
-    teller: u64,
-}
-
 /// All tasks of this agent.
 pub(crate) struct Tasks {
     jobs: Mutex<Sender<Job>>,
     /// Counts commits that changed something.
     changed: watch::Sender<u64>,
     changes: broadcast::Sender<Arc<[TaskId]>>,
-    streams: Mutex<BTreeMap<IdentityKey, Streams>>,
-    number: Mutex<u64>,
+    streams: Mutex<Streams>,
+    calls: Mutex<Calls>,
+    /// What streams and calls measure time from.
+    start: tokio::time::Instant,
+}
+
+/// What is to be done about streams.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    /// To whom one is to be opened.
+    pub(crate) peers: Vec<Party>,
+    /// When to ask again, at the latest.
+    pub(crate) next: Option<tokio::time::Instant>,
 }
 
 impl Tasks {
-    /// Opens the store and starts the thread. What is signed holds for the registry of this key.
+    /// Opens the store and starts the thread. `signer` signs for the identity of this key, with
+    /// the registry of that key.
     pub(crate) fn open(
         path: &Path,
-        identity: Identity,
+        signer: AnySigner,
+        key: IdentityKey,
         registry: IdentityKey,
     ) -> Result<Arc<Tasks>, Failure> {
-        let desk = Desk::open(identity, registry, Store::open(path)?)?;
+        let desk = Desk::open(signer, key, registry, Store::open(path)?)?;
         let (jobs, waiting) = channel();
         let tasks = Arc::new(Tasks {
             jobs: Mutex::new(jobs),
             changed: watch::Sender::new(1),
             changes: broadcast::Sender::new(CHANGES),
             streams: Mutex::default(),
-            number: Mutex::new(0),
+            calls: Mutex::default(),
+            start: tokio::time::Instant::now(),
         });
         let (changed, changes) = (tasks.changed.clone(), tasks.changes.clone());
         std::thread::Builder::new()
@@ -119,57 +124,70 @@ impl Tasks {
         self.changes.subscribe()
     }
 
-    async fn hear(
-        &self,
-        peer: pilot_core::service::tasks::Party,
-        heard: Vec<Heard>,
-        room: usize,
-        asked: std::collections::BTreeSet<TaskId>,
-    ) -> Result<Reaction, Failure> {
-        self.run(move |desk| desk.hear(peer, &heard, room, &asked, now())).await
-    }
-
     // ---- streams ----
 
-    /// Whether there is a stream to a peer.
-    pub(crate) fn is_connected(&self, peer: IdentityKey) -> bool {
-        lock(&self.streams).contains_key(&peer)
+    fn instant(&self) -> Instant {
+        Instant::START + self.start.elapsed()
+    }
+
+    fn at(&self, instant: Instant) -> tokio::time::Instant {
+        self.start + instant.since(Instant::START)
+    }
+
+    /// To whom a stream is to be opened now: tell [`called`](Self::called) what came of it.
+    pub(crate) async fn due(self: &Arc<Self>) -> Result<Due, Failure> {
+        let tasks = Arc::clone(self);
+        self.run(move |desk| {
+            let (streams, mut calls) = (lock(&tasks.streams), lock(&tasks.calls));
+            let (mut due, now) = (Due::default(), tasks.instant());
+            while let Some(peer) = calls.poll(now, &desk.board, &streams) {
+                due.peers.push(peer);
+            }
+            due.next = calls.deadline(&streams).map(|at| tasks.at(at));
+            Ok(due)
+        })
+        .await
+    }
+
+    /// A stream that was to be opened is open, or could not be opened or is over.
+    pub(crate) fn called(&self, peer: IdentityKey, is_open: bool) {
+        match is_open {
+            true => lock(&self.calls).handle_open(peer),
+            false => lock(&self.calls).handle_close(self.instant(), peer),
+        }
+        self.nudge();
+    }
+
+    /// Ends the pause before the next stream to a peer; `None`: to all.
+    pub(crate) fn wake(&self, peer: Option<Address>) {
+        lock(&self.calls).wake(peer.map(Address::on_backbone));
+        self.nudge();
+    }
+
+    /// Does on the desk what came on a stream; what that says is durable then.
+    async fn work(
+        &self,
+        mut talk: Box<Talk>,
+        number: u64,
+        admitted: Option<Result<(), Verdict>>,
+    ) -> Result<(Box<Talk>, Result<Worked, TasksError>), Failure> {
+        let is_teller = lock(&self.streams).is_teller(talk.peer().key, number);
+        let turn = Turn { now: self.instant(), unix: now(), is_teller, admitted };
+        let work = move |desk: &mut Desk| {
+            let worked = desk.work(&mut talk, turn);
+            Ok((talk, worked))
+        };
+        let (mut talk, worked) = self.run(work).await?;
+        talk.release();
+        Ok((talk, worked))
     }
 
     fn begin(&self, peer: IdentityKey) -> u64 {
-        let number = {
-            let mut number = lock(&self.number);
-            *number += 1;
-            *number
-        };
-        let mut streams = lock(&self.streams);
-        let of_peer = streams.entry(peer).or_default();
-        (of_peer.open, of_peer.teller) = (of_peer.open + 1, number);
-        number
-    }
-
-    /// Whether this stream is the one that tells; one that is left alone becomes it.
-    fn is_teller(&self, peer: IdentityKey, number: u64) -> bool {
-        let mut streams = lock(&self.streams);
-        let of_peer = streams.entry(peer).or_default();
-        if of_peer.teller == 0 {
-            of_peer.teller = number;
-        }
-        of_peer.teller == number
+        lock(&self.streams).begin(peer)
     }
 
     fn end(&self, peer: IdentityKey, number: u64) {
-        let mut streams = lock(&self.streams);
-        if let Some(of_peer) = streams.get_mut(&peer) {
-            of_peer.open -= 1;
-            if of_peer.teller == number {
-                of_peer.teller = 0;
-            }
-            if of_peer.open == 0 {
-                streams.remove(&peer);
-            }
-        }
-        drop(streams);
+        lock(&self.streams).end(peer, number);
         // Whoever takes its place has something to look for.
         self.nudge();
     }

@@ -3,36 +3,14 @@
 
 use crate::daemon::state;
 use crate::error::Failure;
-use pilot_core::crypto::task::{Step, TaskId};
+use pilot_core::crypto::task::TaskId;
+use pilot_core::service::tasks::About;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
 use std::path::{Path, PathBuf};
 
 const TASKS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("tasks");
 /// By task and what it is: a description, or what its end is about.
 const CONTENTS: TableDefinition<'_, &[u8; 17], &[u8]> = TableDefinition::new("contents");
-
-/// What a stored text is about.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(u8)]
-pub(crate) enum About {
-    /// The submission.
-    Work = 0,
-    /// The step that ended it: result or reason.
-    End = 1,
-}
-
-impl About {
-    const ALL: [About; 2] = [About::Work, About::End];
-
-    /// That of a step whose content is kept.
-    pub(crate) fn of(step: Step) -> Option<About> {
-        match step {
-            Step::Submit => Some(About::Work),
-            Step::Complete | Step::Decline | Step::Fail => Some(About::End),
-            _ => None,
-        }
-    }
-}
 
 fn key(id: TaskId, about: About) -> [u8; 17] {
     let mut key = [about as u8; 17];

@@ -2,8 +2,9 @@
 
 use super::*;
 use pilot_core::addr::{Address, NodeId};
+use pilot_core::crypto::Identity;
 use pilot_core::crypto::task::{State, Step};
-use pilot_core::service::tasks::{Content, Party, Verdict};
+use pilot_core::service::tasks::{About, Content, Keys, Party, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
 const REGISTRY: IdentityKey = IdentityKey([3; 32]);
@@ -29,9 +30,7 @@ impl Side {
         let (jobs, _) = channel();
         *lock(&self.tasks.jobs) = jobs;
         for _ in 0..100 {
-            let path = self.dir.path().join("tasks.redb");
-            let identity = Identity::from_secret(self.secret);
-            if let Ok(tasks) = Tasks::open(&path, identity, REGISTRY) {
+            if let Ok(tasks) = try_open(&self.dir, self.secret) {
                 self.tasks = tasks;
                 return;
             }
@@ -67,13 +66,33 @@ impl Side {
     }
 }
 
-fn open(dir: &tempfile::TempDir, secret: [u8; 32]) -> Arc<Tasks> {
+fn try_open(dir: &tempfile::TempDir, secret: [u8; 32]) -> Result<Arc<Tasks>, Failure> {
     let path = dir.path().join("tasks.redb");
-    Tasks::open(&path, Identity::from_secret(secret), REGISTRY).unwrap()
+    let keys = Keys { identity: Identity::from_secret(secret), registry: REGISTRY };
+    let key = keys.identity.public();
+    Tasks::open(&path, Box::new(keys), key, REGISTRY)
 }
 
-fn admit(verdict: Result<(), Verdict>) -> Admit {
-    Arc::new(move |_| Box::pin(async move { verdict }))
+fn open(dir: &tempfile::TempDir, secret: [u8; 32]) -> Arc<Tasks> {
+    try_open(dir, secret).unwrap()
+}
+
+/// Found out only when it is asked.
+struct Asked(Result<(), Verdict>);
+
+impl Admit for Asked {
+    fn known(&self, _: Party) -> Option<Result<(), Verdict>> {
+        None
+    }
+
+    fn ask(&self, _: Party) -> Admitted {
+        let verdict = self.0;
+        Box::pin(async move { verdict })
+    }
+}
+
+fn admit(verdict: Result<(), Verdict>) -> Arc<dyn Admit> {
+    Arc::new(Asked(verdict))
 }
 
 /// Both talk until the stream breaks: when what is given is dropped.
@@ -172,7 +191,7 @@ async fn who_does_not_keep_to_the_protocol_loses_the_stream_alone() {
         let mut rest = Vec::new();
         near.read_to_end(&mut rest).await.unwrap();
         assert!(matches!(talking.await.unwrap(), Err(talk::TalkError::Protocol(_))));
-        assert!(!b.tasks.is_connected(peer.key));
+        assert_eq!(lock(&b.tasks.streams).open(peer.key), 0);
     }
     assert_eq!(b.tasks.run(|desk| Ok(desk.board.tasks().count())).await.unwrap(), 0);
 }

@@ -96,6 +96,9 @@ pub enum NotSigned {
     /// The worker's half of the receipt is not its, or not of this end of this task.
     #[error("the worker's half is not of this task")]
     BadClaim,
+    /// The identity signs nothing at present: it is not registered, or runs elsewhere now.
+    #[error("this identity signs nothing now")]
+    Unavailable,
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The receipt of a finished task, signed by both sides (`wire.md` 12).
 
+#[cfg(feature = "alloc")]
+use super::state::Step;
 use super::statement::Head;
 use super::{NotSigned, State, TaskId};
 use crate::crypto::codec::{DecodeError, Reader, Writer, serde_as_bytes};
@@ -69,6 +71,17 @@ impl Times {
             self.started.as_millis(),
             self.finished.as_millis(),
         ]
+    }
+
+    /// Notes that our side has a step since `now`.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn note(&mut self, step: Step, now: UnixTime) {
+        match step {
+            Step::Submit | Step::Progress => {}
+            Step::Accept => self.accepted = now,
+            Step::Start => self.started = now,
+            _ => self.finished = now,
+        }
     }
 
     fn encode(&self) -> [u8; TIMES] {

@@ -11,7 +11,7 @@ use super::stream::StreamHandle;
 use crate::addr::{Address, NetworkId, Port, SocketAddress};
 use crate::crypto::Rights;
 use crate::crypto::identity::IdentityKey;
-use crate::crypto::task::{Claim, Head, Receipt, Statement, StatementFields, Times};
+use crate::crypto::task::{Claim, Head, NotSigned, Receipt, Statement, StatementFields, Times};
 use crate::drive::IoStats;
 use crate::drive::household::{Chores, Outcome};
 use crate::drive::runtime::Runtime;
@@ -22,6 +22,7 @@ use crate::node::{
     Command, CommandError, Link, NatInfo, PathKind, PathReport, PeerInfo, Reply, SignError, Target,
     TrustRequestInfo,
 };
+use crate::service::tasks::Signer;
 use crate::stats::Drops;
 use crate::time::Duration;
 use crate::trust;
@@ -339,6 +340,28 @@ impl<R: Runtime> Handle<R> {
     fn say_goodbye(&self) {
         // An agent without peers has nobody to say goodbye to.
         let _ = self.command(Command::Shutdown);
+    }
+}
+
+/// A board of tasks has the agent itself sign for it.
+impl<R: Runtime> Signer for Handle<R> {
+    fn sign_statement(&self, fields: StatementFields) -> Result<Statement, NotSigned> {
+        Handle::sign_statement(self, fields).map_err(not_signed)
+    }
+
+    fn sign_claim(&self, head: &Head, times: Times) -> Result<Claim, NotSigned> {
+        Handle::sign_claim(self, head, times).map_err(not_signed)
+    }
+
+    fn sign_receipt(&self, head: &Head, claim: &Claim, times: Times) -> Result<Receipt, NotSigned> {
+        Handle::sign_receipt(self, head, claim, times).map_err(not_signed)
+    }
+}
+
+fn not_signed(error: SignError) -> NotSigned {
+    match error {
+        SignError::NotSigned(error) => error,
+        SignError::NotRegistered | SignError::Fenced => NotSigned::Unavailable,
     }
 }
 

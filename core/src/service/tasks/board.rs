@@ -1,15 +1,21 @@
 //! All tasks of one agent, on both sides.
 
 use super::Verdict;
+use super::content::About;
 use super::record::BadRecord;
-use super::task::{ActError, Next, Party, Signer, Task, check_content, is_owners};
+use super::signer::{Own, Signer};
+use super::task::{ActError, Next, Party, Task, check_content};
+use crate::crypto::IdentityKey;
 use crate::crypto::task::statement::submission;
 use crate::crypto::task::{Claim, Head, Outcome, Receipt, Side, State, Statement, Step, TaskId};
-use crate::crypto::{Identity, IdentityKey};
 use crate::limits::{TASK_ANSWER, TASK_QUEUE_HEAD};
-use crate::time::UnixTime;
-use alloc::collections::{BTreeMap, BTreeSet};
+use crate::time::{Duration, UnixTime};
+use alloc::collections::{BTreeMap, BTreeSet, btree_set};
 use alloc::vec::Vec;
+use core::fmt;
+
+/// What could not be signed is tried again after so long.
+const SIGN_AGAIN: Duration = Duration::from_secs(10);
 
 /// The bounds of a [`Board`]. What it holds of one task is at most 90 KiB, and mostly 1 KiB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,36 +140,61 @@ impl Lists {
 /// anybody of what was done, and keeps the contents of submissions, results and reasons itself.
 /// A change that could not be stored is taken back with [`restore`](Board::restore) or
 /// [`forget`](Board::forget).
-pub struct Board {
-    signer: Signer,
-    me: IdentityKey,
+pub struct Board<S> {
+    own: Own<S>,
     limits: BoardLimits,
     tasks: BTreeMap<TaskId, Task>,
     lists: Lists,
     changed: BTreeSet<TaskId>,
+    /// Rises with every change.
+    revision: u64,
     /// When a task left the head of the queue last.
     head_since: UnixTime,
+    /// Time limits wait for so long, because nothing could be signed.
+    unsigned_until: UnixTime,
 }
 
-impl Board {
-    /// Without tasks. What it signs holds for the registry of this key.
-    pub fn new(identity: Identity, registry: IdentityKey, limits: BoardLimits) -> Self {
-        let me = identity.public();
+impl<S> fmt::Debug for Board<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board").field("tasks", &self.tasks.len()).finish_non_exhaustive()
+    }
+}
+
+impl<S: Signer> Board<S> {
+    /// Without tasks: of the identity of this `key`, for which `signer` signs, with the registry
+    /// of that key.
+    pub fn new(signer: S, key: IdentityKey, registry: IdentityKey, limits: BoardLimits) -> Self {
         Board {
-            signer: Signer { identity, registry },
-            me,
+            own: Own { signer, key, registry },
             limits,
             tasks: BTreeMap::new(),
             lists: Lists::default(),
             changed: BTreeSet::new(),
+            revision: 0,
             head_since: UnixTime::default(),
+            unsigned_until: UnixTime::default(),
         }
+    }
+
+    /// A number that rises with every change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether this task has changed, and [`take_changed`](Self::take_changed) has not said so.
+    pub fn is_changed(&self, id: TaskId) -> bool {
+        self.changed.contains(&id)
+    }
+
+    /// Whether something has changed that [`take_changed`](Self::take_changed) has not given.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
     }
 
     // ---- what is stored ----
 
     /// The tasks that have changed or been forgotten since the last call.
-    pub fn take_changed(&mut self) -> impl Iterator<Item = TaskId> + use<> {
+    pub fn take_changed(&mut self) -> btree_set::IntoIter<TaskId> {
         core::mem::take(&mut self.changed).into_iter()
     }
 
@@ -181,6 +212,7 @@ impl Board {
         self.lists.put(id, Place::of(&task), true);
         self.tasks.insert(id, task);
         self.changed.remove(&id);
+        self.revision += 1;
         Ok(id)
     }
 
@@ -190,6 +222,7 @@ impl Board {
             self.lists.put(id, Place::of(&task), false);
         }
         self.changed.remove(&id);
+        self.revision += 1;
     }
 
     // ---- to look at ----
@@ -226,8 +259,8 @@ impl Board {
             return Err(ActError::Full);
         }
         check_content(Step::Submit, content).ok_or(ActError::Content)?;
-        let fields = submission(id, self.me, worker.key, now, content);
-        let first = self.signer.sign(fields)?;
+        let fields = submission(id, self.own.key, worker.key, now, content);
+        let first = self.own.sign(fields)?;
         let mut task = Task::new(Side::Submitter, worker, first, now);
         task.untold.push_back(super::task::Untold { statement: first, content: [].into() });
         self.insert(task);
@@ -243,8 +276,8 @@ impl Board {
         now: UnixTime,
     ) -> Result<(), ActError> {
         let head = self.head();
-        self.change(id, |signer, task| {
-            task.act(signer, step, content, now)?;
+        self.change(id, |own, task| {
+            task.act(own, step, content, now)?;
             if head == Some(id) && task.state() != State::Accepted {
                 task.left_head = Some(now);
             }
@@ -299,9 +332,9 @@ impl Board {
             return Verdict::Unknown;
         }
         let head = self.head();
-        let verdict = self.change(fields.task, |signer, task| {
+        let verdict = self.change(fields.task, |own, task| {
             let before = task.state();
-            let verdict = task.judge(signer, statement, content, now);
+            let verdict = task.judge(own, statement, content, now);
             if head == Some(task.id()) && before != task.state() {
                 task.left_head = Some(now);
             }
@@ -323,10 +356,10 @@ impl Board {
         if fields.step != Step::Submit {
             return Verdict::Unknown;
         }
-        let is_ours = (fields.submitter, fields.worker) == (peer.key, self.me);
+        let is_ours = (fields.submitter, fields.worker) == (peer.key, self.own.key);
         let is_whole =
             check_content(Step::Submit, content).is_some() && statement.is_about(content);
-        if !is_ours || !is_whole || Head::begin(statement, &self.signer.registry).is_err() {
+        if !is_ours || !is_whole || Head::begin(statement, &self.own.registry).is_err() {
             return Verdict::Wrong;
         }
         if let Err(verdict) = admit() {
@@ -349,7 +382,7 @@ impl Board {
     ) -> Result<Receipt, Verdict> {
         let is_theirs = |task: &&Task| task.peer.key == peer.key;
         self.tasks.get(&claim.task).filter(is_theirs).ok_or(Verdict::Unknown)?;
-        self.change(claim.task, |signer, task| task.countersign(signer, claim, now))
+        self.change(claim.task, |own, task| task.countersign(own, claim, now))
             .unwrap_or(Err(Verdict::Unknown))
     }
 
@@ -362,8 +395,7 @@ impl Board {
         verdict: Verdict,
         now: UnixTime,
     ) -> bool {
-        self.of_peer(peer, id, |signer, task| task.answered(signer, seq, verdict, now))
-            .unwrap_or(false)
+        self.of_peer(peer, id, |own, task| task.answered(own, seq, verdict, now)).unwrap_or(false)
     }
 
     /// The peer has answered our claim otherwise than with the receipt; whether to tell it
@@ -375,7 +407,7 @@ impl Board {
     /// The peer has countersigned our claim; whether that is the receipt.
     pub fn countersigned(&mut self, peer: IdentityKey, receipt: &Receipt) -> bool {
         let id = receipt.claim.task;
-        self.of_peer(peer, id, |signer, task| task.countersigned(signer, receipt)).unwrap_or(false)
+        self.of_peer(peer, id, |own, task| task.countersigned(own, receipt)).unwrap_or(false)
     }
 
     /// What is to be told to a peer, at most one thing of a task.
@@ -385,7 +417,7 @@ impl Board {
         tasks.filter_map(|task| {
             let tell = match task.to_tell()? {
                 Next::Statement(statement, content) => {
-                    let is_kept = !is_owners(statement.fields.step);
+                    let is_kept = About::of(statement.fields.step).is_none();
                     Tell::Statement { statement, content: is_kept.then_some(content) }
                 }
                 Next::Claim(claim) => Tell::Claim(claim),
@@ -434,7 +466,8 @@ impl Board {
     pub fn deadline(&self) -> Option<UnixTime> {
         let lapse = self.lists.lapse.first().map(|(due, _)| *due);
         let queue = self.lists.queued.first().map(|(accepted, _)| self.expires(*accepted));
-        lapse.into_iter().chain(queue).min()
+        let due = lapse.into_iter().chain(queue).min()?;
+        Some(due.max(self.unsigned_until))
     }
 
     /// The first in the queue came to its head when it was accepted, or when the one before it
@@ -443,12 +476,17 @@ impl Board {
         accepted.max(self.head_since) + TASK_QUEUE_HEAD
     }
 
-    /// Ends what was not answered in time, or was too long at the head of the queue.
+    /// Ends what was not answered in time, or was too long at the head of the queue. While our
+    /// identity signs nothing, it is tried every ten seconds.
     pub fn handle_time(&mut self, now: UnixTime) {
+        if now < self.unsigned_until {
+            return;
+        }
         while let Some(&(due, id)) = self.lists.lapse.first()
             && due <= now
         {
             if self.act(id, Step::Lapse, &[], now).is_err() {
+                self.unsigned_until = now + SIGN_AGAIN;
                 return;
             }
         }
@@ -456,6 +494,7 @@ impl Board {
             && self.expires(accepted) <= now
         {
             if self.act(id, Step::Expire, &[], now).is_err() {
+                self.unsigned_until = now + SIGN_AGAIN;
                 return;
             }
         }
@@ -479,22 +518,23 @@ impl Board {
         self.lists.put(id, Place::of(&task), true);
         self.tasks.insert(id, task);
         self.changed.insert(id);
+        self.revision += 1;
     }
 
     fn of_peer<T>(
         &mut self,
         peer: IdentityKey,
         id: TaskId,
-        change: impl FnOnce(&Signer, &mut Task) -> T,
+        change: impl FnOnce(&Own<S>, &mut Task) -> T,
     ) -> Option<T> {
         self.tasks.get(&id).filter(|task| task.peer.key == peer)?;
         self.change(id, change)
     }
 
-    fn change<T>(&mut self, id: TaskId, change: impl FnOnce(&Signer, &mut Task) -> T) -> Option<T> {
+    fn change<T>(&mut self, id: TaskId, change: impl FnOnce(&Own<S>, &mut Task) -> T) -> Option<T> {
         let task = self.tasks.get_mut(&id)?;
         let (before, place) = (task.clone(), Place::of(task));
-        let result = change(&self.signer, task);
+        let result = change(&self.own, task);
         if *task != before {
             let now = Place::of(task);
             if now != place {
@@ -502,6 +542,7 @@ impl Board {
                 self.lists.put(id, now, true);
             }
             self.changed.insert(id);
+            self.revision += 1;
             self.sweep();
         }
         Some(result)

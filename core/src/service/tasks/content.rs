@@ -1,5 +1,6 @@
 //! What a statement speaks of: a text and a list of files. Its hash is what is signed.
 
+use crate::crypto::task::Step;
 use crate::service::exchange::{Digest, FileName, NAME_MAX, TransferId};
 use heapless::Vec;
 
@@ -17,6 +18,31 @@ const FIXED: usize = 5;
 
 /// Longest content: the longest text and as many files with the longest names.
 pub const CONTENT_MAX: usize = FIXED + TEXT_MAX + FILES_MAX * (FILE_FIXED + NAME_MAX);
+
+/// What the content that the owner of a board keeps is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum About {
+    /// The submission.
+    Work = 0,
+    /// The step that ended it: result or reason.
+    End = 1,
+}
+
+impl About {
+    /// Both.
+    pub const ALL: [About; 2] = [About::Work, About::End];
+
+    /// That of a step whose content the owner keeps: it may be large, and is wanted later. The
+    /// others' stay with the task.
+    pub const fn of(step: Step) -> Option<About> {
+        match step {
+            Step::Submit => Some(About::Work),
+            Step::Complete | Step::Decline | Step::Fail => Some(About::End),
+            _ => None,
+        }
+    }
+}
 
 /// A file that belongs to a task. It travels by data exchange (port 1001), under this id; only
 /// what has this size and hash is it.

@@ -37,30 +37,54 @@
 //! | 8 order | it does not come next | tells it again later |
 //! | 9 wrong | signature, side, state or content is wrong | gives up |
 //!
-//! [`Link`] is one end of a stream. `Board` (feature `alloc`) is all tasks of one agent: what
-//! may happen to them, what is to be told to whom, time limits, bounds, and the form in which
-//! they are stored. Any bytes give frames or a [`TasksError`], which ends the stream.
+//! [`Link`] is one end of a stream. With the feature `alloc` there is the rest: `Board` is all
+//! tasks of one agent, what may happen to them, what is to be told to whom, time limits, bounds,
+//! and the form in which they are stored; `Talk` is one stream and what it does on the board;
+//! `Streams` and `Calls` say which stream tells, and when one is to be opened; `News` is what an
+//! application is told. Any bytes give frames or a [`TasksError`], which ends the stream.
 
 #[cfg(feature = "alloc")]
 mod board;
+#[cfg(feature = "alloc")]
+mod buffer;
 mod content;
 mod frame;
 mod link;
 #[cfg(feature = "alloc")]
+mod news;
+#[cfg(feature = "alloc")]
 mod record;
+#[cfg(feature = "alloc")]
+mod signer;
+#[cfg(feature = "alloc")]
+mod streams;
+#[cfg(feature = "alloc")]
+mod talk;
 #[cfg(feature = "alloc")]
 mod task;
 
+#[cfg(all(test, feature = "alloc"))]
+mod talk_tests;
 #[cfg(all(test, feature = "alloc"))]
 mod tests;
 
 #[cfg(feature = "alloc")]
 pub use board::{Board, BoardLimits, Tell};
-pub use content::{CONTENT_MAX, Content, ContentError, FILES_MAX, REASON_MAX, TEXT_MAX, TaskFile};
+pub use content::{
+    About, CONTENT_MAX, Content, ContentError, FILES_MAX, REASON_MAX, TEXT_MAX, TaskFile,
+};
 pub use frame::FRAME_MAX;
 pub use link::{Asked, Link, LinkEvent, Misuse, WINDOW};
 #[cfg(feature = "alloc")]
+pub use news::{News, TaskEvent, What};
+#[cfg(feature = "alloc")]
 pub use record::BadRecord;
+#[cfg(feature = "alloc")]
+pub use signer::{Keys, Signer};
+#[cfg(feature = "alloc")]
+pub use streams::{Calls, Streams};
+#[cfg(feature = "alloc")]
+pub use talk::{Contents, INPUT_MAX, OUTPUT_MAX, Talk, TalkEnd, Turn, Worked};
 #[cfg(feature = "alloc")]
 pub use task::{ActError, Party, Task, UNTOLD_MAX};
 

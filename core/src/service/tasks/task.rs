@@ -1,13 +1,14 @@
 //! One task as one of its two sides knows it, and what may happen to it.
 
-use super::content::{Content, REASON_MAX};
+use super::content::{About, Content, REASON_MAX};
+use super::signer::{Own, Signer};
 use super::{PROGRESS_MAX, Verdict};
 use crate::addr::Address;
+use crate::crypto::IdentityKey;
 use crate::crypto::task::{
-    Broken, Claim, Head, NotAllowed, Receipt, Side, State, Statement, StatementFields, Step,
+    Broken, Claim, Head, NotAllowed, NotSigned, Outcome, Receipt, Side, State, Statement, Step,
     TaskId, Times,
 };
-use crate::crypto::{Identity, IdentityKey};
 use crate::time::UnixTime;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -55,18 +56,9 @@ pub enum ActError {
     /// An agent has no tasks with itself.
     #[error("an agent has no tasks with itself")]
     Itself,
-}
-
-/// Who signs, and for which registry.
-pub(super) struct Signer {
-    pub(super) identity: Identity,
-    pub(super) registry: IdentityKey,
-}
-
-impl Signer {
-    pub(super) fn sign(&self, fields: StatementFields) -> Result<Statement, ActError> {
-        Statement::sign(&self.identity, &self.registry, fields).map_err(|_| ActError::Itself)
-    }
+    /// Our identity signs nothing now.
+    #[error(transparent)]
+    NotSigned(NotSigned),
 }
 
 /// A statement of ours that waits for the other side.
@@ -209,6 +201,14 @@ impl Task {
         self.receipt.as_ref()
     }
 
+    /// Whether it has ended so that there is a receipt, or will be one.
+    pub fn yields_receipt(&self) -> bool {
+        let has_half = self.claim.is_some() || self.receipt.is_some();
+        self.refused.is_none()
+            && Outcome::of(self.state()).is_some()
+            && (has_half || self.side == Side::Submitter)
+    }
+
     /// Whether the registry has the receipt, or nothing will come of it.
     pub fn is_counted(&self) -> bool {
         self.is_counted
@@ -237,9 +237,9 @@ impl Task {
     // ---- our own steps ----
 
     /// A step of ours, with what it is about.
-    pub(super) fn act(
+    pub(super) fn act<S: Signer>(
         &mut self,
-        signer: &Signer,
+        own: &Own<S>,
         step: Step,
         content: &[u8],
         now: UnixTime,
@@ -256,50 +256,48 @@ impl Task {
             return Err(ActError::Full);
         }
         check_content(step, content).ok_or(ActError::Content)?;
-        let statement = signer.sign(fields)?;
-        self.changed = now;
+        let statement = own.sign(fields)?;
         if step == Step::Cancel && self.is_offered {
+            self.changed = now;
             self.cancel = Some(statement);
             return Ok(());
         }
+        let mut head = self.head;
         // What was just signed continues the chain.
-        let _ = self.head.follow(&statement, &signer.registry);
+        let _ = head.follow(&statement, &own.registry);
+        let mut times = self.times;
+        times.note(step, now);
+        // Before anything changes: without a half there would never be a receipt.
+        self.claim = own.claim(&head, times)?.or(self.claim);
+        self.head = head;
         if step == Step::Cancel {
             // Nobody else has heard of it.
             self.untold.clear();
         } else {
-            let kept = if is_owners(step) { Box::default() } else { Box::from(content) };
+            let is_owners = About::of(step).is_some();
+            let kept = if is_owners { Box::default() } else { Box::from(content) };
             self.untold.push_back(Untold { statement, content: kept });
         }
         self.entered(step, content, now);
-        if let Ok(claim) = Claim::sign(&signer.identity, &signer.registry, &self.head, self.times) {
-            self.claim = Some(claim);
-        }
         Ok(())
     }
 
     /// Notes that the chain has got this step.
     fn entered(&mut self, step: Step, content: &[u8], now: UnixTime) {
         self.changed = now;
-        let times = &mut self.times;
-        match step {
-            Step::Submit => {}
-            Step::Accept => times.accepted = now,
-            Step::Start => times.started = now,
-            Step::Progress => {
-                let text = Content::decode(content).map(|content| content.text);
-                self.progress = text.unwrap_or_default().into();
-            }
-            _ => times.finished = now,
+        self.times.note(step, now);
+        if step == Step::Progress {
+            let text = Content::decode(content).map(|content| content.text);
+            self.progress = text.unwrap_or_default().into();
         }
     }
 
     // ---- the other side's ----
 
     /// A statement of the other side about this task.
-    pub(super) fn judge(
+    pub(super) fn judge<S: Signer>(
         &mut self,
-        signer: &Signer,
+        own: &Own<S>,
         statement: &Statement,
         content: &[u8],
         now: UnixTime,
@@ -312,27 +310,27 @@ impl Task {
             return Verdict::Wrong;
         }
         match self.side {
-            Side::Worker => self.judge_submitter(signer, statement, now),
-            Side::Submitter => self.judge_worker(signer, statement, content, now),
+            Side::Worker => self.judge_submitter(own, statement, now),
+            Side::Submitter => self.judge_worker(own, statement, content, now),
         }
     }
 
-    fn judge_submitter(
+    fn judge_submitter<S: Signer>(
         &mut self,
-        signer: &Signer,
+        own: &Own<S>,
         statement: &Statement,
         now: UnixTime,
     ) -> Verdict {
         if *statement == self.first || statement == self.head.last() {
             return Verdict::Applied;
         }
-        if statement.fields.step != Step::Cancel || statement.verify(&signer.registry).is_err() {
+        if statement.fields.step != Step::Cancel || statement.verify(&own.registry).is_err() {
             return Verdict::Wrong;
         }
         if self.state().is_final() {
             return Verdict::TooLate;
         }
-        match self.head.follow(statement, &signer.registry) {
+        match self.head.follow(statement, &own.registry) {
             Ok(_) => {
                 self.entered(Step::Cancel, &[], now);
                 Verdict::Applied
@@ -345,9 +343,9 @@ impl Task {
         }
     }
 
-    fn judge_worker(
+    fn judge_worker<S: Signer>(
         &mut self,
-        signer: &Signer,
+        own: &Own<S>,
         statement: &Statement,
         content: &[u8],
         now: UnixTime,
@@ -357,7 +355,7 @@ impl Task {
             // It was in the chain before: nothing changes.
             return Verdict::Applied;
         }
-        match self.head.follow(statement, &signer.registry) {
+        match self.head.follow(statement, &own.registry) {
             Ok(_) => {}
             Err(Broken::Number { expected }) if statement.fields.seq > expected => {
                 return Verdict::Order;
@@ -371,7 +369,7 @@ impl Task {
         if self.cancel.take().is_some()
             && let Ok(fields) = self.head.next(Step::Cancel, self.side, now, &[])
         {
-            self.cancel = signer.sign(fields).ok();
+            self.cancel = own.sign(fields).ok();
         }
         Verdict::Applied
     }
@@ -384,9 +382,9 @@ impl Task {
     }
 
     /// The worker's claim, which the submitter signs once, with the times that it knows.
-    pub(super) fn countersign(
+    pub(super) fn countersign<S: Signer>(
         &mut self,
-        signer: &Signer,
+        own: &Own<S>,
         claim: &Claim,
         now: UnixTime,
     ) -> Result<Receipt, Verdict> {
@@ -399,26 +397,28 @@ impl Task {
         if !self.state().is_final() {
             return Err(Verdict::Order);
         }
-        let Signer { identity, registry } = signer;
-        let receipt = Receipt::sign(identity, registry, &self.head, claim, self.times)
-            .map_err(|_| Verdict::Wrong)?;
+        let receipt = own.signer.sign_receipt(&self.head, claim, self.times);
+        let receipt = receipt.map_err(|error| match error {
+            NotSigned::Unavailable => Verdict::Failed,
+            _ => Verdict::Wrong,
+        })?;
         (self.receipt, self.changed) = (Some(receipt), now);
         Ok(receipt)
     }
 
     /// The submitter's answer to our claim; whether it is the receipt.
-    pub(super) fn countersigned(&mut self, signer: &Signer, receipt: &Receipt) -> bool {
+    pub(super) fn countersigned<S: Signer>(&mut self, own: &Own<S>, receipt: &Receipt) -> bool {
         let is_ours = self.side == Side::Worker && self.claim == Some(receipt.claim);
-        if is_ours && self.receipt.is_none() && receipt.verify(&signer.registry).is_ok() {
+        if is_ours && self.receipt.is_none() && receipt.verify(&own.registry).is_ok() {
             self.receipt = Some(*receipt);
         }
         is_ours && self.receipt.is_some()
     }
 
     /// The other side has answered a statement of ours; whether to tell it again later.
-    pub(super) fn answered(
+    pub(super) fn answered<S: Signer>(
         &mut self,
-        signer: &Signer,
+        own: &Own<S>,
         seq: u32,
         verdict: Verdict,
         now: UnixTime,
@@ -440,7 +440,7 @@ impl Task {
                 Verdict::Applied => {
                     self.cancel = None;
                     // It was signed on top of this head.
-                    let _ = self.head.follow(&cancel, &signer.registry);
+                    let _ = self.head.follow(&cancel, &own.registry);
                     self.entered(Step::Cancel, &[], now);
                 }
                 Verdict::TooLate => self.cancel = None,
@@ -473,11 +473,6 @@ impl Task {
 pub(super) enum Next<'t> {
     Statement(&'t Statement, &'t [u8]),
     Claim(&'t Claim),
-}
-
-/// Whether the content of a step is kept by the owner: it may be large, and is wanted later.
-pub(super) const fn is_owners(step: Step) -> bool {
-    matches!(step, Step::Submit | Step::Complete | Step::Decline | Step::Fail)
 }
 
 /// Whether a content is one that a step may have.

@@ -12,33 +12,38 @@ use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
-const REGISTRY: IdentityKey = IdentityKey([9; 32]);
-const ID: TaskId = TaskId([5; 16]);
+pub(super) const REGISTRY: IdentityKey = IdentityKey([9; 32]);
+pub(super) const ID: TaskId = TaskId([5; 16]);
 
-fn identity(n: u8) -> Identity {
+pub(super) fn identity(n: u8) -> Identity {
     Identity::from_secret([n; 32])
 }
 
-fn party(n: u8) -> Party {
+pub(super) fn party(n: u8) -> Party {
     Party { address: Address::backbone(NodeId(u32::from(n))), key: identity(n).public() }
 }
 
-fn board(n: u8) -> Board {
-    Board::new(identity(n), REGISTRY, BoardLimits::default())
+pub(super) fn limited(n: u8, limits: BoardLimits) -> Board<Keys> {
+    let keys = Keys { identity: identity(n), registry: REGISTRY };
+    Board::new(keys, identity(n).public(), REGISTRY, limits)
 }
 
-fn at(s: u64) -> UnixTime {
+pub(super) fn board(n: u8) -> Board<Keys> {
+    limited(n, BoardLimits::default())
+}
+
+pub(super) fn at(s: u64) -> UnixTime {
     UnixTime::from_secs(1_000_000 + s)
 }
 
-fn content(text: &str) -> Vec<u8> {
+pub(super) fn content(text: &str) -> Vec<u8> {
     let mut out = vec![0; CONTENT_MAX];
     let len = Content::of_text(text).encode(&mut out).unwrap();
     out.truncate(len);
     out
 }
 
-fn text_of(step: Step) -> &'static str {
+pub(super) fn text_of(step: Step) -> &'static str {
     match step {
         Step::Submit => "do it",
         Step::Complete => "done",
@@ -49,7 +54,7 @@ fn text_of(step: Step) -> &'static str {
 }
 
 /// What 16 has submitted to 17, which has it.
-fn pair() -> (Board, Board) {
+fn pair() -> (Board<Keys>, Board<Keys>) {
     let (mut submitter, mut worker) = (board(16), board(17));
     submitter.submit(ID, party(17), &content("do it"), at(0)).unwrap();
     assert_eq!(tell(&mut submitter, 16, &mut worker, 17), [Verdict::Applied]);
@@ -57,7 +62,7 @@ fn pair() -> (Board, Board) {
 }
 
 /// Tells until nothing is left; the verdicts.
-fn tell(from: &mut Board, n: u8, to: &mut Board, m: u8) -> Vec<Verdict> {
+fn tell(from: &mut Board<Keys>, n: u8, to: &mut Board<Keys>, m: u8) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     loop {
         let next = from.untold(party(m).key).next().map(|(id, tell)| match tell {
@@ -84,16 +89,16 @@ fn tell(from: &mut Board, n: u8, to: &mut Board, m: u8) -> Vec<Verdict> {
     }
 }
 
-fn act(board: &mut Board, step: Step) -> Result<(), ActError> {
+fn act(board: &mut Board<Keys>, step: Step) -> Result<(), ActError> {
     board.act(ID, step, &content(text_of(step)), at(1))
 }
 
-fn state(board: &Board) -> State {
+fn state(board: &Board<Keys>) -> State {
     board.get(ID).unwrap().state()
 }
 
 /// A statement that continues what a board has, signed by whomever.
-fn forged(board: &Board, step: Step, signer: u8) -> Statement {
+fn forged(board: &Board<Keys>, step: Step, signer: u8) -> Statement {
     let last = board.get(ID).unwrap().last();
     let body = content(text_of(step));
     let fields = crate::crypto::task::StatementFields {
@@ -151,7 +156,7 @@ fn steps_of_the_wrong_side_or_state_are_refused_by_both() {
         assert!(matches!(act(&mut worker, step), Err(ActError::NotAllowed(_))), "{step:?}");
     }
     // The same from the other end of a stream, signed by who may not, or may not now.
-    let judge = |board: &mut Board, from: u8, statement: &Statement| {
+    let judge = |board: &mut Board<Keys>, from: u8, statement: &Statement| {
         let body = content(text_of(statement.fields.step));
         board.judge(party(from), statement, &body, || Ok(()), at(1))
     };
@@ -335,8 +340,8 @@ fn whoever_may_not_submit_is_told_and_keeps_no_task() {
 fn bounds_are_kept_and_the_oldest_that_ended_is_forgotten() {
     let limits =
         BoardLimits { of_peer: 2, of_all: 3, submitted: 4, settled: 2, ..BoardLimits::default() };
-    let mut worker = Board::new(identity(17), REGISTRY, limits);
-    let submit = |worker: &mut Board, from: u8, n: u8| {
+    let mut worker = limited(17, limits);
+    let submit = |worker: &mut Board<Keys>, from: u8, n: u8| {
         let body = content("do it");
         let fields = submission(TaskId([n; 16]), party(from).key, party(17).key, at(0), &body);
         let first = Statement::sign(&identity(from), &REGISTRY, fields).unwrap();
@@ -360,7 +365,7 @@ fn bounds_are_kept_and_the_oldest_that_ended_is_forgotten() {
     assert_eq!(left, [TaskId([1; 16]), TaskId([4; 16])]);
     assert_eq!(worker.record(TaskId([2; 16])), None);
 
-    let mut submitter = Board::new(identity(16), REGISTRY, limits);
+    let mut submitter = limited(16, limits);
     for n in 0..4 {
         submitter.submit(TaskId([n; 16]), party(17), &content("x"), at(0)).unwrap();
     }
