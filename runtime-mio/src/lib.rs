@@ -178,6 +178,51 @@
 //! }
 //! ```
 //!
+//! # Tasks
+//!
+//! An agent hands another one a task, which accepts it, does it and returns a result; both sign
+//! what they do, and the receipt. [`services::TaskService`] is to be served, and
+//! [`services::Tasks`] is what an application does with it. Nothing is told before a
+//! [`services::TaskStore`] of yours has stored it; `MemoryTaskStore` forgets.
+//!
+//! ```no_run
+//! use pilot_mio::services::{About, Content, MemoryTaskStore, Step, TaskOptions, Tasks, What};
+//! use pilot_mio::{Address, blocking::Agent};
+//!
+//! # fn work(text: &str) -> String { text.into() }
+//! fn serve(agent: &Agent) -> Result<Tasks, Box<dyn std::error::Error>> {
+//!     let mut service = agent.listen_tasks(TaskOptions::default(), MemoryTaskStore::default())?;
+//!     let tasks = service.tasks();
+//!     std::thread::spawn(move || service.wait_serve(None));
+//!     Ok(tasks)
+//! }
+//!
+//! fn hand_out(agent: &Agent, to: Address) -> Result<(), Box<dyn std::error::Error>> {
+//!     let tasks = serve(agent)?;
+//!     let id = tasks.wait_submit(to, &Content::of_text("Summarize the news"), None)?;
+//!     let task = tasks.wait_ended(id, None)?; // however long the worker is away
+//!     let result = tasks.content(id, About::End)?;
+//!     println!("{}: {}", task.state(), result.unwrap_or_default().text);
+//!     println!("{:?}", tasks.wait_receipt(id, None)?); // signed by both
+//!     Ok(())
+//! }
+//!
+//! fn take_on(agent: &Agent) -> Result<(), Box<dyn std::error::Error>> {
+//!     let tasks = serve(agent)?;
+//!     loop {
+//!         let event = tasks.wait_event(None)?;
+//!         if event.what == What::Submitted {
+//!             let wanted = tasks.content(event.id, About::Work)?.unwrap_or_default();
+//!             for step in [Step::Accept, Step::Start] {
+//!                 tasks.wait_step(event.id, step, &Content::default(), None)?;
+//!             }
+//!             let result = work(&wanted.text);
+//!             tasks.wait_step(event.id, Step::Complete, &Content::of_text(&result), None)?;
+//!         }
+//!     }
+//! }
+//! ```
+//!
 //! # Time
 //!
 //! What you write is sent by [`Driver::flush`], or by [`Driver::turn`] and

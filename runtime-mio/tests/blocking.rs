@@ -2,7 +2,10 @@
 
 use pilot_core::drive::conformance::{Rendezvous, check, fill};
 use pilot_mio::blocking::{self, Agent, Stream, WaitError};
-use pilot_mio::services::{BrokerLimits, ContentHash, Heard, Kind, Note, Offer, Received};
+use pilot_mio::services::{
+    BrokerLimits, Content, ContentHash, Heard, Kind, MemoryTaskStore, Note, Offer, Received, State,
+    Step, TaskOptions, What,
+};
 use pilot_mio::{
     Address, AgentEvent, Command, ConnectError, Hostname, Identity, Limits, Link, Port,
     SocketAddress, StreamEnd, StreamFailure, Target,
@@ -231,4 +234,37 @@ fn services_wait_for_each_other() {
     assert!(matches!(client.wait_next(SHORT), Err(WaitError::TimedOut)));
     drop(client);
     assert_eq!(serving.join().unwrap(), content.len());
+}
+
+/// A task from one agent to the other, by calls that wait.
+#[test]
+fn tasks_are_waited_for() {
+    let world = TestServer::start();
+    let agent = |number| start_with(&world, number, Limits::desktop());
+    let ((a, _), (b, to)) = (agent(1), agent(2));
+    befriend(&a, &b);
+    let serve = |agent: &Agent| {
+        let store = MemoryTaskStore::default();
+        let mut service = agent.listen_tasks(TaskOptions::default(), store).unwrap();
+        let tasks = service.tasks();
+        (tasks, thread::spawn(move || service.wait_serve(LONG)))
+    };
+    let ((submitter, serving), (worker, working)) = (serve(&a), serve(&b));
+    let none = Content::default();
+    let id = submitter.wait_submit(to, &Content::of_text("do it"), LONG).unwrap();
+    let event = worker.wait_event(LONG).unwrap();
+    assert_eq!((event.id, event.what), (id, What::Submitted));
+    assert!(matches!(submitter.wait_ended(id, SHORT), Err(WaitError::TimedOut)));
+    for step in [Step::Accept, Step::Start] {
+        worker.wait_step(id, step, &none, LONG).unwrap();
+    }
+    worker.wait_step(id, Step::Complete, &Content::of_text("done"), LONG).unwrap();
+    assert_eq!(submitter.wait_ended(id, LONG).unwrap().state(), State::Succeeded);
+    let receipt = submitter.wait_receipt(id, LONG).unwrap();
+    assert!(receipt.is_some());
+    assert_eq!(worker.wait_receipt(id, LONG).unwrap(), receipt);
+    a.shutdown();
+    b.shutdown();
+    assert!(serving.join().unwrap().is_ok() && working.join().unwrap().is_ok());
+    assert!(worker.wait_step(id, Step::Start, &none, LONG).is_err());
 }

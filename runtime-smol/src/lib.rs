@@ -127,6 +127,48 @@
 //! }
 //! ```
 //!
+//! # Tasks
+//!
+//! An agent hands another one a task, which accepts it, does it and returns a result; both sign
+//! what they do, and the receipt. [`services::TaskService`] is to be served, and
+//! [`services::Tasks`] is what an application does with it. Nothing is told before a
+//! [`services::TaskStore`] of yours has stored it; `MemoryTaskStore` forgets.
+//!
+//! ```no_run
+//! use pilot_smol::services::{About, Content, MemoryTaskStore, TaskOptions, What};
+//! use pilot_smol::{Address, Agent};
+//!
+//! # fn work(text: &str) -> String { text.into() }
+//! async fn hand_out(agent: &Agent, to: Address) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut service = agent.listen_tasks(TaskOptions::default(), MemoryTaskStore::default())?;
+//!     let tasks = service.tasks();
+//!     smol::spawn(async move { service.serve().await }).detach();
+//!
+//!     let id = tasks.submit(to, &Content::of_text("Summarize the news")).await?;
+//!     let task = tasks.ended(id).await?; // however long the worker is away
+//!     let result = tasks.content(id, About::End)?;
+//!     println!("{}: {}", task.state(), result.unwrap_or_default().text);
+//!     println!("{:?}", tasks.receipt(id).await?); // signed by both
+//!     Ok(())
+//! }
+//!
+//! async fn take_on(agent: &Agent) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut service = agent.listen_tasks(TaskOptions::default(), MemoryTaskStore::default())?;
+//!     let tasks = service.tasks();
+//!     smol::spawn(async move { service.serve().await }).detach();
+//!
+//!     loop {
+//!         let event = tasks.next_event().await?;
+//!         if event.what == What::Submitted {
+//!             let wanted = tasks.content(event.id, About::Work)?.unwrap_or_default();
+//!             tasks.accept(event.id).await?; // within 60 s
+//!             tasks.start(event.id).await?; // stored: begun once, whatever happens
+//!             tasks.complete(event.id, &Content::of_text(&work(&wanted.text))).await?;
+//!         }
+//!     }
+//! }
+//! ```
+//!
 //! # Features
 //!
 //! | Feature | Adds |

@@ -242,3 +242,13 @@ fn services_have_futures() {
         });
     });
 }
+
+#[test]
+fn tasks_have_futures() {
+    case::<pilot_smol::Clock>("tasks_have_futures", || {
+        block_on(async {
+            let (_server, a, b) = friends().await;
+            pilot_core::drive::conformance::futures::tasks(&a, &b).await;
+        });
+    });
+}

@@ -375,3 +375,9 @@ async fn services_have_futures() {
     let (_server, a, b) = friends().await;
     within(pilot_core::drive::conformance::futures::services(&a, &b)).await;
 }
+
+#[tokio::test]
+async fn tasks_have_futures() {
+    let (_server, a, b) = friends().await;
+    within(pilot_core::drive::conformance::futures::tasks(&a, &b)).await;
+}

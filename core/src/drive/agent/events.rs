@@ -94,6 +94,11 @@ impl<W: Waken> EventLog<W> {
         Cursor(if was_read { self.next } else { 0 })
     }
 
+    /// A receiver of what comes from now on, which leaves what was before to another.
+    pub(crate) fn follow(&self) -> Cursor {
+        Cursor(self.next)
+    }
+
     /// The event at the cursor, which moves on; `None`: not yet.
     pub(crate) fn take(&mut self, cursor: &mut Cursor) -> Option<Result<AgentEvent, RecvError>> {
         let oldest = self.next - self.ring.len() as u64;
@@ -152,6 +157,12 @@ impl<R: Runtime> fmt::Debug for Events<R> {
 impl<R: Runtime> Events<R> {
     pub(super) fn new(handle: Handle<R>) -> Self {
         let cursor = handle.peek(|access| access.owner.events.subscribe());
+        Events { handle, cursor, ticket: Ticket::NONE }
+    }
+
+    /// For those within the agent: the application's first receiver still gets what was before.
+    pub(crate) fn from_now(handle: Handle<R>) -> Self {
+        let cursor = handle.peek(|access| access.owner.events.follow());
         Events { handle, cursor, ticket: Ticket::NONE }
     }
 

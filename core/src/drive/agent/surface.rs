@@ -5,7 +5,7 @@
 #[macro_export]
 macro_rules! service_types {
     ($runtime:ident) => {
-        /// Messages, files, events and echo between agents; an example stands at the
+        /// Messages, files, events, tasks and echo between agents; examples stand at the
         /// [crate's root](crate#services).
         pub mod services {
             /// A stream of messages to one agent.
@@ -24,17 +24,26 @@ macro_rules! service_types {
             pub type Echo = $crate::drive::services::Echo<super::$runtime>;
             /// Sends back what one peer sends.
             pub type EchoServer = $crate::drive::services::EchoServer<super::$runtime>;
+            /// An agent's tasks.
+            pub type Tasks = $crate::drive::services::Tasks<super::$runtime>;
+            /// Serves the tasks of an agent.
+            pub type TaskService = $crate::drive::services::TaskService<super::$runtime>;
             /// A port of a service.
             pub type Served<S> = $crate::drive::services::Served<super::$runtime, S>;
 
+            pub use $crate::crypto::task::{Side, State, Step, TaskId};
             pub use $crate::drive::services::{
-                Accepted, EchoService, Event, EventsFailure, ExchangeService, Heard, Message,
-                Receipt, Received, Service, TransferError,
+                Accepted, Done, EchoService, Event, EventsFailure, ExchangeService, Heard,
+                MemoryTaskStore, Message, Receipt, Received, Saving, Service, TaskChanges,
+                TaskContent, TaskOptions, TaskStore, TasksFailure, TransferError,
             };
             pub use $crate::service::events::{BrokerLimits, BrokerStats, Request};
             pub use $crate::service::exchange::{
                 ContentHash, Digest, Failure, FileName, Kind, Note, Offer, Pushed, Refusal,
                 TransferId,
+            };
+            pub use $crate::service::tasks::{
+                About, BoardLimits, Content, Party, Task, TaskEvent, TaskFile, Verdict, What,
             };
         }
     };

@@ -1,11 +1,16 @@
 //! What adapters with futures offer beside what every adapter does.
 
-use super::run::both;
+use super::run::{both, race};
+use crate::crypto::task::{State, TaskId};
 use crate::drive::agent::Agent;
 use crate::drive::runtime::AsyncRuntime;
-use crate::drive::services::{Accepted, Event, EventsFailure, Heard, Received, TransferError};
+use crate::drive::services::{
+    Accepted, Event, EventsFailure, Heard, MemoryTaskStore, Received, TaskOptions, TasksFailure,
+    TransferError,
+};
 use crate::service::events::BrokerLimits;
 use crate::service::exchange::{ContentHash, Kind, Note, Offer};
+use crate::service::tasks::{About, Content, What};
 use std::vec;
 use std::vec::Vec;
 
@@ -74,4 +79,54 @@ pub async fn services<R: AsyncRuntime>(a: &Agent<R>, b: &Agent<R>) {
         assert!(matches!(none, Err(EventsFailure::Topic(_))), "{none:?}");
     };
     both(serving, working).await;
+}
+
+/// A task from `a` to `b`, who trust each other, by the futures of both.
+pub async fn tasks<R: AsyncRuntime>(a: &Agent<R>, b: &Agent<R>) {
+    let begin = |agent: &Agent<R>| {
+        let store = MemoryTaskStore::default();
+        agent.listen_tasks(TaskOptions::default(), store).expect("registered, and a free port")
+    };
+    let (mut at_a, mut at_b) = (begin(a), begin(b));
+    let (submitter, worker) = (at_a.tasks(), at_b.tasks());
+    let to = b.address().expect("registered");
+    let working = async {
+        for is_welcome in [true, false] {
+            let event = loop {
+                let event = worker.next_event().await.expect("served");
+                if event.what == What::Submitted {
+                    break event;
+                }
+                assert!(matches!(event.what, What::Receipted(_)), "{event:?}");
+            };
+            if !is_welcome {
+                worker.decline(event.id, "no").await.expect("stored");
+                continue;
+            }
+            worker.accept(event.id).await.expect("stored");
+            worker.start(event.id).await.expect("stored");
+            worker.progress(event.id, "half").await.expect("stored");
+            worker.complete(event.id, &Content::of_text("done")).await.expect("stored");
+            let receipt = worker.receipt(event.id).await.expect("served");
+            assert!(receipt.is_some(), "both have signed");
+        }
+        assert!(matches!(worker.fail(TaskId([0; 16]), "").await, Err(TasksFailure::Act(_))));
+    };
+    let submitting = async {
+        let id = submitter.submit(to, &Content::of_text("do it")).await.expect("stored");
+        let ended = submitter.ended(id).await.expect("served");
+        assert_eq!(ended.state(), State::Succeeded);
+        let result = submitter.content(id, About::End).expect("read").expect("kept");
+        assert_eq!(result.text, "done");
+        assert!(submitter.receipt(id).await.expect("served").is_some());
+        let id = submitter.submit(to, &Content::of_text("do that")).await.expect("stored");
+        assert_eq!(submitter.ended(id).await.expect("served").state(), State::Declined);
+        assert_eq!(submitter.receipt(id).await.expect("served"), None);
+        assert!(matches!(submitter.cancel(id).await, Err(TasksFailure::Act(_))));
+    };
+    race(both(at_a.serve(), at_b.serve()), both(working, submitting)).await;
+    drop((at_a, at_b));
+    let gone = submitter.next_event().await;
+    assert!(gone.is_ok(), "what was not told yet: {gone:?}");
+    while submitter.next_event().await.is_ok() {}
 }

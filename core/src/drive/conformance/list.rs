@@ -51,6 +51,12 @@ macro_rules! __conformance_cases {
             a_file_goes_on_where_it_was_stored
             events_reach_those_who_subscribe
             an_echo_comes_back
+            a_task_is_done_and_receipted
+            a_task_is_declined_and_another_called_off
+            a_worker_goes_on_from_its_records
+            who_may_not_submit_is_told
+            a_task_waits_for_a_worker_that_is_away
+            what_cannot_be_stored_is_not_told
         }
     };
 }
@@ -83,6 +89,7 @@ macro_rules! __conformance_cross_cases {
             a_file_goes_on_where_it_was_stored
             events_reach_those_who_subscribe
             an_echo_comes_back
+            a_task_is_done_and_receipted
         }
     };
 }
@@ -168,6 +175,7 @@ mod tests {
             include_str!("cases/end.rs"),
             include_str!("cases/meeting.rs"),
             include_str!("cases/services.rs"),
+            include_str!("cases/tasks.rs"),
         ];
         let mut written: Vec<&str> = sources
             .iter()

@@ -215,6 +215,16 @@ pub async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     .await
 }
 
+/// The output of `b`, while `a` runs, which goes on for longer; it is dropped then.
+pub async fn race<A: Future, B: Future>(a: A, b: B) -> B::Output {
+    let (mut a, mut b) = (Strict::new(a), Strict::new(b));
+    poll_fn(|cx| {
+        assert!(a.poll(cx).is_pending(), "it has ended before the other");
+        b.poll(cx)
+    })
+    .await
+}
+
 /// The future's output, or `None` after this time; the future is dropped then.
 pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     let mut future = Strict::new(future);

@@ -20,7 +20,7 @@ use core::task::{Poll, Waker};
 use std::io;
 
 /// Polls `step`, also when the time that it names has come.
-async fn timed<R: AsyncRuntime, T>(
+pub(super) async fn timed<R: AsyncRuntime, T>(
     host: R::Host,
     mut step: impl FnMut(&Waker) -> (Poll<T>, Instant),
 ) -> T {

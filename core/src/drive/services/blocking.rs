@@ -21,7 +21,7 @@ use crate::time::{Duration, Instant};
 use core::task::Poll;
 use std::io;
 
-type Wait = Option<Duration>;
+pub(super) type Wait = Option<Duration>;
 
 /// What is left of a time for several steps.
 fn left<R: ReadyRuntime>(host: R::Host, until: Option<Instant>) -> Wait {
@@ -29,7 +29,7 @@ fn left<R: ReadyRuntime>(host: R::Host, until: Option<Instant>) -> Wait {
 }
 
 /// Polls `step`, also when the time that it names has come.
-fn timed<R: ReadyRuntime, T, E>(
+pub(super) fn timed<R: ReadyRuntime, T, E>(
     host: R::Host,
     timeout: Wait,
     mut step: impl FnMut(&Waker) -> (Poll<Result<T, E>>, Instant),
@@ -180,7 +180,7 @@ impl<R: ReadyRuntime> Messages<R> {
 }
 
 /// See [`wait`].
-fn wait_at<R: ReadyRuntime, T, E>(
+pub(super) fn wait_at<R: ReadyRuntime, T, E>(
     host: R::Host,
     timeout: Wait,
     poll: impl FnMut(&Waker) -> Poll<Result<T, E>>,

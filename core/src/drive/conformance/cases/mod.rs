@@ -9,6 +9,7 @@ mod meeting;
 mod recovery;
 mod services;
 mod streams;
+mod tasks;
 
 pub use super::list::CASES;
 pub use cancel::*;
@@ -19,8 +20,9 @@ pub use meeting::*;
 pub use recovery::*;
 pub use services::*;
 pub use streams::*;
+pub use tasks::*;
 
-use super::run::{abandon, all, block_on, both, sleep, step, until, within};
+use super::run::{abandon, all, block_on, both, race, sleep, step, until, within};
 use super::stage::{PORT, Pipe, Stage, befriend, hear, kill, put, take};
 use super::{Calls, Failure, Fault, News, Rendezvous, Setup, Subject, check, fill};
 use crate::addr::{Port, SocketAddress};
