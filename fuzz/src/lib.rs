@@ -33,6 +33,7 @@ pub mod registry_session;
 pub mod session;
 pub mod streams;
 pub mod stun;
+pub mod talk;
 pub mod tasks;
 pub mod tree;
 
@@ -60,6 +61,7 @@ pub const TARGETS: &[Target] = &[
     ("session", session::run),
     ("streams", streams::run),
     ("stun", stun::run),
+    ("talk", talk::run),
     ("tasks", tasks::run),
     ("tree", tree::run),
 ];

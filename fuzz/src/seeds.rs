@@ -48,6 +48,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "registry_session" => registry_session(),
         "beacon_session" => beacon_session(),
         "tasks" => tasks(),
+        "talk" => talks(),
         "beacon_client" => beacon_client(),
         other => panic!("no target is called {other}"),
     };
@@ -264,6 +265,74 @@ fn tasks() -> Vec<Script> {
         chain(&[2]).then(s().byte(3).quad(6).chunk(b"x").byte(0).long(3)),
         chain(&[2]).then(s().byte(3).quad(6).chunk(b"x").byte(1).byte(3).byte(2)),
         chain(&[2]).then(s().byte(3).quad(6).chunk(b"x").byte(9).byte(3).word(777)),
+    ]
+}
+
+/// Seeds of a stream of tasks: see the choices in `talk::World::step`.
+fn talks() -> Vec<Script> {
+    let stored = || s().byte(7).byte(8).word(9999);
+    // As who is admitted, and tells.
+    let work = || s().byte(9).byte(1).byte(2).byte(1).then(stored());
+    let state = |task: u8, step: Step| s().byte(1).byte(task).byte(step as u8 - 1);
+    let say = |task, step| state(task, step).byte(2).byte(0);
+    let quiet = |task, step| state(task, step).byte(0).byte(0);
+    let act = |task: u8, step: Step| s().byte(5).byte(task).byte(step as u8 - 1);
+    let answer = |task: u8, verdict: u8| s().byte(4).byte(task).byte(verdict);
+    let pass = |ms: u16| s().byte(6).word(ms);
+    let lie = |task, step, lie: u8| state(task, step).byte(2).byte(lie).byte(3);
+    let submitted = || s().byte(1).then(work()).then(answer(0, 0)).then(work());
+    let accepted = || submitted().then(quiet(0, Step::Accept)).then(work());
+    let begun = || accepted().then(quiet(0, Step::Start)).then(work());
+    let taken = || s().byte(0).then(say(1, Step::Submit)).then(work());
+    let working = || taken().then(act(1, Step::Accept)).then(act(1, Step::Start)).then(work());
+    vec![
+        submitted(),
+        begun().then(say(0, Step::Progress)).then(say(0, Step::Complete)).then(work()),
+        begun()
+            .then(say(0, Step::Complete))
+            .then(work())
+            .then(s().byte(3).byte(0).quad(9).byte(1))
+            .then(work()),
+        accepted()
+            .then(act(0, Step::Cancel))
+            .then(work())
+            .then(answer(0, 2))
+            .then(quiet(0, Step::Start))
+            .then(work()),
+        submitted().then(say(0, Step::Decline)).then(work()),
+        s().byte(1).then(work()).then(answer(0, 5)).then(work()).then(pass(5001)).then(work()),
+        s().byte(1).then(work()).then(answer(0, 9)).then(work()).then(answer(0, 0)).then(work()),
+        working()
+            .then(answer(1, 0))
+            .then(act(1, Step::Complete))
+            .then(work())
+            .then(answer(1, 0))
+            .then(work())
+            .then(s().byte(3).byte(1).quad(9).byte(0))
+            .then(work()),
+        working().then(quiet(1, Step::Cancel)).then(work()),
+        taken()
+            .then(say(2, Step::Submit))
+            .then(say(3, Step::Submit))
+            .then(say(4, Step::Submit))
+            .then(work()),
+        taken().then(pass(60_001)).then(work()),
+        lie(1, Step::Submit, 8).then(work()),
+        s().byte(1)
+            .then(lie(9, Step::Cancel, 64))
+            .then(work())
+            .then(lie(9, Step::Cancel, 0))
+            .then(work()),
+        begun()
+            .then(lie(0, Step::Complete, 1))
+            .then(work())
+            .then(lie(0, Step::Complete, 16))
+            .then(work()),
+        s().byte(1).then(s().byte(0).chunk(&[0, 0, 0, 20, 0, 0, 0, 4, 0, 0, 0, 1])).then(work()),
+        s().byte(1)
+            .then(say(1, Step::Submit))
+            .then(s().byte(9).byte(1).byte(0).byte(1))
+            .then(s().byte(9).byte(0)),
     ]
 }
 
