@@ -158,7 +158,7 @@ fn a_directory_arrives_whole_with_all_that_is_below_it() {
     let received = a.received().remove(0);
     let shown = ["name", "kind", "there", "entries"].map(|field| received[field].clone());
     assert_eq!(json!(shown), json!(["tree (2)", "directory", true, 6]));
-    assert_eq!(received["sha256"], sent["sha256"]);
+    assert_eq!(received["hash"], sent["hash"]);
     let one = |home: &Home, id: &str| {
         let path = format!("received/{}/{id}", received["from"].as_str().unwrap());
         Api::open(home).unwrap().ask("GET", &path, "").unwrap()
@@ -233,7 +233,7 @@ fn a_large_sparse_file_arrives_whole() {
     assert!(errors.lines().all(|line| line.starts_with("{\"progress\":{\"sent\":")), "{errors}");
     story.done(&format!("{size} bytes: {}", sent["data"]["seconds"]));
     let received = a.received().remove(0);
-    assert_eq!(received["sha256"], sent["data"]["sha256"]);
+    assert_eq!(received["hash"], sent["data"]["hash"]);
     let there = std::fs::File::open(received["path"].as_str().unwrap()).unwrap();
     assert_eq!(there.metadata().unwrap().len(), size);
     let mut end = [0; 3];

@@ -87,7 +87,9 @@ struct Header {
     kind: u8,
     received_us: u64,
     size: u64,
-    sha256: String,
+    /// Formerly of SHA-256 alone.
+    #[serde(alias = "sha256")]
+    hash: String,
     #[serde(default)]
     note: String,
 }
@@ -225,7 +227,7 @@ impl Inbox {
             kind: info.kind as u8,
             received_us: info.received_us,
             size: info.size,
-            sha256: info.hash.to_string(),
+            hash: info.hash.to_string(),
             note: info.note.to_string(),
         };
         let mut line = serde_json::to_vec(&header)?;
@@ -365,20 +367,18 @@ fn read_header(path: &std::path::Path) -> io::Result<(MessageInfo, BufReader<Fil
         kind: Kind::from_u8(header.kind).filter(|k| k.is_message()).ok_or_else(bad)?,
         received_us: header.received_us,
         size: header.size,
-        hash: parse_digest(&header.sha256).ok_or_else(bad)?,
+        hash: parse_digest(&header.hash).ok_or_else(bad)?,
         note: Note::cleaned(header.note.as_bytes()),
     };
     Ok((info, reader))
 }
 
-/// Parses 64 hexadecimal digits.
+/// Parses a hash that was stored, formerly as the digits of SHA-256 alone.
 pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
-    let (high, low) = text.split_at_checked(32)?;
-    let half = |text: &str| text.parse::<TransferId>().ok().map(|half| half.0);
-    let mut digest = [0; 32];
-    digest[..16].copy_from_slice(&half(high)?);
-    digest[16..].copy_from_slice(&half(low)?);
-    Some(Digest(digest))
+    match text.contains(':') {
+        true => text.parse().ok(),
+        false => format!("sha256:{text}").parse().ok(),
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use super::inbox::{Delivery, Inbox, StoreError};
 use super::received::{Begin, Incoming, Received};
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{
-    Answer, ContentHash, Digest, ExchangeError, Failure, Kind, Misuse, Offer, PlainOffer, Receiver,
-    ReceiverEvent, Refusal, TransferId,
+    Answer, ContentHash, Digest, ExchangeError, Failure, HashAlgorithm, Kind, Misuse, Offer,
+    PlainOffer, Receiver, ReceiverEvent, Refusal, TransferId,
 };
 use std::io;
 use std::sync::Arc;
@@ -264,7 +264,8 @@ async fn handle(
         }
         ReceiverEvent::Plain(PlainOffer { kind, size, name }) => {
             // It has no id, so every one is a new one.
-            let offer = Offer { id: random_id()?, kind, size, name, note: Default::default() };
+            let (id, hash) = (random_id()?, HashAlgorithm::of(kind));
+            let offer = Offer { id, kind, size, hash, name, note: Default::default() };
             let (answer, next) = decide(exchange, from, offer).await?;
             receiver.answer(answer)?;
             *current = next;
@@ -320,7 +321,7 @@ async fn decide(
         return match blocking(move || stores.inbox.check(from, id, size)).await? {
             Ok(Some(Delivery::Known | Delivery::New)) => Ok((Answer::Have, Current::Nothing)),
             Ok(None) => {
-                let answer = Answer::Send(ContentHash::new());
+                let answer = Answer::Send(ContentHash::new(offer.hash));
                 Ok((answer, Current::Message { offer, content: Vec::new() }))
             }
             Err(refusal) => refuse(refusal),

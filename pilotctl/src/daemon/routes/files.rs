@@ -22,7 +22,7 @@ use axum::response::Response;
 use futures_util::TryStreamExt as _;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::service::exchange::{
-    ExchangeError, FileName, Kind, Note, Offer, Refusal, TransferId,
+    ExchangeError, FileName, HashAlgorithm, Kind, Note, Offer, Refusal, TransferId,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -54,7 +54,7 @@ fn delivered(to: Address, kind: Kind, sent: &Sent) -> api::Sent {
         kind: kind.as_str().to_owned(),
         bytes: sent.size,
         resumed_at: sent.offset,
-        sha256: sent.hash.map(|hash| hash.to_string()),
+        hash: sent.hash.map(|hash| hash.to_string()),
         seconds: sent.elapsed.as_secs_f64(),
         path: path_word(sent.path).to_owned(),
         reason: None,
@@ -73,7 +73,7 @@ fn queued(item: &Item, reason: Option<&Failure>) -> api::Sent {
         kind: item.kind.as_str().to_owned(),
         bytes: item.size,
         resumed_at: 0,
-        sha256: Some(item.hash.to_string()),
+        hash: Some(item.hash.to_string()),
         seconds: 0.0,
         path: "none".to_owned(),
         reason: reason.map(why).or_else(|| item.reason.as_ref().map(api_reason)),
@@ -94,6 +94,8 @@ pub(super) struct SendFile {
     network: Option<u16>,
     /// `file`, the default, or `directory`: then the content is as `wire.md` 12 says.
     kind: Option<String>,
+    /// `blake3`, the default, or `sha256`, by which tasks name their files.
+    hash: Option<String>,
     /// Keep it in the outbox before anything is sent.
     #[serde(default)]
     queue: bool,
@@ -210,6 +212,12 @@ async fn transfer(
             return Err(Failure::new(Code::Usage, format!("there is no kind {other:?} of files")));
         }
     };
+    let hash = match asked.hash.as_deref() {
+        None => HashAlgorithm::of(kind),
+        Some(name) => name.parse().map_err(|_| {
+            Failure::new(Code::Usage, format!("there is no hash algorithm {name:?}"))
+        })?,
+    };
     let limit = asked.timeout_ms.map(Duration::from_millis);
     let to = shared.node.target(&agent, asked.network.map(NetworkId)).await?;
     shared.node.check_grant(to)?;
@@ -224,8 +232,8 @@ async fn transfer(
         forget(shared, id).await?;
         id = begin(shared, &key).await?;
     }
-    let offer =
-        Offer { id, kind, size, name: Some(name), note: Note::cleaned(asked.note.as_bytes()) };
+    let note = Note::cleaned(asked.note.as_bytes());
+    let offer = Offer { id, kind, size, hash, name: Some(name), note };
     let mut telling = Teller { lines: progress, total: size, said: None };
     let mut why = None;
     if !asked.queue {
@@ -255,7 +263,7 @@ async fn transfer(
     telling.tell(0, true);
     let Offer { name, note, .. } = offer;
     let Some(name) = name else { return Err(Failure::new(Code::Internal, "a file without name")) };
-    let file = NewFile { to, kind, name, size, note, id: Some(id) };
+    let file = NewFile { to, kind, name, size, hash, note, id: Some(id) };
     let item = keep_file(outbox, file, &mut source.0, |kept| telling.tell(kept, true));
     let item = item.await.map_err(from_put)?;
     courier::carry(shared, to);

@@ -30,7 +30,9 @@ pub(crate) use keep::{Content, NewFile, keep_file};
 
 use super::disk;
 use pilot_core::addr::Address;
-use pilot_core::service::exchange::{ContentHash, Digest, FileName, Kind, Note, TransferId};
+use pilot_core::service::exchange::{
+    ContentHash, Digest, FileName, HashAlgorithm, Kind, Note, TransferId,
+};
 use serde::{Deserialize, Serialize};
 use state::State;
 use std::io::{self, Write as _};
@@ -224,7 +226,7 @@ impl Item {
             note: Note::default(),
             created_us: 0,
             size,
-            hash: Digest([0; 32]),
+            hash: Digest::Sha256([0; 32]),
             state: ItemState::Queued,
             attempts: 0,
             sent: 0,
@@ -313,10 +315,8 @@ impl Outbox {
 
     /// Puts a message in. When it returns well, the message survives a power loss.
     pub(crate) fn put(&self, to: Address, kind: Kind, content: &[u8]) -> Result<Item, PutError> {
-        let mut hash = ContentHash::new();
-        hash.update(content);
         let mut item = Item::new(to, kind, content.len() as u64);
-        item.hash = hash.digest();
+        item.hash = ContentHash::of(HashAlgorithm::of(kind), content);
         self.state().reserve(&self.limits, &mut item, None)?;
         // Without the lock: one slow disk write delays nobody else.
         let written = record::head(&item).and_then(|head| {
