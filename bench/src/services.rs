@@ -9,7 +9,9 @@ use crate::pilot::{Provider, path, run_agents, until};
 use crate::table::{Metric, Table};
 use pilot_core::addr::Address;
 use pilot_core::node::PathKind;
-use pilot_tokio::services::{ContentHash, Incoming, Kind, Note, Offer, Pushed, Received};
+use pilot_tokio::services::{
+    ContentHash, HashAlgorithm, Incoming, Kind, Note, Offer, Pushed, Received,
+};
 use pilot_tokio::{Agent, Tokio};
 use std::fs::File;
 use std::io::Write as _;
@@ -108,8 +110,8 @@ fn file(promise: Promise, bytes: usize) -> Took {
         let mut incoming = accept(agent).await;
         let (mut disk, mut checker) = (Disk::new(promise), Checker::new());
         let received = incoming.next().await.expect("received");
-        assert!(matches!(received, Some(Received::File(_))), "{received:?}");
-        incoming.accept(ContentHash::new()).expect("offered");
+        let Some(Received::File(offer)) = received else { panic!("{received:?}") };
+        incoming.accept(ContentHash::new(offer.hash)).expect("offered");
         let mut chunk = vec![0; CHUNK];
         while let n @ 1.. = incoming.read(&mut chunk).await.expect("read") {
             checker.check(&chunk[..n]);
@@ -124,7 +126,8 @@ fn file(promise: Promise, bytes: usize) -> Took {
         direct(&agent, peer).await;
         let (id, size) = (agent.transfer_id().expect("randomness"), bytes as u64);
         let (name, note) = (Some("bench.bin".parse().expect("a name")), Note::default());
-        let offer = Offer { id, kind: Kind::File, size, name, note };
+        let (kind, hash) = (Kind::File, HashAlgorithm::Blake3);
+        let offer = Offer { id, kind, size, hash, name, note };
         let mut source = Source::new();
         let watch = Stopwatch::start();
         let mut upload = agent.upload(peer, &offer).await.expect("accepted");

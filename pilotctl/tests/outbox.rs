@@ -173,7 +173,7 @@ fn send_files(
         let run = b.run(&line[..line.len() - random(2) as usize]);
         if run.code == 0 {
             let sent: Value = serde_json::from_str(&run.out).unwrap();
-            let hash = sent["data"]["sha256"].as_str().unwrap_or_default();
+            let hash = sent["data"]["hash"].as_str().unwrap_or_default();
             accepted.insert(name, hash.to_owned());
         }
         std::thread::sleep(Duration::from_millis(20 + random(200)));
@@ -240,7 +240,7 @@ fn killed_at_any_moment_everything_accepted_arrives_once_and_messages_in_order()
         let found: Vec<_> = received.iter().filter(|f| f["name"] == **name).collect();
         assert_eq!(found.len(), 1, "{name}: {found:?}");
         // Who had it all before is not told its hash.
-        assert!(hash.is_empty() || found[0]["sha256"] == **hash, "{name}");
+        assert!(hash.is_empty() || found[0]["hash"] == **hash, "{name}");
     }
     assert!(!files.is_empty());
     let left = std::fs::read_dir(b.path.join("outbox")).unwrap();

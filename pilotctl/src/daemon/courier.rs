@@ -247,7 +247,8 @@ async fn send_over(
     let net = Net::new(shared, Some(ATTEMPT));
     let outbox = &shared.offer.outbox;
     let Item { id, kind, size, ref name, ref note, to, .. } = *item;
-    let offer = Offer { id, kind, size, name: name.clone(), note: note.clone() };
+    let hash = item.hash.algorithm();
+    let offer = Offer { id, kind, size, hash, name: name.clone(), note: note.clone() };
     let mut progress = |progress| match progress {
         Progress::Accepted(_) => outbox.offered(id),
         Progress::At(sent) if !kind.is_message() => outbox.progressed(id, sent),

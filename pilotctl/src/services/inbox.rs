@@ -83,7 +83,7 @@ impl MessageInfo {
             kind: self.kind as u8,
             received_us: self.received_us,
             size: self.size,
-            sha256: self.hash.to_string(),
+            hash: self.hash.to_string(),
             note: self.note.to_string(),
         };
         let mut line = serde_json::to_vec(&header)?;
@@ -101,7 +101,7 @@ impl Record for MessageInfo {
             kind: Kind::from_u8(header.kind).filter(|kind| kind.is_message())?,
             received_us: header.received_us,
             size: header.size,
-            hash: parse_digest(&header.sha256)?,
+            hash: parse_digest(&header.hash)?,
             note: Note::cleaned(header.note.as_bytes()),
         })
     }
@@ -128,7 +128,9 @@ struct Header {
     kind: u8,
     received_us: u64,
     size: u64,
-    sha256: String,
+    /// Formerly of SHA-256 alone.
+    #[serde(alias = "sha256")]
+    hash: String,
     #[serde(default)]
     note: String,
 }
@@ -529,14 +531,12 @@ pub(crate) enum StoreError {
     Disk(io::Error),
 }
 
-/// Parses 64 hexadecimal digits.
+/// Parses a hash that was stored, formerly as the digits of SHA-256 alone.
 pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
-    let (high, low) = text.split_at_checked(32)?;
-    let half = |text: &str| text.parse::<TransferId>().ok().map(|half| half.0);
-    let mut digest = [0; 32];
-    digest[..16].copy_from_slice(&half(high)?);
-    digest[16..].copy_from_slice(&half(low)?);
-    Some(Digest(digest))
+    match text.contains(':') {
+        true => text.parse().ok(),
+        false => format!("sha256:{text}").parse().ok(),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::*;
-use pilot_core::service::exchange::ContentHash;
+use pilot_core::service::exchange::{ContentHash, HashAlgorithm};
 use std::sync::Arc;
 
 fn address(node: u32) -> Address {
@@ -7,10 +7,9 @@ fn address(node: u32) -> Address {
 }
 
 fn put(inbox: &Inbox, from: u32, id: u8, content: &[u8]) -> Result<Delivery, StoreError> {
-    let mut hash = ContentHash::new();
-    hash.update(content);
+    let hash = ContentHash::of(HashAlgorithm::Sha256, content);
     let (id, note) = (TransferId([id; 16]), Note::cleaned(b"a\x1bnote"));
-    inbox.store(address(from), id, Kind::Text, note, hash.digest(), content)
+    inbox.store(address(from), id, Kind::Text, note, hash, content)
 }
 
 fn texts(inbox: &Inbox) -> Vec<String> {
@@ -136,8 +135,11 @@ fn many_streams_with_one_message_store_it_once() {
 
 #[test]
 fn digests_parse() {
-    let digest = Digest([0xA5; 32]);
-    assert_eq!(parse_digest(&digest.to_string()), Some(digest));
+    for digest in [Digest::Sha256([0xA5; 32]), Digest::Blake3([0x5A; 32])] {
+        assert_eq!(parse_digest(&digest.to_string()), Some(digest));
+    }
+    // As earlier versions have stored it.
+    assert_eq!(parse_digest(&"a5".repeat(32)), Some(Digest::Sha256([0xA5; 32])));
     assert_eq!(parse_digest("a5"), None);
 }
 
@@ -166,9 +168,8 @@ fn messages_of_a_group_share_a_sync_and_a_file_and_are_in_order() {
     let inbox = Inbox::open(dir.path().join("inbox"), limits).unwrap();
     let arrived = |from: u32, id: u8| {
         let content = vec![b'0' + from as u8; 3];
-        let mut hash = ContentHash::new();
-        hash.update(&content);
-        let (from, id, hash) = (address(from), TransferId([id; 16]), hash.digest());
+        let hash = ContentHash::of(HashAlgorithm::Sha256, &content);
+        let (from, id) = (address(from), TransferId([id; 16]));
         Arrived { from, id, kind: Kind::Text, note: Note::default(), hash, content, turn: None }
     };
     // One that comes twice, and one too many.

@@ -146,9 +146,8 @@ impl Segments {
             let (line, size) = (line as u64, content.len() as u64);
             if is_there {
                 let place = Place { segment: 0, at: at as u64, line, size };
-                let mut hash = ContentHash::new();
-                hash.update(content);
-                let is_whole = hash.digest() == record.hash();
+                let hash = record.hash();
+                let is_whole = ContentHash::of(hash.algorithm(), content) == hash;
                 found.push((record, is_whole, place));
             } else {
                 removed += line + size;

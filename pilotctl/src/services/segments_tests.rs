@@ -1,4 +1,5 @@
 use super::*;
+use pilot_core::service::exchange::HashAlgorithm;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -37,9 +38,8 @@ fn note(order: u64, len: usize) -> Note {
 
 fn append(segments: &Segments, notes: &[Note]) -> io::Result<()> {
     let record = |note: &Note| {
-        let mut hash = ContentHash::new();
-        hash.update(&note.content);
-        let (order, size, hash) = (note.order, note.content.len(), hash.digest());
+        let hash = ContentHash::of(HashAlgorithm::Blake3, &note.content);
+        let (order, size) = (note.order, note.content.len());
         let line = format!("{{\"n\":{order},\"size\":{size},\"h\":\"{hash}\"}}\n");
         (order, line.into_bytes())
     };

@@ -5,8 +5,8 @@ use super::inbox::{Arrived, Delivery, Inbox, StoreError, Turn};
 use super::received::{Begin, Incoming, Received};
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{
-    Answer, ContentHash, Digest, ExchangeError, Failure, Kind, Misuse, Offer, PlainOffer, Receiver,
-    ReceiverEvent, Refusal, TransferId,
+    Answer, ContentHash, Digest, ExchangeError, Failure, HashAlgorithm, Kind, Misuse, Offer,
+    PlainOffer, Receiver, ReceiverEvent, Refusal, TransferId,
 };
 use std::collections::VecDeque;
 use std::io;
@@ -355,7 +355,8 @@ async fn handle(
         }
         ReceiverEvent::Plain(PlainOffer { kind, size, name }) => {
             // It has no id, so every one is a new one.
-            let offer = Offer { id: random_id()?, kind, size, name, note: Default::default() };
+            let (id, hash) = (random_id()?, HashAlgorithm::of(kind));
+            let offer = Offer { id, kind, size, hash, name, note: Default::default() };
             let (answer, next) = decide(exchange, from, offer, None).await?;
             receiver.answer(answer)?;
             *current = next;
@@ -422,7 +423,7 @@ async fn decide(
             Ok(None) if turn.is_some_and(|turn| !turn.allows(offer.id)) => refuse(Refusal::Busy),
             Ok(None) => {
                 let (content, is_pushed) = (Vec::new(), turn.is_some());
-                let answer = Answer::Send(ContentHash::new());
+                let answer = Answer::Send(ContentHash::new(offer.hash));
                 Ok((answer, Current::Message { offer, content, is_pushed }))
             }
             Err(refusal) => {

@@ -8,7 +8,7 @@ use super::send::{Memory, Message, Once, Progress, SendError, Sent, send};
 use super::serve::{Exchange, random_id, serve};
 use super::*;
 use pilot_core::service::exchange::{
-    ContentHash, Failure, Kind, Note, Offer, Pushed, Refusal, TransferId,
+    ContentHash, Failure, HashAlgorithm, Kind, Note, Offer, Pushed, Refusal, TransferId,
 };
 use std::io;
 use std::pin::Pin;
@@ -185,7 +185,7 @@ async fn file<R: send::Source>(
 
 fn offer(id: TransferId, size: u64, note: &str) -> Offer {
     let (name, note) = ("dataset.csv".parse().ok(), Note::cleaned(note.as_bytes()));
-    Offer { id, kind: Kind::File, size, name, note }
+    Offer { id, kind: Kind::File, size, hash: HashAlgorithm::Blake3, name, note }
 }
 
 fn content(len: usize) -> Vec<u8> {
@@ -280,9 +280,7 @@ async fn a_source_that_comes_once_is_continued_by_another_call() {
     drop(received);
     let net = Net::new(&dir);
     let sent = file(&net, id, 500_000, &mut Once(&bytes[..])).await.unwrap();
-    let mut hash = ContentHash::new();
-    hash.update(&bytes);
-    assert_eq!(sent.hash, Some(hash.digest()));
+    assert_eq!(sent.hash, Some(ContentHash::of(HashAlgorithm::Blake3, &bytes)));
     assert!(sent.offset >= 300_000, "{}", sent.offset);
 }
 

@@ -59,7 +59,7 @@ fn message(info: &MessageInfo, content: &[u8]) -> api::Message {
         base64,
         note: info.note.as_str().to_owned(),
         bytes: info.size,
-        sha256: info.hash.to_string(),
+        hash: info.hash.to_string(),
     }
 }
 
@@ -182,7 +182,7 @@ fn file(received: &Received, info: &FileInfo, there: bool) -> api::ReceivedFile 
         note: info.note.as_str().to_owned(),
         bytes: info.size,
         entries: info.entries,
-        sha256: info.hash.to_string(),
+        hash: info.hash.to_string(),
         path: received.path(info),
         there,
     }

@@ -40,7 +40,7 @@ fn outgoing(item: &Item) -> Outgoing {
         note: item.note.to_string(),
         bytes: item.size,
         sent: (!item.kind.is_message()).then_some(item.sent),
-        sha256: item.hash.to_string(),
+        hash: item.hash.to_string(),
         seq: item.created_us,
         settled_us: item.settled_us,
         attempts: item.attempts,

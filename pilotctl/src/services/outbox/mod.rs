@@ -38,7 +38,9 @@ use super::disk;
 use super::group::Group;
 use super::segments::{New, Segments};
 use pilot_core::addr::Address;
-use pilot_core::service::exchange::{ContentHash, Digest, FileName, Kind, Note, TransferId};
+use pilot_core::service::exchange::{
+    ContentHash, Digest, FileName, HashAlgorithm, Kind, Note, TransferId,
+};
 use serde::{Deserialize, Serialize};
 use state::State;
 use std::io;
@@ -233,7 +235,7 @@ impl Item {
             note: Note::default(),
             created_us: 0,
             size,
-            hash: Digest([0; 32]),
+            hash: Digest::Sha256([0; 32]),
             state: ItemState::Queued,
             attempts: 0,
             sent: 0,
@@ -261,10 +263,8 @@ pub(crate) struct NewMessage {
 impl NewMessage {
     /// Hashes the content.
     pub(crate) fn new(to: Address, kind: Kind, content: Vec<u8>) -> Self {
-        let mut hash = ContentHash::new();
-        hash.update(&content);
         let mut item = Item::new(to, kind, content.len() as u64);
-        item.hash = hash.digest();
+        item.hash = ContentHash::of(HashAlgorithm::of(kind), &content);
         NewMessage { item, content: content.into() }
     }
 }
@@ -465,9 +465,8 @@ impl Outbox {
     /// The content of a message; `InvalidData` if it is not what was put there.
     pub(crate) fn content(&self, item: &Item) -> io::Result<Vec<u8>> {
         let content = self.segments.read(item.created_us)?;
-        let mut hash = ContentHash::new();
-        hash.update(&content);
-        if hash.digest() == item.hash && content.len() as u64 == item.size {
+        let hash = ContentHash::of(item.hash.algorithm(), &content);
+        if hash == item.hash && content.len() as u64 == item.size {
             Ok(content)
         } else {
             Err(io::ErrorKind::InvalidData.into())

@@ -22,7 +22,9 @@ struct Header {
     kind: u8,
     created_us: u64,
     size: u64,
-    sha256: String,
+    /// Formerly of SHA-256 alone.
+    #[serde(alias = "sha256")]
+    hash: String,
     /// Of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -58,7 +60,7 @@ fn header(item: &Item) -> Header {
         kind: item.kind as u8,
         created_us: item.created_us,
         size: item.size,
-        sha256: item.hash.to_string(),
+        hash: item.hash.to_string(),
         name: item.name.as_ref().map(ToString::to_string),
         note: item.note.to_string(),
     }
@@ -78,7 +80,7 @@ fn item(header: &Header) -> io::Result<Item> {
         note: Note::cleaned(header.note.as_bytes()),
         created_us: header.created_us,
         size: header.size,
-        hash: parse_digest(&header.sha256).ok_or_else(bad)?,
+        hash: parse_digest(&header.hash).ok_or_else(bad)?,
         state: ItemState::Queued,
         attempts: 0,
         sent: 0,

@@ -227,7 +227,8 @@ fn with(dir: &tempfile::TempDir, files: Quota) -> Arc<Outbox> {
 
 fn file(to: u8, size: usize) -> NewFile {
     let (name, note) = ("data.csv".parse().unwrap(), Note::cleaned(b"as promised"));
-    NewFile { to: peer(to), kind: Kind::File, name, size: size as u64, note, id: None }
+    let (kind, hash) = (Kind::File, HashAlgorithm::Blake3);
+    NewFile { to: peer(to), kind, name, size: size as u64, hash, note, id: None }
 }
 
 async fn keep(outbox: &Arc<Outbox>, to: u8, content: &[u8]) -> Result<Item, PutError> {

@@ -67,7 +67,7 @@ impl Incoming {
         let there = synced.min(file.metadata()?.len());
         // Beyond it nothing is certain after a power loss.
         file.set_len(there)?;
-        let mut hash = ContentHash::new();
+        let mut hash = ContentHash::new(offer.hash);
         let mut buf = vec![0; READ.min(usize::try_from(there).unwrap_or(READ))];
         while hash.len() < there {
             let n = file.read(&mut buf)?;
@@ -143,7 +143,7 @@ impl Incoming {
                 time_us: touched_us,
                 kind: partial.kind as u8,
                 entries: 0,
-                sha256: None,
+                hash: None,
                 synced: partial.synced,
             }
         };
