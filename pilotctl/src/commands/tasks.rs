@@ -32,6 +32,10 @@ pub(super) async fn run(cx: &Context, command: TaskCommand) -> Result<(), Failur
         TaskCommand::Cancel(args) => step(cx, &args.id, "cancel", TaskStep::default()).await,
         TaskCommand::Wait(args) => wait(cx, args).await,
         TaskCommand::Serve(args) => super::serve::serve(cx, args).await,
+        TaskCommand::Guard => {
+            super::guard::guard();
+            Ok(())
+        }
         TaskCommand::Queue(_) => {
             let query = Query::new("/v1/tasks")
                 .with("role", Some("worker"))

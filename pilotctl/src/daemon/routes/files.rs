@@ -22,7 +22,7 @@ use axum::response::Response;
 use futures_util::TryStreamExt as _;
 use pilot_core::addr::{Address, NetworkId};
 use pilot_core::service::exchange::{
-    ExchangeError, FileName, HashAlgorithm, Kind, Note, Offer, Refusal,
+    ExchangeError, FileName, HashAlgorithm, Kind, Note, Offer, Refusal, TransferId,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -99,9 +99,10 @@ pub(super) struct SendFile {
     /// Keep it in the outbox before anything is sent.
     #[serde(default)]
     queue: bool,
-    /// When the client's file was changed: by it an interrupted one is known again.
-    #[serde(default)]
-    modified_ns: u64,
+    /// When the client's file was changed: by it one that waits is known again. Without it a file
+    /// of the same name and size goes on where an interrupted one was, but one that waits is
+    /// another.
+    modified_ns: Option<u64>,
     /// Milliseconds until it is delivered.
     timeout_ms: Option<u64>,
 }
@@ -220,12 +221,16 @@ async fn transfer(
     let limit = asked.timeout_ms.map(Duration::from_millis);
     let to = shared.node.target(&agent, asked.network.map(NetworkId)).await?;
     shared.node.check_grant(to)?;
-    let key = FileKey { to, name: name.clone(), size, modified_ns: asked.modified_ns };
-    let unfinished = shared.offer.unfinished.clone();
-    let id = blocking("note the transfer", move || unfinished.begin(&key)).await?;
+    let modified_ns = asked.modified_ns.unwrap_or(0);
+    let key = FileKey { to, name: name.clone(), size, modified_ns };
     let outbox = &shared.offer.outbox;
+    let mut id = begin(shared, &key).await?;
     if let Some(item) = outbox.find(id).filter(|item| !item.state.is_settled()) {
-        return Ok(queued(&item, None));
+        if asked.modified_ns.is_some() {
+            return Ok(queued(&item, None));
+        }
+        forget(shared, id).await?;
+        id = begin(shared, &key).await?;
     }
     let note = Note::cleaned(asked.note.as_bytes());
     let offer = Offer { id, kind, size, hash, name: Some(name), note };
@@ -265,10 +270,12 @@ async fn transfer(
     Ok(queued(&item, why.as_ref()))
 }
 
-async fn forget(
-    shared: &Shared,
-    id: pilot_core::service::exchange::TransferId,
-) -> Result<(), Failure> {
+async fn begin(shared: &Shared, key: &FileKey) -> Result<TransferId, Failure> {
+    let (unfinished, key) = (shared.offer.unfinished.clone(), key.clone());
+    blocking("note the transfer", move || unfinished.begin(&key)).await
+}
+
+async fn forget(shared: &Shared, id: TransferId) -> Result<(), Failure> {
     let unfinished = shared.offer.unfinished.clone();
     blocking("note the transfer", move || unfinished.end(id)).await
 }
