@@ -39,8 +39,8 @@ macro_rules! service_types {
             };
             pub use $crate::service::events::{BrokerLimits, BrokerStats, Request};
             pub use $crate::service::exchange::{
-                ContentHash, Digest, Failure, FileName, Kind, Note, Offer, Pushed, Refusal,
-                TransferId,
+                ContentHash, Digest, Failure, FileName, HashAlgorithm, Kind, Note, Offer, Pushed,
+                Refusal, TransferId,
             };
             pub use $crate::service::tasks::{
                 About, BoardLimits, Content, Party, Task, TaskEvent, TaskFile, Verdict, What,
