@@ -215,6 +215,8 @@ pub fn a_task_is_declined_and_another_called_off<A: Subject, B: Subject, R: Rend
             step("declining");
             let id = a.submit(b_at, "do that").await.expect("stored");
             b.hear(id, What::Submitted).await;
+            let early = b.step(id, Step::Lapse, "").await;
+            assert!(matches!(early, Err(TasksFailure::Act(_))), "{early:?}");
             b.make(id, Step::Decline, "no time").await;
             a.hear(id, What::Declined).await;
             assert_eq!(

@@ -3,10 +3,10 @@
 use super::failure::TasksFailure;
 use super::office::{Hall, Office};
 use crate::addr::Address;
-use crate::crypto::task::{Receipt, Side, Step, TaskId};
+use crate::crypto::task::{NotAllowed, Receipt, Side, Step, TaskId};
 use crate::drive::runtime::{Host as _, Runtime};
 use crate::drive::waiters::Waken as _;
-use crate::service::tasks::{About, Content, Party, Task, TaskEvent, TaskFile};
+use crate::service::tasks::{About, ActError, Content, Party, Task, TaskEvent, TaskFile};
 use crate::time::UnixTime;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -102,7 +102,14 @@ impl<R: Runtime> Tasks<R> {
         content: &Content<'_>,
     ) -> Result<Saving, TasksFailure> {
         let (bytes, now) = (encoded(content)?, self.unix());
-        let ((), saving) = self.change(|office| office.act(id, step, &bytes, now))?;
+        let ((), saving) = self.change(|office| {
+            // Time makes these, and nobody before it is time.
+            if matches!(step, Step::Lapse | Step::Expire) {
+                let from = office.board.get(id).map(Task::state);
+                return Err(ActError::NotAllowed(NotAllowed::NotFrom { step, from }).into());
+            }
+            office.act(id, step, &bytes, now)
+        })?;
         Ok(saving)
     }
 
