@@ -17,10 +17,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-/// Bytes read from a stream at a time, and written to a file at a time.
+/// Bytes read from a stream at a time.
 const CHUNK: usize = 256 * 1024;
-/// Chunks that wait for the disk, per file.
-const CHUNKS: usize = 4;
+/// Bytes written to a file at a time: of larger pieces the file system has less work.
+const BLOCK: usize = 1 << 20;
+/// Blocks that wait for the disk, per file.
+const BLOCKS: usize = 2;
 /// Bytes of messages of a stream that wait for the disk; beyond, no more is read.
 const PENDING: usize = 256 * 1024;
 /// A transfer that stands still for so long is given up.
@@ -138,7 +140,7 @@ impl Current {
 /// The async end of the thread that writes a file.
 struct Writer {
     steps: mpsc::Sender<Step>,
-    chunk: Vec<u8>,
+    block: Vec<u8>,
     thread: JoinHandle<Result<(), Failure>>,
     active: Arc<super::received::Active>,
 }
@@ -151,20 +153,24 @@ enum Step {
 
 impl Writer {
     fn start(incoming: Incoming) -> Writer {
-        let (steps, queue) = mpsc::channel(CHUNKS);
+        let (steps, queue) = mpsc::channel(BLOCKS);
         let active = incoming.active();
         let thread = spawn_blocking(move || write_file(incoming, queue));
-        Writer { steps, chunk: Vec::new(), thread, active }
+        Writer { steps, block: Vec::new(), thread, active }
     }
 
     /// Takes bytes; false if the thread has given up.
     async fn write(&mut self, bytes: &[u8]) -> bool {
-        self.chunk.extend_from_slice(bytes);
-        self.chunk.len() < CHUNK || self.flush().await
+        if self.block.is_empty() {
+            // At once, so that it never moves; what stays unused of it is no memory.
+            self.block.reserve(BLOCK + CHUNK);
+        }
+        self.block.extend_from_slice(bytes);
+        self.block.len() < BLOCK || self.flush().await
     }
 
     async fn flush(&mut self) -> bool {
-        let full = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK + CHUNK / 4));
+        let full = std::mem::take(&mut self.block);
         full.is_empty() || self.steps.send(Step::Write(full)).await.is_ok()
     }
 

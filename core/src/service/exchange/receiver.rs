@@ -45,6 +45,7 @@ pub enum ReceiverEvent<'b> {
 
 /// What the owner says to an offer.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is no allocator; it lives for one call")]
 pub enum Answer {
     /// Send, from where this hash ends: it covers what is stored already, and is of the algorithm
     /// that was offered (for a plain frame, of any).

@@ -105,6 +105,42 @@ fn an_interrupted_file_goes_on_from_what_is_synced() {
 }
 
 #[test]
+fn a_crash_in_the_middle_of_a_large_file_costs_a_bounded_part_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let offer = offer(1, "large", 1 << 30);
+    let mut incoming = go(&open(&dir), 16, &offer);
+    let block: Vec<u8> = (0..1 << 20).map(|n: u32| (n >> 8) as u8).collect();
+    for _ in 0..80 {
+        incoming.write(&block).unwrap();
+    }
+    // Nothing of what it would do at its end happens.
+    std::mem::forget(incoming);
+    let there = go(&open(&dir), 16, &offer).offset();
+    assert!((16 << 20..=80 << 20).contains(&there), "{there}");
+
+    // To the end in order: nothing is lost, by the same hash or another.
+    let offer = self::offer(2, "whole", 40 << 20);
+    let received = open(&dir);
+    let mut incoming = go(&received, 16, &offer);
+    for _ in 0..20 {
+        incoming.write(&block).unwrap();
+    }
+    drop(incoming);
+    let offer = Offer { hash: HashAlgorithm::Sha256, ..offer };
+    let mut incoming = go(&received, 16, &offer);
+    assert_eq!(incoming.offset(), 20 << 20);
+    let mut hash = incoming.hash();
+    for _ in 0..20 {
+        incoming.write(&block).unwrap();
+        hash.update(&block);
+    }
+    let info = incoming.finish(hash.digest()).unwrap();
+    let content = block.repeat(40);
+    assert_eq!(info.hash, ContentHash::of(HashAlgorithm::Sha256, &content));
+    assert!(std::fs::read(received.path(&info)).unwrap() == content);
+}
+
+#[test]
 fn a_wrong_hash_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let received = open(&dir);
