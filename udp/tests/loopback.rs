@@ -71,6 +71,19 @@ fn a_train_arrives_as_its_datagrams() {
     }
 }
 
+/// What nobody asks for costs time with every packet.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_system_tells_no_more_of_a_packet_than_is_used() {
+    use nix::sys::socket::{getsockopt, sockopt};
+    for (ip, tells) in [(V4, false), (Ipv4Addr::UNSPECIFIED.into(), true)] {
+        let bound = bind(ip);
+        let sock = bound.reactors().next().unwrap().sock_ref();
+        assert_eq!(getsockopt(&*sock, sockopt::ReceiveTimestampns), Ok(false));
+        assert_eq!(getsockopt(&*sock, sockopt::Ipv4PacketInfo), Ok(tells), "{ip}");
+    }
+}
+
 #[test]
 fn ecn_goes_round() {
     let mut buf = vec![0; RECEIVE_BUFFER];

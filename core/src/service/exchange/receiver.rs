@@ -168,6 +168,12 @@ impl Receiver {
         matches!(self.state, State::Frame) && !self.gather.is_partial()
     }
 
+    /// Whether what was [offered](ReceiverEvent::Offered) now was pushed: others may be right behind
+    /// it, and its receipt may be [deferred](Self::defer).
+    pub fn is_pushed(&self) -> bool {
+        matches!(&self.state, State::Offered(transfer) if transfer.is_pushed)
+    }
+
     /// Transfers that were [deferred](Self::defer) and not [settled](Self::settle), at most
     /// [`PUSHES_MAX`].
     pub fn deferred(&self) -> usize {

@@ -1,8 +1,10 @@
-//! What the outbox writes: a file per waiting item, a line per settled one.
+//! What the outbox writes: a line per waiting item, before the content of a message, and a line per
+//! settled one.
 
 use super::{Item, ItemState, Reason};
 use crate::services::inbox::parse_digest;
-use pilot_core::service::exchange::{ContentHash, Kind, Note, TransferId};
+use crate::services::segments::Record;
+use pilot_core::service::exchange::{Digest, Kind, Note, TransferId};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
@@ -11,7 +13,7 @@ use std::path::Path;
 /// Longest first line of an item's file that is read.
 const HEADER_MAX: u64 = 16 * 1024;
 
-/// The first line of an item's file; the content of a message follows as it is.
+/// The line of an item; the content of a message follows as it is.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -89,40 +91,46 @@ fn item(header: &Header) -> io::Result<Item> {
     })
 }
 
-/// The first line of an item's file.
+/// The line of an item.
 pub(super) fn head(item: &Item) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(&header(item))?;
     line.push(b'\n');
     Ok(line)
 }
 
-fn open(path: &Path) -> io::Result<(Item, usize, BufReader<File>)> {
+impl Record for Item {
+    fn read(line: &[u8]) -> Option<Self> {
+        let item = item(&serde_json::from_slice(line).ok()?).ok()?;
+        item.kind.is_message().then_some(item)
+    }
+
+    fn order(&self) -> u64 {
+        self.created_us
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn hash(&self) -> Digest {
+        self.hash
+    }
+}
+
+/// The item that a file begins with.
+pub(super) fn read_head(path: &Path) -> io::Result<Item> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut line = Vec::new();
     reader.by_ref().take(HEADER_MAX).read_until(b'\n', &mut line)?;
-    let header: Header = serde_json::from_slice(&line)?;
-    Ok((item(&header)?, line.len(), reader))
+    item(&serde_json::from_slice(&line)?)
 }
 
-/// What an item's file says of it, if its content is as long as it must be.
-pub(super) fn read_head(path: &Path) -> io::Result<Item> {
-    let (item, head, reader) = open(path)?;
-    let len = reader.get_ref().metadata()?.len().checked_sub(head as u64);
-    let content = match item.kind.is_message() {
-        true => len,
-        false if len == Some(0) => Some(path.with_extension("data").metadata()?.len()),
-        false => None,
-    };
-    if content == Some(item.size) { Ok(item) } else { Err(bad()) }
-}
-
-/// The content of a message's file, if it is what was put there.
-pub(super) fn read_content(path: &Path) -> io::Result<Vec<u8>> {
-    let (item, _, mut reader) = open(path)?;
-    let mut content = Vec::new();
-    reader.by_ref().take(item.size).read_to_end(&mut content)?;
-    let hash = ContentHash::of(item.hash.algorithm(), &content);
-    if hash == item.hash && content.len() as u64 == item.size { Ok(content) } else { Err(bad()) }
+/// What the line of a file says of it, if its content is as long as it must be.
+pub(super) fn read_file(path: &Path) -> io::Result<Item> {
+    let item = read_head(path)?;
+    let is_whole = path.metadata()?.len() == head(&item)?.len() as u64
+        && path.with_extension("data").metadata()?.len() == item.size;
+    if is_whole { Ok(item) } else { Err(bad()) }
 }
 
 /// The line of a settled item.
