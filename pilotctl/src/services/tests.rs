@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
 use tokio::time::Instant;
 
 async fn send_message(
@@ -524,4 +524,61 @@ async fn one_peer_cannot_take_all_places() {
     assert!(open(PEER).await.is_some());
     drop(sender);
     serving.await.unwrap();
+}
+
+/// An agent from before there was a second hash algorithm: it takes that for a part of the kind.
+struct Older;
+
+impl Connect for Older {
+    type Stream = DuplexStream;
+    type Error = NotTrusted;
+
+    async fn connect(&self, _: Address, _: Port) -> Result<DuplexStream, NotTrusted> {
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(older(far));
+        Ok(near)
+    }
+
+    fn is_final(_: &NotTrusted) -> bool {
+        true
+    }
+
+    async fn path(&self, _: Address) -> PathKind {
+        PathKind::Direct
+    }
+}
+
+async fn frame_body(stream: &mut DuplexStream) -> Vec<u8> {
+    let mut header = [0; 8];
+    stream.read_exact(&mut header).await.unwrap();
+    let mut body = vec![0; usize::from(header[7])];
+    stream.read_exact(&mut body).await.unwrap();
+    body
+}
+
+async fn older(mut stream: DuplexStream) {
+    let answer = |id: &[u8], code: u8| [&[0, 0, 0, 17, 0, 0, 0, 25], id, &[code], &[0; 8]].concat();
+    let offered = frame_body(&mut stream).await;
+    assert_eq!(offered[16], 0x24);
+    stream.write_all(&answer(&offered[..16], Refusal::UnknownKind.code())).await.unwrap();
+    let again = frame_body(&mut stream).await;
+    assert_eq!((again[16], &again[17..]), (0x04, &offered[17..]));
+    stream.write_all(&answer(&offered[..16], 0)).await.unwrap();
+    let mut content = vec![0; usize::from(offered[24])];
+    stream.read_exact(&mut content).await.unwrap();
+    let end = frame_body(&mut stream).await;
+    let hash = ContentHash::of(HashAlgorithm::Sha256, &content);
+    assert_eq!((end[16], &end[17..]), (1, &hash.bytes()[..]));
+    let receipt = [&[0, 0, 0, 19, 0, 0, 0, 49], &end[..16], &[0], &end[17..]].concat();
+    stream.write_all(&receipt).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_knows_only_sha256_gets_files_with_it() {
+    let (bytes, id) = (content(200), TransferId([4; 16]));
+    let offer = offer(id, 200, "");
+    let sent =
+        send(&Older, PEER, &offer, &mut Once(&bytes[..]), soon(), &mut |_| {}).await.unwrap();
+    assert_eq!(sent.hash, Some(ContentHash::of(HashAlgorithm::Sha256, &bytes)));
+    assert_eq!((sent.attempts, sent.offset), (1, 0));
 }
