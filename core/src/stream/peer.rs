@@ -340,6 +340,11 @@ impl<'s> PeerTable<'s> {
         self.spaces(peer).filter_map(AckSpace::due).min()
     }
 
+    /// Whether an acknowledgement may go with data now.
+    pub(crate) fn ack_may_ride(&self, peer: PeerIndex) -> bool {
+        self.spaces(peer).any(AckSpace::may_ride)
+    }
+
     /// The session whose acknowledgement goes next: the one that is due, else the one heard
     /// last.
     pub(crate) fn ack_space(&mut self, peer: PeerIndex) -> Option<&mut AckSpace> {
