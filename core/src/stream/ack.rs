@@ -18,7 +18,7 @@ pub const ACKNOWLEDGEMENT: u8 = 0xFD;
 /// Bytes of an acknowledgement with one range and no stream entry.
 pub(crate) const FD_MIN: usize = 21;
 const RANGE: usize = 8;
-const ENTRY: usize = 10;
+pub(crate) const ENTRY: usize = 10;
 /// Unit of the delay field.
 const DELAY_UNIT_NS: u64 = 8_000;
 /// Quarter round trips below this do not hold an acknowledgement back any shorter: a request

@@ -243,7 +243,7 @@ impl Transport<'_> {
                 return Some((len, Some(content)));
             }
         }
-        if due || train.count > 0 && self.peers.ack_may_ride(peer) {
+        if due || train.count > 0 && self.peers.ack_may_ride(peer, out.len()) {
             return self.write_acknowledgement(now, peer, out).map(|len| (len, None));
         }
         None

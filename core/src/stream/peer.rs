@@ -1,6 +1,6 @@
 //! The record of one peer: paths, what has arrived from it, its streams and queues.
 
-use super::ack::AckSpace;
+use super::ack::{AckSpace, ENTRY, FD_MIN};
 use super::datagram::DatagramQueue;
 use super::frame::ResetNotice;
 use super::list::{Link, Linked, List};
@@ -340,9 +340,11 @@ impl<'s> PeerTable<'s> {
         self.spaces(peer).filter_map(AckSpace::due).min()
     }
 
-    /// Whether an acknowledgement may go with data now.
-    pub(crate) fn ack_may_ride(&self, peer: PeerIndex) -> bool {
-        self.spaces(peer).any(AckSpace::may_ride)
+    /// Whether an acknowledgement may go with data now, with all there is to tell of streams in
+    /// `room` bytes: what is left over would be due at once, and go alone.
+    pub(crate) fn ack_may_ride(&self, peer: PeerIndex, room: usize) -> bool {
+        let untold = self.get(peer).map_or(0, |record| record.untold.len() as usize);
+        FD_MIN + ENTRY * untold <= room && self.spaces(peer).any(AckSpace::may_ride)
     }
 
     /// The session whose acknowledgement goes next: the one that is due, else the one heard
