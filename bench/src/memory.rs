@@ -230,6 +230,7 @@ async fn pilot(peers: usize) -> [f64; 6] {
         reserves_per_minute: PLENTY,
         stun_per_second: PLENTY,
         channel_handshakes_per_second: PLENTY,
+        channel_handshakes_per_source: PLENTY,
         beacon_handshakes_per_second: PLENTY,
         beacon_handshakes_per_source: PLENTY,
         channels_per_node: 2 * peers + 64,

@@ -9,14 +9,20 @@ use crate::pilot::{Provider, path, run_agents, until};
 use crate::table::{Metric, Table};
 use pilot_core::addr::Address;
 use pilot_core::node::PathKind;
-use pilot_tokio::services::{ContentHash, Incoming, Kind, Note, Offer, Pushed, Received};
+use pilot_tokio::services::{
+    ContentHash, HashAlgorithm, Incoming, Kind, Note, Offer, Pushed, Received,
+};
 use pilot_tokio::{Agent, Tokio};
 use std::fs::File;
 use std::io::Write as _;
+use std::thread::JoinHandle;
 
 const MESSAGE: usize = 1024;
-/// Bytes of one read.
-const CHUNK: usize = 256 * 1024;
+/// Bytes of a file that are written at a time: of larger pieces the file system has less work.
+const BLOCK: usize = 1 << 20;
+
+/// After so many bytes a sync begins.
+const EARLY: usize = 16 << 20;
 
 /// What the receiver does before it acknowledges.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,25 +33,43 @@ enum Promise {
     Synced,
 }
 
-struct Disk(Option<File>);
+/// Much of a file is synced beside the writing of what follows, as a daemon does it.
+struct Disk {
+    file: Option<File>,
+    unsynced: usize,
+    syncing: Option<JoinHandle<std::io::Result<()>>>,
+}
 
 impl Disk {
     fn new(promise: Promise) -> Self {
         let file = || tempfile::tempfile().expect("a file");
-        Disk((promise == Promise::Synced).then(file))
+        let file = (promise == Promise::Synced).then(file);
+        Disk { file, unsynced: 0, syncing: None }
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        if let Some(file) = &mut self.0 {
-            file.write_all(bytes).expect("room");
+        let Some(file) = &mut self.file else { return };
+        file.write_all(bytes).expect("room");
+        self.unsynced += bytes.len();
+        if self.unsynced >= EARLY && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.unsynced = 0;
+            let file = file.try_clone().expect("a handle");
+            let before = self.syncing.replace(std::thread::spawn(move || file.sync_data()));
+            before.into_iter().for_each(synced);
         }
     }
 
-    fn sync(&self) {
-        if let Some(file) = &self.0 {
+    fn sync(&mut self) {
+        if let Some(file) = &self.file {
+            self.syncing.take().into_iter().for_each(synced);
             file.sync_data().expect("synced");
+            self.unsynced = 0;
         }
     }
+}
+
+fn synced(thread: JoinHandle<std::io::Result<()>>) {
+    thread.join().expect("it runs").expect("synced");
 }
 
 async fn direct(agent: &Agent, peer: Address) {
@@ -108,13 +132,18 @@ fn file(promise: Promise, bytes: usize) -> Took {
         let mut incoming = accept(agent).await;
         let (mut disk, mut checker) = (Disk::new(promise), Checker::new());
         let received = incoming.next().await.expect("received");
-        assert!(matches!(received, Some(Received::File(_))), "{received:?}");
-        incoming.accept(ContentHash::new()).expect("offered");
-        let mut chunk = vec![0; CHUNK];
-        while let n @ 1.. = incoming.read(&mut chunk).await.expect("read") {
-            checker.check(&chunk[..n]);
-            disk.write(&chunk[..n]);
+        let Some(Received::File(offer)) = received else { panic!("{received:?}") };
+        incoming.accept(ContentHash::new(offer.hash)).expect("offered");
+        let (mut block, mut len) = (vec![0; BLOCK], 0);
+        while let n @ 1.. = incoming.read(&mut block[len..]).await.expect("read") {
+            checker.check(&block[len..len + n]);
+            len += n;
+            if len == BLOCK {
+                disk.write(&block);
+                len = 0;
+            }
         }
+        disk.write(&block[..len]);
         disk.sync();
         assert_eq!(checker.received(), bytes);
         incoming.acknowledge(1).expect("received before");
@@ -124,7 +153,8 @@ fn file(promise: Promise, bytes: usize) -> Took {
         direct(&agent, peer).await;
         let (id, size) = (agent.transfer_id().expect("randomness"), bytes as u64);
         let (name, note) = (Some("bench.bin".parse().expect("a name")), Note::default());
-        let offer = Offer { id, kind: Kind::File, size, name, note };
+        let (kind, hash) = (Kind::File, HashAlgorithm::Blake3);
+        let offer = Offer { id, kind, size, hash, name, note };
         let mut source = Source::new();
         let watch = Stopwatch::start();
         let mut upload = agent.upload(peer, &offer).await.expect("accepted");

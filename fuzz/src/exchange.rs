@@ -6,8 +6,8 @@
 
 use crate::tape::Tape;
 use pilot_core::service::exchange::{
-    Answer, ContentHash, ExchangeError, FRAME_MAX, Failure, FileName, Kind, Note, Offer, Receiver,
-    ReceiverEvent, Refusal, Sender, SenderEvent, TransferId,
+    Answer, ContentHash, ExchangeError, FRAME_MAX, Failure, FileName, HashAlgorithm, Kind, Note,
+    Offer, Receiver, ReceiverEvent, Refusal, Sender, SenderEvent, TransferId,
 };
 
 pub fn run(data: &[u8]) {
@@ -77,14 +77,14 @@ fn receive(input: &[u8], cuts: &[u8; 8], choices: [u8; 4]) -> Heard {
                 heard.told.push(format!("{offer:?}"));
                 offer.name.iter().for_each(base_name);
                 left = Some(offer.size);
-                decide(&mut receiver, choice, &mut left);
+                decide(&mut receiver, choice, offer.hash, &mut left);
             }
             Some(ReceiverEvent::Plain(plain)) => {
                 decided += 1;
                 heard.told.push(format!("{plain:?}"));
                 plain.name.iter().for_each(base_name);
                 left = Some(plain.size);
-                decide(&mut receiver, choice % 2 * 2, &mut left);
+                decide(&mut receiver, choice % 2 * 2, HashAlgorithm::Blake3, &mut left);
             }
             Some(ReceiverEvent::Data(bytes)) => {
                 let left = left.as_mut().expect("an offer was accepted");
@@ -113,14 +113,14 @@ fn receive(input: &[u8], cuts: &[u8; 8], choices: [u8; 4]) -> Heard {
     }
 }
 
-fn decide(receiver: &mut Receiver, choice: u8, left: &mut Option<u64>) {
+fn decide(receiver: &mut Receiver, choice: u8, hash: HashAlgorithm, left: &mut Option<u64>) {
     let prefix = || {
-        let mut hash = ContentHash::new();
+        let mut hash = ContentHash::new(hash);
         hash.update(&[choice][..usize::from(left.is_some_and(|n| n > 0))]);
         hash
     };
     let answer = match choice % 4 {
-        0 => Answer::Send(ContentHash::new()),
+        0 => Answer::Send(ContentHash::new(hash)),
         1 => Answer::Send(prefix()),
         2 => Answer::Refuse(Refusal::Full),
         _ => Answer::Have,
@@ -131,7 +131,7 @@ fn decide(receiver: &mut Receiver, choice: u8, left: &mut Option<u64>) {
     };
     // What comes unasked comes from its first byte.
     if receiver.answer(answer).is_err() {
-        receiver.answer(Answer::Send(ContentHash::new())).expect("it was offered");
+        receiver.answer(Answer::Send(ContentHash::new(hash))).expect("it was offered");
         had = Some(0);
     }
     *left = had.and_then(|had| left.map(|n| n - had));
@@ -196,7 +196,9 @@ fn send(input: &[u8], cuts: &[u8; 8], size: u64) -> Said {
 }
 
 fn offer(n: u8, kind: Kind, size: u64, name: Option<FileName>) -> Offer {
-    Offer { id: TransferId([n; 16]), kind, size, name, note: Note::cleaned(b"") }
+    // Either end of a case has both algorithms.
+    let hash = if size % 2 == 0 { HashAlgorithm::Blake3 } else { HashAlgorithm::Sha256 };
+    Offer { id: TransferId([n; 16]), kind, size, hash, name, note: Note::cleaned(b"") }
 }
 
 fn honest(tape: &mut Tape<'_>) {
@@ -228,9 +230,7 @@ fn honest(tape: &mut Tape<'_>) {
             }
             Some(SenderEvent::Stored { hash }) => {
                 assert_eq!(stored, content, "once and whole");
-                let mut whole = ContentHash::new();
-                whole.update(content);
-                assert_eq!(hash, whole.digest());
+                assert_eq!(hash, ContentHash::of(offered.hash, content));
                 assert!(sender.is_idle() && receiver.is_idle());
                 return;
             }
@@ -243,7 +243,7 @@ fn honest(tape: &mut Tape<'_>) {
         match event {
             Some(ReceiverEvent::Offered(got)) => {
                 assert_eq!(got, offered);
-                let mut hash = ContentHash::new();
+                let mut hash = ContentHash::new(offered.hash);
                 hash.update(&stored);
                 receiver.answer(Answer::Send(hash)).expect("it was offered");
             }

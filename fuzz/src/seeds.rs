@@ -10,6 +10,7 @@ use pilot_core::crypto::{Identity, RUST_CRYPTO, Rights, TrustRequest};
 use pilot_core::name::{Justification, parse_tags};
 use pilot_core::path::ChannelId;
 use pilot_core::rng::Rng;
+use pilot_core::service::exchange::{ContentHash, HashAlgorithm};
 use pilot_core::session::payload::{Caps, InitPayload, P1_MAX, P2_MAX, RespPayload};
 use pilot_core::wire::Bytes;
 use pilot_core::wire::control::{
@@ -450,6 +451,9 @@ fn exchanges() -> Vec<Script> {
     let whole = [offer(1, 5, ""), b"hello".to_vec(), end(b"hello")].concat();
     let file =
         [offer(4, 3, "a.txt"), b"abc".to_vec(), end(b"abc"), offer(4, 0, "con.txt")].concat();
+    let blake3 = ContentHash::of(HashAlgorithm::Blake3, b"abc");
+    let blake3 = exchange_frame(18, &[&[1; 16][..], &[2], blake3.bytes()].concat());
+    let blake3 = [offer(0x24, 3, "b.txt"), b"abc".to_vec(), blake3].concat();
     let wrong = [offer(2, 2, ""), b"xy".to_vec(), end(b"yx")].concat();
     let plain = [
         exchange_frame(1, b"text"),
@@ -465,7 +469,7 @@ fn exchanges() -> Vec<Script> {
         seeds.push(receiver(choices, &plain.concat()));
         seeds.push(receiver(choices, &pushed));
     }
-    seeds.extend([receiver(0, &file), receiver(0, &wrong)]);
+    seeds.extend([receiver(0, &file), receiver(0, &blake3), receiver(0, &wrong)]);
     let answer = |id: u8, code: u8, offset: u64| {
         exchange_frame(17, &[&[id; 16][..], &[code], &offset.to_be_bytes()].concat())
     };

@@ -84,6 +84,7 @@ limits! {
         reserves_per_minute,
         stun_per_second,
         registry_handshakes_per_second,
+        registry_handshakes_per_source,
         beacon_handshakes_per_second,
         beacon_handshakes_per_source,
     }
@@ -148,6 +149,7 @@ impl ServerLimits {
         set_rate(&mut limits.reserves_per_minute, self.reserves_per_minute);
         set_rate(&mut limits.stun_per_second, self.stun_per_second);
         set_rate(&mut limits.channel_handshakes_per_second, self.registry_handshakes_per_second);
+        set_rate(&mut limits.channel_handshakes_per_source, self.registry_handshakes_per_source);
         set_rate(&mut limits.beacon_handshakes_per_second, self.beacon_handshakes_per_second);
         set_rate(&mut limits.beacon_handshakes_per_source, self.beacon_handshakes_per_source);
         if let Some(descriptors) = descriptors() {
@@ -210,6 +212,7 @@ mod tests {
         let own: ServerLimits = toml::from_str(
             "connections = 500\nconnections-per-source = 100\nreserves-per-minute = 1000\n\
              stun-per-second = 2000\nregistry-handshakes-per-second = 3000\n\
+             registry-handshakes-per-source = 3001\n\
              beacon-handshakes-per-second = 4001\nbeacon-handshakes-per-source = 5000",
         )
         .unwrap();
@@ -218,6 +221,7 @@ mod tests {
             reserves_per_minute: 1000,
             stun_per_second: 2000,
             channel_handshakes_per_second: 3000,
+            channel_handshakes_per_source: 3001,
             beacon_handshakes_per_second: 4001,
             beacon_handshakes_per_source: 5000,
             ..RendezvousLimits::server()

@@ -208,7 +208,7 @@ fn streams_carry_bytes_both_ways_and_files_and_messages_survive_kills() {
     std::fs::write(&file, &data).unwrap();
     let sent = b.data(&["send-file", &to_a, file.to_str().unwrap(), "--note", "as promised"]);
     let received = a.data(&["received"])["files"][0].clone();
-    assert_eq!((&received["sha256"], &received["note"]), (&sent["sha256"], &"as promised".into()));
+    assert_eq!((&received["hash"], &received["note"]), (&sent["hash"], &"as promised".into()));
     assert!(std::fs::read(received["path"].as_str().unwrap()).unwrap() == data);
 
     for killed in [&a, &b] {

@@ -1,6 +1,6 @@
 //! How fast the daemon is, beside itself: acknowledged messages through the local API, and a file
-//! beside the raw stream (and scp, where this machine lets itself in). Only ratios of one run mean
-//! anything. What is asserted is that all of it arrives.
+//! beside the raw stream and beside scp through an OpenSSH server on loopback, where there is one.
+//! Only ratios of one run mean anything. What is asserted is that all of it arrives.
 //!
 //! ```text
 //! PILOT_FIGURES=full cargo test --release -p pilotctl --test figures -- --nocapture
@@ -19,6 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::http::Answer;
+use support::sshd::Sshd;
 use support::{Home, Story, mutual, request_of, write_file};
 
 /// Clients that send at the same time, each one message after another.
@@ -106,14 +107,16 @@ fn raw_stream([a, b]: &[Home; 2], to: &str, path: &Path) -> Duration {
     took
 }
 
-/// `None` where scp is not there or nobody is let in.
+/// Through an sshd on loopback; `None` where there is none.
 fn scp(path: &Path, home: &Home) -> Option<Duration> {
-    let mut command = Command::new("scp");
-    command.args(["-q", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]);
-    command.arg(path).arg(format!("localhost:{}", home.beside("by-scp").display()));
-    let start = Instant::now();
-    let output = command.stdin(Stdio::null()).output().ok()?;
-    output.status.success().then(|| start.elapsed())
+    let sshd = Sshd::start(home)?;
+    let there = home.beside("by-scp");
+    let mut command = sshd.client("scp", sshd.at);
+    command.arg(path).arg(format!("{}:{}", sshd.us(), there.display()));
+    let took = time(command);
+    assert_eq!(there.metadata().unwrap().len(), path.metadata().unwrap().len(), "{}", sshd.log());
+    std::fs::remove_file(there).unwrap();
+    Some(took)
 }
 
 #[test]
@@ -131,8 +134,11 @@ fn a_file_beside_the_raw_stream() {
     let ratio = mb(file) / mb(raw);
     println!("figures: send-file {:.0} MB/s, {ratio:.2} of the raw stream", mb(file));
     match scp(&path, &homes[0]) {
-        Some(scp) => println!("figures: scp {:.0} MB/s", mb(scp)),
-        None => println!("figures: scp SKIPPED: it is not here, or nobody is let in"),
+        Some(scp) => {
+            let (raw, file) = (mb(raw) / mb(scp), mb(file) / mb(scp));
+            println!("figures: scp {:.0} MB/s, {raw:.2} raw stream, {file:.2} send-file", mb(scp));
+        }
+        None => println!("figures: scp SKIPPED"),
     }
     let received = homes[1].received();
     assert_eq!(received[0]["bytes"], bytes);

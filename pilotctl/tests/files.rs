@@ -45,6 +45,14 @@ fn a_file_waits_for_a_receiver_that_is_away_and_arrives_as_it_was() {
     assert_eq!(json!(shown), json!(["data.csv", "as promised", "file", 5_000_000]));
     // The same again is the same transfer, not another.
     assert_eq!(id(&b.data(&["send-file", &to_a, path])), id(&queued));
+    // Over the API, one that does not say when it was changed is another than the one that waits.
+    let target = format!("files?to={to_a}&name=untold&queue=true");
+    let untold = ["one", "two"].map(|text| {
+        let (status, answer) = Api::open(&b).unwrap().ask("POST", &target, text).unwrap();
+        assert_eq!(status, 200, "{answer}");
+        id(&answer["data"])
+    });
+    assert_ne!(untold[0], untold[1]);
     let nothing = b.data(&["send-file", &to_a, empty, "--queue"]);
     let other = b.data(&["send-file", &to_a, path, "--name", "other", "--queue"]);
     assert_eq!(b.data(&["cancel", &id(&other)])["state"], "cancelled");
@@ -52,13 +60,13 @@ fn a_file_waits_for_a_receiver_that_is_away_and_arrives_as_it_was() {
     assert_eq!(waited, (6, "timeout".to_owned()));
     let limited = b.error(&["send-file", &to_a, path, "--name", "d", "--timeout", "1s"]);
     assert_eq!(limited, (6, "timeout".to_owned()));
-    assert_eq!(b.data(&["outbox"])["waiting"], 3);
+    assert_eq!(b.data(&["outbox"])["waiting"], 5);
     assert!(b.ok(&["outbox"]).contains("file \"data.csv\" "));
     // What becomes of the file matters no more, nor does the end of its daemon.
     std::fs::write(&file, "something else").unwrap();
     b.kill("daemon");
     b.ok(&["daemon", "start"]);
-    story.done("three wait, one was taken back");
+    story.done("five wait, one was taken back");
 
     a.ok(&start(&registry, &beacon));
     for item in [&queued, &nothing] {
@@ -68,10 +76,13 @@ fn a_file_waits_for_a_receiver_that_is_away_and_arrives_as_it_was() {
     wait_at_most(PATIENCE, "all are delivered", || b.data(&["outbox"])["waiting"] == 0);
     assert!(content(&a, "data.csv") == original && content(&a, "c") == original);
     assert_eq!(content(&a, "empty"), b"");
+    let mut untold = ["untold", "untold (2)"].map(|name| content(&a, name));
+    untold.sort(); // Several go at a time.
+    assert_eq!(untold, [b"one", b"two"]);
     let mut names: Vec<_> =
         a.received().iter().map(|f| f["name"].as_str().unwrap().to_owned()).collect();
     names.sort();
-    assert_eq!(names, ["at-once", "c", "data.csv", "empty"]);
+    assert_eq!(names, ["at-once", "c", "data.csv", "empty", "untold", "untold (2)"]);
     let left: Vec<_> = std::fs::read_dir(b.path.join("outbox")).unwrap().collect();
     assert_eq!(left.len(), 1, "the list of what is settled: {left:?}");
     // What is delivered is sent anew.
@@ -147,7 +158,7 @@ fn a_directory_arrives_whole_with_all_that_is_below_it() {
     let received = a.received().remove(0);
     let shown = ["name", "kind", "there", "entries"].map(|field| received[field].clone());
     assert_eq!(json!(shown), json!(["tree (2)", "directory", true, 6]));
-    assert_eq!(received["sha256"], sent["sha256"]);
+    assert_eq!(received["hash"], sent["hash"]);
     let one = |home: &Home, id: &str| {
         let path = format!("received/{}/{id}", received["from"].as_str().unwrap());
         Api::open(home).unwrap().ask("GET", &path, "").unwrap()
@@ -222,7 +233,7 @@ fn a_large_sparse_file_arrives_whole() {
     assert!(errors.lines().all(|line| line.starts_with("{\"progress\":{\"sent\":")), "{errors}");
     story.done(&format!("{size} bytes: {}", sent["data"]["seconds"]));
     let received = a.received().remove(0);
-    assert_eq!(received["sha256"], sent["data"]["sha256"]);
+    assert_eq!(received["hash"], sent["data"]["hash"]);
     let there = std::fs::File::open(received["path"].as_str().unwrap()).unwrap();
     assert_eq!(there.metadata().unwrap().len(), size);
     let mut end = [0; 3];

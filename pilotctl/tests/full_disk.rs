@@ -129,7 +129,7 @@ fn a_daemon_without_room_says_so_and_heals() {
     let resumed = sent["resumed_at"].as_u64().unwrap();
     assert!((1..=1_500_000).contains(&resumed), "{sent}");
     let received = a.received();
-    assert_eq!((received.len(), &received[0]["sha256"]), (1, &sent["sha256"]));
+    assert_eq!((received.len(), &received[0]["hash"]), (1, &sent["hash"]));
     let there = std::fs::read(received[0]["path"].as_str().unwrap()).unwrap();
     assert!(there == std::fs::read(large).unwrap());
     story.done("a file in two parts");

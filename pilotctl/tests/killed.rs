@@ -263,7 +263,7 @@ impl Senders<'_> {
             // To the end: an interrupted one goes on, by itself or through the outbox.
             let line = ["send-file", &self.to, path.to_str().unwrap(), "--wait", "60s"];
             let sent = self.home.data(&line);
-            let hash = sent["sha256"].as_str().map(str::to_owned);
+            let hash = sent["hash"].as_str().map(str::to_owned);
             self.files.lock().unwrap().insert(name, hash.unwrap_or_default());
             self.told.fetch_add(1, Ordering::Relaxed);
         }
@@ -284,7 +284,7 @@ impl Senders<'_> {
             let path = Path::new(found[0]["path"].as_str().unwrap());
             assert!(std::fs::read(path).unwrap() == content_of(&self.sources, name), "{name}");
             // The sender is not told the hash of what was there already.
-            assert!(hash.is_empty() || found[0]["sha256"] == **hash, "{name}");
+            assert!(hash.is_empty() || found[0]["hash"] == **hash, "{name}");
         }
     }
 }

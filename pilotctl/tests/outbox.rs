@@ -6,6 +6,7 @@
 
 mod support;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -172,7 +173,7 @@ fn send_files(
         let run = b.run(&line[..line.len() - random(2) as usize]);
         if run.code == 0 {
             let sent: Value = serde_json::from_str(&run.out).unwrap();
-            let hash = sent["data"]["sha256"].as_str().unwrap_or_default();
+            let hash = sent["data"]["hash"].as_str().unwrap_or_default();
             accepted.insert(name, hash.to_owned());
         }
         std::thread::sleep(Duration::from_millis(20 + random(200)));
@@ -239,7 +240,7 @@ fn killed_at_any_moment_everything_accepted_arrives_once_and_messages_in_order()
         let found: Vec<_> = received.iter().filter(|f| f["name"] == **name).collect();
         assert_eq!(found.len(), 1, "{name}: {found:?}");
         // Who had it all before is not told its hash.
-        assert!(hash.is_empty() || found[0]["sha256"] == **hash, "{name}");
+        assert!(hash.is_empty() || found[0]["hash"] == **hash, "{name}");
     }
     assert!(!files.is_empty());
     let left = std::fs::read_dir(b.path.join("outbox")).unwrap();
@@ -346,6 +347,43 @@ fn a_full_inbox_refuses_with_a_code_and_what_it_refused_comes_when_there_is_room
     }
     assert_eq!(a.inbox(), ["3", "4"]);
     assert!(a.path.join("received/b").exists());
+}
+
+/// While the receiver's process stands still all of them are on their way.
+#[test]
+fn no_message_waits_for_the_receipt_of_the_one_before() {
+    let Pair { server: _server, a, b, a_process, to_a, .. } = pair();
+    let pid = Pid::from_raw(a_process["pid"].as_i64().unwrap() as i32).unwrap();
+    let mut api = Api::open(&b).unwrap();
+    let mut sent = 0;
+    let mut post = |api: &mut Api, wait_ms: u64| {
+        let body = json!({ "to": to_a, "text": sent.to_string(), "wait_ms": wait_ms }).to_string();
+        sent += 1;
+        api.ask("POST", "messages", &body).unwrap().1["data"].clone()
+    };
+    let mut under_way = 0;
+    // A stream that nothing was sent over for a second is closed: on a slow machine again.
+    for _ in 0..20 {
+        assert_eq!(post(&mut api, 60_000)["state"], "delivered");
+        kill_process(pid, Signal::STOP).unwrap();
+        (0..50).for_each(|_| assert!(waits(&post(&mut api, 0))));
+        for _ in 0..20 {
+            let listed = api.ask("GET", "outbox", "").unwrap().1;
+            let messages = listed["data"]["messages"].as_array().unwrap().iter();
+            under_way = messages.filter(|message| message["state"] == "sending").count();
+            if under_way == 50 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kill_process(pid, Signal::CONT).unwrap();
+        wait_for("all have their receipts", || b.data(&["outbox"])["waiting"] == 0);
+        if under_way == 50 {
+            break;
+        }
+    }
+    assert_eq!(under_way, 50);
+    assert_eq!(a.inbox(), (0..sent).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 #[test]

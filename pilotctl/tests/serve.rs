@@ -116,6 +116,34 @@ fn a_program_works_on_what_comes_and_nothing_runs_unasked() {
     fails(&pair, &id, "stopped");
 }
 
+/// Killed without a chance to end, it leaves nothing running, and its task is not begun again.
+#[test]
+fn a_killed_server_leaves_no_program_running() {
+    let pair = pair();
+    let w = &pair.a;
+    let pid = w.beside("pid");
+    let text = format!("sleep 300 &\necho $! >'{}'\nsleep 300", pid.display());
+    let worker = program(w, "worker", &text);
+    let mut serving = Serving::start(w, &worker, &[]);
+    let id = submit(&pair, "long");
+    let mut child = None;
+    wait_for("it runs", || {
+        child = std::fs::read_to_string(&pid).ok().and_then(|pid| pid.trim().parse::<i32>().ok());
+        child.is_some()
+    });
+    let child = Pid::from_raw(child.unwrap()).unwrap();
+    let lives = || {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        // Whoever inherits it may take a while to bury it.
+        stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    };
+    assert!(lives());
+    serving.signal(Signal::KILL);
+    wait_for("what it had started is killed", || !lives());
+    let _serving = Serving::start(w, &worker, &[]);
+    fails(&pair, &id, "interrupted");
+}
+
 #[test]
 fn programs_that_hang_flood_or_fail_cost_their_task_alone() {
     let pair = pair();

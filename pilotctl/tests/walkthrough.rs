@@ -148,8 +148,9 @@ fn send_file(cast: &Cast, name: &str, len: usize) {
     assert_eq!(files.len(), count + 1);
     let received = files.last().unwrap();
     assert_eq!((&received["name"], &received["bytes"]), (&name.into(), &len.into()));
-    assert_eq!(received["sha256"], sent["sha256"]);
-    assert_eq!(sent["sha256"].as_str().unwrap().len(), 64, "{sent}");
+    assert_eq!(received["hash"], sent["hash"]);
+    let hash = sent["hash"].as_str().unwrap();
+    assert!(hash.starts_with("blake3:") && hash.len() == 7 + 64, "{sent}");
     let there = std::fs::read(received["path"].as_str().unwrap()).unwrap();
     assert!(there == std::fs::read(&file).unwrap(), "{name} differs");
     assert!(b.ok(&["received"]).contains(name));

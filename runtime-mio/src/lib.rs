@@ -123,7 +123,7 @@
 //! types wait for nothing.
 //!
 //! ```no_run
-//! use pilot_mio::services::{ContentHash, Heard, Kind, Note, Offer, Received};
+//! use pilot_mio::services::{ContentHash, HashAlgorithm, Heard, Kind, Note, Offer, Received};
 //! use pilot_mio::{Address, blocking::Agent};
 //! use std::io::{Read, Write};
 //!
@@ -143,8 +143,8 @@
 //!
 //!     let content = std::fs::read("dataset.csv")?;
 //!     let (id, size, note) = (agent.transfer_id()?, content.len() as u64, Note::default());
-//!     let name = Some("dataset.csv".parse()?);
-//!     let mut file = agent.upload(to, &Offer { id, kind: Kind::File, size, name, note }, None)?;
+//!     let (kind, hash, name) = (Kind::File, HashAlgorithm::Blake3, Some("dataset.csv".parse()?));
+//!     let mut file = agent.upload(to, &Offer { id, kind, size, hash, name, note }, None)?;
 //!     file.write_all(&content)?;
 //!     file.wait_receipt(None)?;
 //!
@@ -163,8 +163,8 @@
 //!     while let Some(received) = from.wait_next(None)? {
 //!         match received {
 //!             Received::Message(message) => store(&message.content),
-//!             Received::File(_) => {
-//!                 from.accept(ContentHash::new())?;
+//!             Received::File(offer) => {
+//!                 from.accept(ContentHash::new(offer.hash))?;
 //!                 let mut content = Vec::new();
 //!                 from.read_to_end(&mut content)?;
 //!                 store(&content);

@@ -2,7 +2,9 @@
 
 use pilot_core::drive::conformance::{Rendezvous, check, fill};
 use pilot_mio::blocking::{self, Agent, Stream, WaitError};
-use pilot_mio::services::{BrokerLimits, ContentHash, Heard, Kind, Note, Offer, Received};
+use pilot_mio::services::{
+    BrokerLimits, ContentHash, HashAlgorithm, Heard, Kind, Note, Offer, Received,
+};
 use pilot_mio::{
     Address, AgentEvent, Command, ConnectError, Hostname, Identity, Limits, Link, Port,
     SocketAddress, StreamEnd, StreamFailure, Target,
@@ -192,8 +194,8 @@ fn services_wait_for_each_other() {
 
         let mut incoming = exchange.wait_accept(LONG).unwrap();
         let next = incoming.wait_next(LONG).unwrap();
-        assert!(matches!(next, Some(Received::File(_))), "{next:?}");
-        incoming.accept(ContentHash::new()).unwrap();
+        let Some(Received::File(offer)) = next else { panic!("{next:?}") };
+        incoming.accept(ContentHash::new(offer.hash)).unwrap();
         let mut content = Vec::new();
         incoming.read_to_end(&mut content).unwrap();
         check(3, 0, &content);
@@ -213,8 +215,9 @@ fn services_wait_for_each_other() {
     let mut content = vec![0; 500_000];
     fill(3, 0, &mut content);
     let (id, size, note) = (a.transfer_id().unwrap(), content.len() as u64, Note::default());
+    let (kind, hash) = (Kind::File, HashAlgorithm::Blake3);
     let name = Some("data.bin".parse().unwrap());
-    let mut upload = a.upload(to, &Offer { id, kind: Kind::File, size, name, note }, LONG).unwrap();
+    let mut upload = a.upload(to, &Offer { id, kind, size, hash, name, note }, LONG).unwrap();
     upload.write_all(&content).unwrap();
     assert!(upload.wait_receipt(LONG).unwrap().is_some());
     drop(upload);

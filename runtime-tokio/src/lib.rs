@@ -38,7 +38,7 @@
 //! its disk.
 //!
 //! ```no_run
-//! use pilot_tokio::services::{ContentHash, Heard, Kind, Note, Offer, Received};
+//! use pilot_tokio::services::{ContentHash, HashAlgorithm, Heard, Kind, Note, Offer, Received};
 //! use pilot_tokio::{Address, Agent};
 //!
 //! # fn store(_: &[u8]) {}
@@ -61,8 +61,8 @@
 //!     // A file. With the same id again, it goes on where it was interrupted.
 //!     let content = std::fs::read("dataset.csv")?;
 //!     let (id, size, note) = (agent.transfer_id()?, content.len() as u64, Note::default());
-//!     let name = Some("dataset.csv".parse()?);
-//!     let mut file = agent.upload(to, &Offer { id, kind: Kind::File, size, name, note }).await?;
+//!     let (kind, hash, name) = (Kind::File, HashAlgorithm::Blake3, Some("dataset.csv".parse()?));
+//!     let mut file = agent.upload(to, &Offer { id, kind, size, hash, name, note }).await?;
 //!     file.write_all(&content).await?;
 //!     file.receipt().await?;
 //!
@@ -83,8 +83,8 @@
 //!         while let Some(received) = next {
 //!             match received {
 //!                 Received::Message(message) => store(&message.content),
-//!                 Received::File(_) => {
-//!                     from.accept(ContentHash::new())?;
+//!                 Received::File(offer) => {
+//!                     from.accept(ContentHash::new(offer.hash))?;
 //!                     let mut chunk = vec![0; 64 * 1024];
 //!                     while let n @ 1.. = from.read(&mut chunk).await? {
 //!                         store(&chunk[..n]);

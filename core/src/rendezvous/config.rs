@@ -35,6 +35,8 @@ pub struct RendezvousLimits {
     /// Registry handshakes a second over all sources; the burst is a second's worth. Above it
     /// a connection is closed when its first message is complete.
     pub channel_handshakes_per_second: u32,
+    /// The same of one source (IPv4 address or IPv6 /64), so that none spends the budget of all.
+    pub channel_handshakes_per_source: u32,
     /// Beacon handshakes a second; a quarter of a second's worth may come at once. An
     /// adapter sets it to what 80 % of its cores carry (`wire.md` 7).
     pub beacon_handshakes_per_second: u32,
@@ -72,6 +74,7 @@ impl RendezvousLimits {
             receipts_per_minute: 60,
             stun_per_second: 10,
             channel_handshakes_per_second: 2000,
+            channel_handshakes_per_source: 100,
             beacon_handshakes_per_second: 4000,
             beacon_handshakes_per_source: 20,
             sessions: 1 << 20,

@@ -44,7 +44,8 @@ pub(crate) struct Outgoing {
     pub(crate) bytes: u64,
     /// Bytes of a file that are on their way, in this attempt; null of messages.
     pub(crate) sent: Option<u64>,
-    pub(crate) sha256: String,
+    /// Of the content: `blake3:` or `sha256:`, and 64 hexadecimal digits.
+    pub(crate) hash: String,
     /// When it was accepted, in Unix microseconds; the order in which messages are delivered.
     pub(crate) seq: u64,
     /// When it was settled, in Unix microseconds.
@@ -91,9 +92,9 @@ pub(crate) struct Sent {
     pub(crate) bytes: u64,
     /// Bytes that the receiver had already from an earlier attempt.
     pub(crate) resumed_at: u64,
-    /// SHA-256, in hex, which both sides have computed; none if the receiver had it all before
-    /// and nothing was read.
-    pub(crate) sha256: Option<String>,
+    /// Of the content, as in the outbox; both sides have computed it. None if the receiver had it
+    /// all before and nothing was read.
+    pub(crate) hash: Option<String>,
     /// Until it was delivered.
     pub(crate) seconds: f64,
     /// `direct` or `relayed`, or `none` where it went through the outbox.
@@ -130,7 +131,8 @@ pub(crate) struct Message {
     /// A remark of the sender.
     pub(crate) note: String,
     pub(crate) bytes: u64,
-    pub(crate) sha256: String,
+    /// Of the content: `sha256:` or `blake3:`, and 64 hexadecimal digits.
+    pub(crate) hash: String,
 }
 
 /// How far a file has got.
@@ -170,8 +172,9 @@ pub(crate) struct ReceivedFile {
     pub(crate) bytes: u64,
     /// Entries of a directory, those of its directories included; of a file 0.
     pub(crate) entries: u32,
-    /// Of the content; that of a directory is in `wire.md` 12.
-    pub(crate) sha256: String,
+    /// Of the content (that of a directory is in `wire.md` 12): `blake3:` or `sha256:`, and 64
+    /// hexadecimal digits.
+    pub(crate) hash: String,
     /// Where it lies.
     pub(crate) path: PathBuf,
     /// Whether it is still there.

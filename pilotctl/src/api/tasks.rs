@@ -31,6 +31,7 @@ pub(crate) struct SentFile {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) bytes: u64,
+    /// 64 hexadecimal digits; it was sent with `hash=sha256`.
     pub(crate) sha256: String,
 }
 
@@ -97,6 +98,7 @@ pub(crate) struct TaskFile {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) bytes: u64,
+    /// 64 hexadecimal digits.
     pub(crate) sha256: String,
     /// Where it lies here, once it has come whole and is what was announced.
     pub(crate) path: Option<PathBuf>,

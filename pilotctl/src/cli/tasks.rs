@@ -28,6 +28,9 @@ pub(crate) enum TaskCommand {
     /// The tasks that were accepted and wait for their turn (the Go program's spelling).
     #[command(hide = true)]
     Queue(TaskQueue),
+    /// What `task serve` runs to end its programs after it.
+    #[command(hide = true)]
+    Guard,
 }
 
 /// Hand work to an agent; prints the task's id. If the agent cannot be reached now, the task

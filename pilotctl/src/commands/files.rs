@@ -144,7 +144,7 @@ pub(super) async fn send_file(cx: &Context, args: agent::SendFile) -> Result<(),
             return format!("{} {} for {}{why}", s.state, s.id, s.to);
         }
         let rate = (s.bytes - s.resumed_at) as f64 / s.seconds.max(1e-6);
-        let hash = s.sha256.as_deref().map_or(String::new(), |hash| format!(", sha256 {hash}"));
+        let hash = s.hash.as_deref().map_or(String::new(), |hash| format!(", {hash}"));
         format!(
             "delivered {} ({}) to {} in {}, {}/s, {}{hash}",
             quoted(name),

@@ -3,6 +3,7 @@
 mod events;
 mod exchange;
 mod files;
+mod guard;
 mod messages;
 mod names;
 mod pipe;

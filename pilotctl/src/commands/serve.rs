@@ -9,6 +9,7 @@
 //! ```
 
 use super::Context;
+use super::guard::Guard;
 use super::tasks::path_of;
 use crate::api::{Task, TaskStep, Tasks};
 use crate::cli::tasks::TaskServe;
@@ -22,6 +23,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -48,6 +50,7 @@ type Ended = (String, Result<String, String>);
 struct Serving<'c> {
     cx: &'c Context,
     args: TaskServe,
+    guard: Arc<Guard>,
     programs: JoinSet<Ended>,
     /// Kills a program, by its task.
     running: BTreeMap<String, oneshot::Sender<()>>,
@@ -63,6 +66,7 @@ pub(super) async fn serve(cx: &Context, args: TaskServe) -> Result<(), Failure> 
     let mut serving = Serving {
         cx,
         args,
+        guard: Arc::new(Guard::start()?),
         programs: JoinSet::new(),
         running: BTreeMap::new(),
         ended: Vec::new(),
@@ -217,8 +221,9 @@ impl Serving<'_> {
         let (kill, killed) = oneshot::channel();
         self.running.insert(task.id.clone(), kill);
         let (args, home) = (self.args.clone(), self.cx.home.path().to_owned());
+        let guard = self.guard.clone();
         self.programs.spawn(async move {
-            let result = execute(&args, &home, &task, killed).await;
+            let result = execute(&args, &home, &task, killed, guard).await;
             (task.id, result)
         });
         Ok(())
@@ -262,6 +267,7 @@ async fn execute(
     home: &Path,
     task: &Task,
     killed: oneshot::Receiver<()>,
+    guard: Arc<Guard>,
 ) -> Result<String, String> {
     let dir = Folder::new(home, &task.id).map_err(|e| format!("no folder for its files: {e}"))?;
     for file in &task.files {
@@ -283,7 +289,8 @@ async fn execute(
         .process_group(0)
         .kill_on_drop(true);
     let child = command.spawn().map_err(|e| format!("cannot run the program: {e}"))?;
-    let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let group = Group::new(group, guard);
     let most = usize::try_from(args.output).unwrap_or(usize::MAX);
     let work = converse(child, task.description.as_bytes(), most, &group);
     let ended = tokio::select! {
@@ -299,11 +306,21 @@ async fn execute(
 }
 
 /// All that a program has started and that has not left its group; killed when dropped.
-struct Group(Option<Pid>);
+struct Group {
+    group: Option<Pid>,
+    guard: Arc<Guard>,
+}
 
 impl Group {
+    fn new(group: Option<Pid>, guard: Arc<Guard>) -> Group {
+        if let Some(group) = group {
+            guard.watch(group);
+        }
+        Group { group, guard }
+    }
+
     fn kill(&self) {
-        if let Some(group) = self.0 {
+        if let Some(group) = self.group {
             // It may be empty by now.
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -313,6 +330,9 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
+        if let Some(group) = self.group {
+            self.guard.forget(group);
+        }
     }
 }
 

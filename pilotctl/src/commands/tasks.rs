@@ -32,6 +32,10 @@ pub(super) async fn run(cx: &Context, command: TaskCommand) -> Result<(), Failur
         TaskCommand::Cancel(args) => step(cx, &args.id, "cancel", TaskStep::default()).await,
         TaskCommand::Wait(args) => wait(cx, args).await,
         TaskCommand::Serve(args) => super::serve::serve(cx, args).await,
+        TaskCommand::Guard => {
+            super::guard::guard();
+            Ok(())
+        }
         TaskCommand::Queue(_) => {
             let query = Query::new("/v1/tasks")
                 .with("role", Some("worker"))
@@ -100,11 +104,14 @@ async fn queue_file(
         .with("name", name.as_deref())
         // By name, size and time the daemon knows a file again; each of a task is its own.
         .with("modified_ns", Some(random()?))
+        // What is signed names files so.
+        .with("hash", Some("sha256"))
         .with("queue", Some(true));
     let file = tokio::fs::File::open(path).await.map_err(doing)?;
     let sent: Sent = cx.client().upload(query.as_str(), meta.len(), file, |_: Progress| {}).await?;
-    let sha256 = sent.sha256.ok_or_else(|| {
-        Failure::new(Code::Internal, "the daemon has not told the hash of a file")
+    let sha256 = sent.hash.as_deref().and_then(|hash| hash.strip_prefix("sha256:"));
+    let sha256 = sha256.map(str::to_owned).ok_or_else(|| {
+        Failure::new(Code::Internal, "the daemon has not told the SHA-256 of a file")
     })?;
     Ok(SentFile { id: sent.id, name: name.unwrap_or_default(), bytes: sent.bytes, sha256 })
 }

@@ -1,9 +1,12 @@
 //! Carries what is in the outbox to its receivers. For each receiver that something waits for
-//! there is one task that carries messages, in the order in which they were put there, one that
+//! there is one task that carries messages, in the order in which they were put there and many at
+//! a time ([`messages`]), one that
 //! carries small files and [`FILES`] that carry any: each has a stream of its own, and streams
 //! share the path fairly, so that no large file holds up what is small. Where a receiver is not
 //! reached, or has no room, a task tries again after a pause that doubles, or at once when a path
 //! to it comes up or something else for it comes.
+
+mod messages;
 
 use super::Shared;
 use super::node::Stream;
@@ -11,6 +14,7 @@ use super::offer::{Net, from_send, is_hopeless};
 use crate::error::{Code, Failure};
 use crate::services::outbox::{Content, Item, ItemState, Lane, Reason};
 use crate::services::send::{Conversation, Interrupted, Memory, Progress, SendError};
+use messages::carry_messages;
 use pilot_core::addr::Address;
 use pilot_core::node::{Link, PathKind};
 use pilot_core::service::exchange::{Offer, TransferId};
@@ -92,7 +96,11 @@ pub(crate) fn carry(shared: &Arc<Shared>, peer: Address) {
         } else if shared.offer.outbox.has_next(peer, lane) {
             let wake = Arc::new(Notify::new());
             tasks.insert((peer, lane), Arc::clone(&wake));
-            tokio::spawn(carry_all(Arc::clone(shared), peer, lane, wake));
+            let shared = Arc::clone(shared);
+            match lane {
+                Lane::Messages => drop(tokio::spawn(carry_messages(shared, peer, wake))),
+                _ => drop(tokio::spawn(carry_files(shared, peer, lane, wake))),
+            }
         }
     }
 }
@@ -123,9 +131,9 @@ pub(super) async fn watch(shared: Arc<Shared>, mut news: Events) {
     }
 }
 
-async fn carry_all(shared: Arc<Shared>, peer: Address, lane: Lane, wake: Arc<Notify>) {
+async fn carry_files(shared: Arc<Shared>, peer: Address, lane: Lane, wake: Arc<Notify>) {
     let outbox = &shared.offer.outbox;
-    let mut pause = PAUSE;
+    let mut wait = PAUSE;
     let mut talk = None;
     loop {
         let Some(item) = outbox.begin(peer, lane) else {
@@ -138,18 +146,23 @@ async fn carry_all(shared: Arc<Shared>, peer: Address, lane: Lane, wake: Arc<Not
             return;
         };
         match attempt(&shared, &item, &mut talk).await {
-            Outcome::Settled => pause = PAUSE,
+            Outcome::Settled => wait = PAUSE,
             Outcome::Again(reason) => {
                 talk = None;
                 tracing::debug!(%peer, id = %item.id, reason = reason.message, "not delivered yet");
                 outbox.put_back(item.id, reason);
-                tokio::time::sleep(PAUSE_MIN).await;
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-                    () = wake.notified() => pause = PAUSE,
-                }
+                wait = if pause(wait, &wake).await { PAUSE } else { (wait * 2).min(PAUSE_MAX) };
             }
         }
+    }
+}
+
+/// The pause before the next attempt; true if it was ended.
+async fn pause(wait: Duration, wake: &Notify) -> bool {
+    tokio::time::sleep(PAUSE_MIN).await;
+    tokio::select! {
+        () = tokio::time::sleep(wait) => false,
+        () = wake.notified() => true,
     }
 }
 
@@ -234,7 +247,8 @@ async fn send_over(
     let net = Net::new(shared, Some(ATTEMPT));
     let outbox = &shared.offer.outbox;
     let Item { id, kind, size, ref name, ref note, to, .. } = *item;
-    let offer = Offer { id, kind, size, name: name.clone(), note: note.clone() };
+    let hash = item.hash.algorithm();
+    let offer = Offer { id, kind, size, hash, name: name.clone(), note: note.clone() };
     let mut progress = |progress| match progress {
         Progress::Accepted(_) => outbox.offered(id),
         Progress::At(sent) if !kind.is_message() => outbox.progressed(id, sent),

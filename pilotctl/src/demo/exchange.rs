@@ -2,7 +2,7 @@
 
 use super::{ANALYSIS, MESSAGE, Play, RESEARCH};
 use crate::error::Failure;
-use pilot_core::service::exchange::ContentHash;
+use pilot_core::service::exchange::{ContentHash, HashAlgorithm};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Play {
     pub(super) async fn file(&mut self, analysis: &str) -> Result<(), Failure> {
         self.begin("Send a file: its hash is checked on arrival");
         let dataset = dataset();
-        let hash = sha256(&dataset);
+        let hash = hash_of(&dataset);
         std::fs::write(self.stage.dir().join("dataset.csv"), &dataset)
             .map_err(|e| self.wrong(format_args!("cannot write dataset.csv: {e}")))?;
         self.ok(RESEARCH, &["send-file", analysis, "dataset.csv"]).await?;
@@ -44,10 +44,10 @@ impl Play {
         let file = &received["files"][0];
         let content = std::fs::read(file["path"].as_str().unwrap_or_default());
         let content = content.map_err(|e| self.wrong(format_args!("it is not there: {e}")))?;
-        if file["sha256"] != hash.as_str() || sha256(&content) != hash {
+        if file["hash"] != hash.as_str() || hash_of(&content) != hash {
             return Err(self.wrong("it is not the file that was sent"));
         }
-        self.show_output(&format!("sha256 here and there: {hash}"));
+        self.show_output(&format!("here and there {hash}"));
         self.done();
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Play {
     ) -> Result<(), Failure> {
         self.begin("Stop the receiver in the middle of a file: back again, it goes on from there");
         let content = dataset().repeat(COPIES);
-        let hash = sha256(&content);
+        let hash = hash_of(&content);
         for n in 1..=TRIES {
             let name = format!("archive-{n}.csv");
             std::fs::write(self.stage.dir().join(&name), &content)
@@ -87,11 +87,11 @@ impl Play {
             let _ = rest.await;
             let data = &serde_json::from_str::<Value>(&printed).unwrap_or_default()["data"];
             let file = self.arrived(&name).await?;
-            if file["sha256"] != hash.as_str() {
+            if file["hash"] != hash.as_str() {
                 return Err(self.wrong("it is not the file that was sent"));
             }
             if let Some(at) = data["resumed_at"].as_u64().filter(|at| *at > 0) {
-                self.show_output(&format!("went on at {at}; sha256 here and there: {hash}"));
+                self.show_output(&format!("went on at {at}; here and there {hash}"));
                 self.done();
                 return Ok(());
             }
@@ -188,10 +188,8 @@ fn dataset() -> Vec<u8> {
     text.into_bytes()
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    let mut hash = ContentHash::new();
-    hash.update(bytes);
-    hash.digest().to_string()
+fn hash_of(bytes: &[u8]) -> String {
+    ContentHash::of(HashAlgorithm::Blake3, bytes).to_string()
 }
 
 #[cfg(test)]

@@ -68,6 +68,11 @@ pub(super) fn sync_all_below(_dir: &std::os::fd::OwnedFd, path: &Path) -> io::Re
 /// Writes a file whole or not at all: beside it, then renamed over it. With `durable` it has
 /// survived a power loss when this returns.
 pub(super) fn replace(path: &Path, parts: &[&[u8]], durable: bool) -> io::Result<()> {
+    create(path, parts, durable).map(drop)
+}
+
+/// The same; the file stays open.
+pub(super) fn create(path: &Path, parts: &[&[u8]], durable: bool) -> io::Result<File> {
     let temporary = path.with_extension("tmp");
     match std::fs::remove_file(&temporary) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -83,9 +88,10 @@ pub(super) fn replace(path: &Path, parts: &[&[u8]], durable: bool) -> io::Result
         return Err(e);
     }
     match path.parent() {
-        Some(dir) if durable => sync_dir(dir),
-        _ => Ok(()),
+        Some(dir) if durable => sync_dir(dir)?,
+        _ => {}
     }
+    Ok(file)
 }
 
 /// Renames within a file system without ever replacing what has the new name;
@@ -115,6 +121,14 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// The same error once more, for another who waits.
+pub(super) fn same_error(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
 }
 
 /// Whether an error says that there is no room.

@@ -1,26 +1,24 @@
-//! Messages received: each is one file, and each is there exactly once.
+//! Messages received: each is on the disk before its sender gets its receipt, and each is there
+//! exactly once.
 //!
-//! A message file is a line of JSON that describes it and, behind it, the content as it came.
-//! It is written under a temporary name, synced, renamed, and the directory synced, before
-//! the sender gets its receipt; what a crash leaves under a temporary name was never
-//! acknowledged and is removed at the next start. Messages are known by sender and id, also
-//! those that the user has deleted ([`Seen`]), so that a late repetition does not bring one
-//! back.
+//! A message is a line of JSON that describes it and, behind it, the content as it came; many of
+//! them are in one file, and what has come while the disk was busy is synced together
+//! ([`Segments`]). Messages are known by sender and id, also those that the user has deleted
+//! ([`Seen`]), so that a late repetition does not bring one back.
 
 use super::disk;
+use super::group::Group;
 use super::seen::{MessageKey, Seen};
+use super::segments::{New, Record, Segments};
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{Digest, Kind, Note, Refusal, TransferId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
-use tokio::sync::watch;
-
-/// Longest first line of a message file that is read.
-const HEADER_MAX: u64 = 16 * 1024;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 
 /// What an inbox holds at most. Beyond it an offer is refused as "full".
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +71,55 @@ impl MessageInfo {
         (self.from.on_backbone(), self.id)
     }
 
+    /// Of the file that begins with it.
     fn file_name(&self) -> String {
         format!("{:017}-{}.msg", self.received_us, self.id)
     }
+
+    fn line(&self) -> io::Result<Vec<u8>> {
+        let header = Header {
+            id: self.id.to_string(),
+            from: self.from.to_string(),
+            kind: self.kind as u8,
+            received_us: self.received_us,
+            size: self.size,
+            hash: self.hash.to_string(),
+            note: self.note.to_string(),
+        };
+        let mut line = serde_json::to_vec(&header)?;
+        line.push(b'\n');
+        Ok(line)
+    }
 }
 
-/// The first line of a message file.
+impl Record for MessageInfo {
+    fn read(line: &[u8]) -> Option<Self> {
+        let header: Header = serde_json::from_slice(line).ok()?;
+        Some(MessageInfo {
+            id: header.id.parse().ok()?,
+            from: header.from.parse().ok()?,
+            kind: Kind::from_u8(header.kind).filter(|kind| kind.is_message())?,
+            received_us: header.received_us,
+            size: header.size,
+            hash: parse_digest(&header.hash)?,
+            note: Note::cleaned(header.note.as_bytes()),
+        })
+    }
+
+    fn order(&self) -> u64 {
+        self.received_us
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn hash(&self) -> Digest {
+        self.hash
+    }
+}
+
+/// The line of a message.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -87,35 +128,75 @@ struct Header {
     kind: u8,
     received_us: u64,
     size: u64,
-    sha256: String,
+    /// Formerly of SHA-256 alone.
+    #[serde(alias = "sha256")]
+    hash: String,
     #[serde(default)]
     note: String,
 }
 
-struct Writing {
-    /// Reserved.
-    size: u64,
-    received_us: u64,
+/// A message that has come whole.
+pub(crate) struct Arrived {
+    pub(crate) from: Address,
+    pub(crate) id: TransferId,
+    pub(crate) kind: Kind,
+    pub(crate) note: Note,
+    pub(crate) hash: Digest,
+    pub(crate) content: Vec<u8>,
+    /// That of its stream, if others may be right behind it.
+    pub(crate) turn: Option<Arc<Turn>>,
+}
+
+/// Keeps messages of a stream in order of which none waits for the one before: behind one that
+/// was not taken for now none is, until that one comes again.
+#[derive(Debug, Default)]
+pub(crate) struct Turn(Mutex<Option<TransferId>>);
+
+impl Turn {
+    fn missing(&self) -> MutexGuard<'_, Option<TransferId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a message may come now.
+    pub(crate) fn allows(&self, id: TransferId) -> bool {
+        self.missing().is_none_or(|missing| missing == id)
+    }
+
+    /// One was not taken, but may be later.
+    pub(crate) fn miss(&self, id: TransferId) {
+        self.missing().get_or_insert(id);
+    }
+
+    /// It was.
+    fn take(&self, id: TransferId) {
+        let mut missing = self.missing();
+        *missing = missing.filter(|missing| *missing != id);
+    }
 }
 
 struct State {
     /// By the time of arrival.
     messages: BTreeMap<u64, MessageInfo>,
     known: BTreeMap<MessageKey, u64>,
-    /// Being written now.
-    writing: BTreeMap<MessageKey, Writing>,
     senders: BTreeMap<Address, (usize, u64)>,
     bytes: u64,
     last_us: u64,
     seen: Seen,
 }
 
-/// The inbox of one agent. Every method blocks on the disk.
+/// The inbox of one agent. Methods block on the disk where it says so.
 pub(crate) struct Inbox {
-    dir: PathBuf,
     limits: InboxLimits,
+    /// Held while messages are written: those of a group are there all at once, and none before
+    /// one that has come earlier. Locked before `state`.
+    storing: Mutex<()>,
+    /// Held while messages are deleted. Locked before `state`.
+    removing: Mutex<()>,
+    /// Never held while the disk works.
     state: Mutex<State>,
-    /// Changes whenever a message is stored or has failed to be.
+    segments: Segments,
+    arriving: Group<Arrived, Result<Delivery, StoreError>>,
+    /// Changes whenever messages were stored or have failed to be.
     changed: watch::Sender<()>,
 }
 
@@ -130,39 +211,47 @@ pub(crate) enum Delivery {
 
 impl Inbox {
     /// Opens the inbox in `dir`, creating it if needed, and clears away what a crash left.
-    /// A file that is not a message is left alone and not shown.
+    /// A file that is not a message is left alone and not shown. Blocks on the disk.
     pub(crate) fn open(dir: PathBuf, limits: InboxLimits) -> io::Result<Inbox> {
         disk::private_dir(&dir)?;
         let mut state = State {
             messages: BTreeMap::new(),
             known: BTreeMap::new(),
-            writing: BTreeMap::new(),
             senders: BTreeMap::new(),
             bytes: 0,
             last_us: 0,
             seen: Seen::load(dir.join("seen"))?,
         };
+        let segments = Segments::new(dir.clone(), "msg");
         for entry in std::fs::read_dir(&dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
+            let path = entry?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.ends_with(".tmp") {
-                std::fs::remove_file(entry.path())?;
+                std::fs::remove_file(&path)?;
             } else if name.ends_with(".msg") {
-                match read_header(&entry.path()) {
-                    Ok((info, _)) if info.file_name() == name => state.insert(info),
-                    _ => tracing::warn!(file = name, "not a message: left alone"),
+                match segments.load::<MessageInfo>(&path) {
+                    Ok(found) => state.insert_whole(&segments, found)?,
+                    Err(error) => tracing::warn!(file = name, %error, "no message: left alone"),
                 }
             }
         }
-        Ok(Inbox { dir, limits, state: Mutex::new(state), changed: watch::Sender::new(()) })
+        Ok(Inbox {
+            limits,
+            storing: Mutex::default(),
+            removing: Mutex::default(),
+            state: Mutex::new(state),
+            segments,
+            arriving: Group::new(),
+            changed: watch::Sender::new(()),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a message may come: `Ok(None)`, or that it is here already, or a refusal.
+    /// Whether a message may come: `Ok(None)`, or that it is here already, or a refusal. Does not
+    /// block.
     pub(crate) fn check(
         &self,
         from: Address,
@@ -174,12 +263,28 @@ impl Inbox {
         if state.is_known(&key) {
             return Ok(Some(Delivery::Known));
         }
-        state.room(&self.limits, key.0, size)?;
+        state.room(&self.limits, key.0, size, Load::default())?;
         Ok(None)
     }
 
-    /// Stores a message; when it returns well, the message survives a power loss.
-    pub(crate) fn store(
+    /// Stores a message, with whatever else comes meanwhile. Once the outcome is good it survives a
+    /// power loss. Within a runtime; does not block.
+    pub(crate) fn deliver(
+        self: &Arc<Self>,
+        arrived: Arrived,
+    ) -> oneshot::Receiver<Result<Delivery, StoreError>> {
+        let bytes = arrived.content.len();
+        let (outcome, is_first) = self.arriving.add(arrived, bytes);
+        if is_first {
+            let inbox = Arc::clone(self);
+            drop(spawn_blocking(move || inbox.arriving.run(|arrived| inbox.store_all(&arrived))));
+        }
+        outcome
+    }
+
+    /// Stores one message.
+    #[cfg(test)]
+    fn store(
         &self,
         from: Address,
         id: TransferId,
@@ -188,65 +293,68 @@ impl Inbox {
         hash: Digest,
         content: &[u8],
     ) -> Result<Delivery, StoreError> {
-        let size = content.len() as u64;
-        let key = (from.on_backbone(), id);
-        let received_us = {
+        let content = content.to_vec();
+        let arrived = Arrived { from, id, kind, note, hash, content, turn: None };
+        self.store_all(&[arrived]).pop().expect("an outcome for each")
+    }
+
+    /// Messages that wait to be stored.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.arriving.waiting()
+    }
+
+    /// How often the disk was made to sync messages.
+    #[cfg(test)]
+    pub(crate) fn syncs(&self) -> u64 {
+        self.segments.syncs()
+    }
+
+    /// Stores messages; when it returns, those with a good outcome survive a power loss. Blocks on
+    /// the disk.
+    fn store_all(&self, arrived: &[Arrived]) -> Vec<Result<Delivery, StoreError>> {
+        let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut admitted = Admitted::default();
+        let mut outcomes: Vec<_> = {
             let mut state = self.state();
-            if state.is_known(&key) {
-                return Ok(Delivery::Known);
-            }
-            if state.writing.contains_key(&key) {
-                return Err(StoreError::Refused(Refusal::Busy));
-            }
-            state.room(&self.limits, key.0, size).map_err(StoreError::Refused)?;
-            let received_us = disk::unix_micros().max(state.last_us + 1);
-            state.last_us = received_us;
-            state.writing.insert(key, Writing { size, received_us });
-            received_us
+            arrived.iter().map(|one| state.admit(&self.limits, one, &mut admitted)).collect()
         };
-        // Without the lock: one slow disk write delays no other message.
-        let info = MessageInfo { id, from, kind, received_us, size, hash, note };
-        let written = self.write(&info, content);
-        let mut state = self.state();
-        state.writing.remove(&key);
-        let delivery = written.map_err(StoreError::Disk).map(|()| {
-            state.insert(info);
-            Delivery::New
-        });
-        drop(state);
+        let written = self.write(&admitted.new, arrived);
+        for (outcome, one) in outcomes.iter_mut().zip(arrived) {
+            // Also one that came twice in this group.
+            let is_new = admitted.keys.contains(&(one.from.on_backbone(), one.id));
+            if let (Err(error), true, Ok(_)) = (&written, is_new, &outcome) {
+                *outcome = Err(StoreError::Disk(disk::same_error(error)));
+            }
+            match (&one.turn, &outcome) {
+                (Some(turn), Ok(_)) => turn.take(one.id),
+                (Some(turn), Err(_)) => turn.miss(one.id),
+                (None, _) => {}
+            }
+        }
+        if written.is_ok() {
+            let mut state = self.state();
+            admitted.new.into_iter().for_each(|(info, _)| state.insert(info));
+        }
         self.changed.send_replace(());
-        delivery
+        outcomes
     }
 
-    fn write(&self, info: &MessageInfo, content: &[u8]) -> io::Result<()> {
-        let header = Header {
-            id: info.id.to_string(),
-            from: info.from.to_string(),
-            kind: info.kind as u8,
-            received_us: info.received_us,
-            size: info.size,
-            sha256: info.hash.to_string(),
-            note: info.note.to_string(),
+    fn write(&self, new: &[(MessageInfo, usize)], arrived: &[Arrived]) -> io::Result<()> {
+        let Some((first, _)) = new.first() else { return Ok(()) };
+        let record = |(info, at): &(MessageInfo, usize)| {
+            let (order, content) = (info.received_us, &arrived[*at].content[..]);
+            Ok(New { order, line: info.line()?, content })
         };
-        let mut line = serde_json::to_vec(&header)?;
-        line.push(b'\n');
-        disk::replace(&self.dir.join(info.file_name()), &[&line, content], true)
+        let records = new.iter().map(record).collect::<io::Result<Vec<_>>>()?;
+        self.segments.append(&first.file_name(), &records)
     }
 
-    /// At most `limit` messages that arrived after `after_us`, oldest first.
+    /// At most `limit` messages that arrived after `after_us`, oldest first. None ever comes to
+    /// stand before one that was listed.
     pub(crate) fn list(&self, after_us: u64, limit: usize) -> Vec<MessageInfo> {
         let after = after_us.saturating_add(1);
         self.state().messages.range(after..).take(limit).map(|(_, info)| info.clone()).collect()
-    }
-
-    /// The same for who follows: only what no message that is being written now can come to
-    /// stand before.
-    pub(crate) fn list_settled(&self, after_us: u64, limit: usize) -> Vec<MessageInfo> {
-        let after = after_us.saturating_add(1);
-        let state = self.state();
-        let end = state.writing.values().map(|w| w.received_us).min().unwrap_or(u64::MAX);
-        let settled = state.messages.range(after.min(end)..end);
-        settled.take(limit).map(|(_, info)| info.clone()).collect()
     }
 
     /// Tells when something came.
@@ -261,35 +369,52 @@ impl Inbox {
         (state.messages.len(), state.bytes)
     }
 
-    /// The content of a message.
+    /// The content of a message. Blocks on the disk.
     pub(crate) fn content(&self, info: &MessageInfo) -> io::Result<Vec<u8>> {
-        let (_, mut reader) = read_header(&self.dir.join(info.file_name()))?;
-        let mut content = Vec::new();
-        reader.by_ref().take(info.size).read_to_end(&mut content)?;
-        Ok(content)
+        self.segments.read(info.received_us)
     }
 
     /// Deletes messages; those that are not there are passed over. How many there were.
-    /// Whatever happens, none of them comes back by a repetition.
+    /// Whatever happens, none of them comes back by a repetition. Blocks on the disk.
     pub(crate) fn remove(&self, messages: &[MessageInfo]) -> io::Result<usize> {
-        let mut state = self.state();
-        let there: Vec<_> =
-            messages.iter().filter(|m| state.known.contains_key(&m.key())).cloned().collect();
-        if there.is_empty() {
-            return Ok(0);
-        }
-        // Durably, before their files go.
-        let keys: Vec<_> = there.iter().map(MessageInfo::key).collect();
-        state.seen.remember(&keys)?;
-        for info in &there {
-            match std::fs::remove_file(self.dir.join(info.file_name())) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => state.forget(info),
+        let _removing = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (there, note) = {
+            let mut state = self.state();
+            let is_there = |message: &&MessageInfo| state.known.contains_key(&message.key());
+            let there: Vec<_> = messages.iter().filter(is_there).cloned().collect();
+            if there.is_empty() {
+                return Ok(0);
             }
-        }
-        disk::sync_dir(&self.dir)?;
+            let keys: Vec<_> = there.iter().map(MessageInfo::key).collect();
+            let note = state.seen.remember(&keys);
+            (there, note)
+        };
+        // Durably, before they go.
+        note.write()?;
+        let orders: Vec<_> = there.iter().map(|info| info.received_us).collect();
+        self.segments.remove(&orders, true)?;
+        let mut state = self.state();
+        there.iter().for_each(|info| state.forget(info));
         Ok(there.len())
     }
+}
+
+/// Messages and their bytes.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    messages: usize,
+    bytes: u64,
+    of_sender: (usize, u64),
+}
+
+/// What of a group is written, and where in the group it is.
+#[derive(Default)]
+struct Admitted {
+    new: Vec<(MessageInfo, usize)>,
+    keys: BTreeSet<MessageKey>,
+    bytes: u64,
+    senders: BTreeMap<Address, (usize, u64)>,
+    seen: usize,
 }
 
 impl State {
@@ -297,24 +422,77 @@ impl State {
         self.known.contains_key(key) || self.seen.contains(key)
     }
 
-    fn room(&self, limits: &InboxLimits, from: Address, size: u64) -> Result<(), Refusal> {
+    /// Decides about the next message of a group.
+    fn admit(
+        &mut self,
+        limits: &InboxLimits,
+        arrived: &Arrived,
+        admitted: &mut Admitted,
+    ) -> Result<Delivery, StoreError> {
+        let Arrived { from, id, kind, note, hash, .. } = arrived;
+        let (at, size) = (admitted.seen, arrived.content.len() as u64);
+        let key = (from.on_backbone(), *id);
+        admitted.seen += 1;
+        if self.is_known(&key) || admitted.keys.contains(&key) {
+            return Ok(Delivery::Known);
+        }
+        if arrived.turn.as_ref().is_some_and(|turn| !turn.allows(*id)) {
+            return Err(StoreError::Refused(Refusal::Busy));
+        }
+        let of_sender = admitted.senders.entry(key.0).or_default();
+        let (messages, bytes) = (admitted.new.len(), admitted.bytes);
+        let load = Load { messages, bytes, of_sender: *of_sender };
+        if let Err(refusal) = self.room(limits, key.0, size, load) {
+            // What follows in this group, too.
+            arrived.turn.iter().for_each(|turn| turn.miss(*id));
+            return Err(StoreError::Refused(refusal));
+        }
+        (of_sender.0, of_sender.1) = (of_sender.0 + 1, of_sender.1 + size);
+        admitted.bytes += size;
+        admitted.keys.insert(key);
+        self.last_us = disk::unix_micros().max(self.last_us + 1);
+        let (from, kind, received_us) = (*from, *kind, self.last_us);
+        let (id, hash, note) = (*id, *hash, note.clone());
+        admitted.new.push((MessageInfo { id, from, kind, received_us, size, hash, note }, at));
+        Ok(Delivery::New)
+    }
+
+    /// Whether there is room for a message beside `more`.
+    fn room(
+        &self,
+        limits: &InboxLimits,
+        from: Address,
+        size: u64,
+        more: Load,
+    ) -> Result<(), Refusal> {
         if size > limits.message_bytes {
             return Err(Refusal::TooLarge);
         }
-        let (mut messages, mut bytes) = self.senders.get(&from).copied().unwrap_or_default();
-        let mut all = self.bytes;
-        for (&(sender, _), &Writing { size: reserved, .. }) in &self.writing {
-            all += reserved;
-            if sender == from {
-                messages += 1;
-                bytes += reserved;
-            }
-        }
-        let full = self.messages.len() + self.writing.len() >= limits.messages
-            || all + size > limits.bytes
+        let (messages, bytes) = self.senders.get(&from).copied().unwrap_or_default();
+        let (messages, bytes) = (messages + more.of_sender.0, bytes + more.of_sender.1);
+        let full = self.messages.len() + more.messages >= limits.messages
+            || self.bytes + more.bytes + size > limits.bytes
             || messages >= limits.sender_messages
             || bytes + size > limits.sender_bytes;
         if full { Err(Refusal::Full) } else { Ok(()) }
+    }
+
+    /// What an earlier process has left. A damaged message was never acknowledged, or is one that
+    /// nobody should read.
+    fn insert_whole(
+        &mut self,
+        segments: &Segments,
+        found: Vec<(MessageInfo, bool)>,
+    ) -> io::Result<()> {
+        for (info, is_whole) in found {
+            if is_whole {
+                self.insert(info);
+            } else {
+                tracing::warn!(id = %info.id, from = %info.from, "a message is damaged: not shown");
+                segments.remove(&[info.received_us], true)?;
+            }
+        }
+        Ok(())
     }
 
     fn insert(&mut self, info: MessageInfo) {
@@ -345,7 +523,7 @@ impl State {
 /// Why a message was not stored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// There is no room for it, or it is being written by another stream.
+    /// There is no room for it, or it is not its turn.
     #[error("{0}")]
     Refused(Refusal),
     /// The disk failed.
@@ -353,32 +531,12 @@ pub(crate) enum StoreError {
     Disk(io::Error),
 }
 
-fn read_header(path: &std::path::Path) -> io::Result<(MessageInfo, BufReader<File>)> {
-    let bad = || io::Error::from(io::ErrorKind::InvalidData);
-    let mut reader = BufReader::new(File::open(path)?);
-    let mut line = Vec::new();
-    reader.by_ref().take(HEADER_MAX).read_until(b'\n', &mut line)?;
-    let header: Header = serde_json::from_slice(&line)?;
-    let info = MessageInfo {
-        id: header.id.parse().map_err(|_| bad())?,
-        from: header.from.parse().map_err(|_| bad())?,
-        kind: Kind::from_u8(header.kind).filter(|k| k.is_message()).ok_or_else(bad)?,
-        received_us: header.received_us,
-        size: header.size,
-        hash: parse_digest(&header.sha256).ok_or_else(bad)?,
-        note: Note::cleaned(header.note.as_bytes()),
-    };
-    Ok((info, reader))
-}
-
-/// Parses 64 hexadecimal digits.
+/// Parses a hash that was stored, formerly as the digits of SHA-256 alone.
 pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
-    let (high, low) = text.split_at_checked(32)?;
-    let half = |text: &str| text.parse::<TransferId>().ok().map(|half| half.0);
-    let mut digest = [0; 32];
-    digest[..16].copy_from_slice(&half(high)?);
-    digest[16..].copy_from_slice(&half(low)?);
-    Some(Digest(digest))
+    match text.contains(':') {
+        true => text.parse().ok(),
+        false => format!("sha256:{text}").parse().ok(),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::*;
-use pilot_core::service::exchange::ContentHash;
+use pilot_core::service::exchange::{ContentHash, HashAlgorithm};
 use std::sync::Arc;
 
 fn address(node: u32) -> Address {
@@ -7,10 +7,9 @@ fn address(node: u32) -> Address {
 }
 
 fn put(inbox: &Inbox, from: u32, id: u8, content: &[u8]) -> Result<Delivery, StoreError> {
-    let mut hash = ContentHash::new();
-    hash.update(content);
+    let hash = ContentHash::of(HashAlgorithm::Sha256, content);
     let (id, note) = (TransferId([id; 16]), Note::cleaned(b"a\x1bnote"));
-    inbox.store(address(from), id, Kind::Text, note, hash.digest(), content)
+    inbox.store(address(from), id, Kind::Text, note, hash, content)
 }
 
 fn texts(inbox: &Inbox) -> Vec<String> {
@@ -136,8 +135,11 @@ fn many_streams_with_one_message_store_it_once() {
 
 #[test]
 fn digests_parse() {
-    let digest = Digest([0xA5; 32]);
-    assert_eq!(parse_digest(&digest.to_string()), Some(digest));
+    for digest in [Digest::Sha256([0xA5; 32]), Digest::Blake3([0x5A; 32])] {
+        assert_eq!(parse_digest(&digest.to_string()), Some(digest));
+    }
+    // As earlier versions have stored it.
+    assert_eq!(parse_digest(&"a5".repeat(32)), Some(Digest::Sha256([0xA5; 32])));
     assert_eq!(parse_digest("a5"), None);
 }
 
@@ -157,4 +159,48 @@ fn a_note_of_deleted_messages_that_was_cut_does_not_swallow_the_next() {
     let inbox = open(&dir);
     assert_eq!(put(&inbox, 16, 1, b"one").unwrap(), Delivery::Known);
     assert_eq!(put(&inbox, 16, 2, b"two").unwrap(), Delivery::Known);
+}
+
+#[test]
+fn messages_of_a_group_share_a_sync_and_a_file_and_are_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = InboxLimits { sender_messages: 100, ..InboxLimits::default() };
+    let inbox = Inbox::open(dir.path().join("inbox"), limits).unwrap();
+    let arrived = |from: u32, id: u8| {
+        let content = vec![b'0' + from as u8; 3];
+        let hash = ContentHash::of(HashAlgorithm::Sha256, &content);
+        let (from, id) = (address(from), TransferId([id; 16]));
+        Arrived { from, id, kind: Kind::Text, note: Note::default(), hash, content, turn: None }
+    };
+    // One that comes twice, and one too many.
+    let mut group: Vec<_> = (0..101).map(|id| arrived(1, id)).collect();
+    group.extend([arrived(1, 5), arrived(2, 5)]);
+    let outcomes = inbox.store_all(&group);
+    assert!(outcomes[..100].iter().all(|o| matches!(o, Ok(Delivery::New))));
+    assert!(matches!(outcomes[100], Err(StoreError::Refused(Refusal::Full))));
+    assert!(matches!(outcomes[101..], [Ok(Delivery::Known), Ok(Delivery::New)]));
+    assert_eq!((inbox.syncs(), inbox.count()), (1, (101, 303)));
+    let ids = |inbox: &Inbox| inbox.list(0, 999).iter().map(|m| m.id.0[0]).collect::<Vec<_>>();
+    let expected: Vec<u8> = (0..100).chain([5]).collect();
+    assert_eq!(ids(&inbox), expected);
+    assert_eq!(texts(&inbox)[99..], ["111", "222"]);
+    let files = std::fs::read_dir(dir.path().join("inbox")).unwrap().count();
+    assert_eq!((files, ids(&open(&dir))), (1, expected));
+}
+
+#[test]
+fn a_damaged_message_is_not_shown_and_the_others_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let inbox = open(&dir);
+    for (id, text) in [(1, "one"), (2, "two"), (3, "three")] {
+        put(&inbox, 16, id, text.as_bytes()).unwrap();
+    }
+    let file = std::fs::read_dir(dir.path().join("inbox")).unwrap().next().unwrap().unwrap().path();
+    let text = String::from_utf8(std::fs::read(&file).unwrap()).unwrap();
+    std::fs::write(&file, text.replace("\ntwo", "\nTWO")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(texts(&open(&dir)), ["one", "three"]);
+    }
+    // It was not acknowledged, or is lost: it may come again.
+    assert_eq!(put(&open(&dir), 16, 2, b"two").unwrap(), Delivery::New);
 }

@@ -4,8 +4,10 @@
 //!
 //! * [`serve`]: the server's side of data exchange, one task a stream.
 //! * [`inbox`], [`received`]: what arrived, durable before it is acknowledged.
-//! * [`send`]: messages and files to a peer; [`unfinished`]: which may be continued.
+//! * [`send`]: messages and files to a peer; [`push`]: many small messages; [`unfinished`]: which
+//!   files may be continued.
 //! * [`outbox`]: messages that wait for their receiver, durable before they are accepted.
+//! * [`segments`], [`group`]: many messages in one file, and made durable by one sync.
 //! * [`echo`]: both sides of the echo.
 //! * [`events`]: the broker, and its clients.
 //! * [`accept`]: accepts streams within limits.
@@ -18,10 +20,13 @@ pub(crate) mod accept;
 mod disk;
 pub(crate) mod echo;
 pub(crate) mod events;
+mod group;
 pub(crate) mod inbox;
 pub(crate) mod outbox;
+pub(crate) mod push;
 pub(crate) mod received;
 mod seen;
+mod segments;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod unfinished;

@@ -106,28 +106,22 @@ impl Seen {
         }
     }
 
-    /// Remembers messages; when it returns well, they are remembered after a power loss too.
-    pub(super) fn remember(&mut self, keys: &[MessageKey]) -> io::Result<()> {
+    /// Remembers messages, until the process ends; once what is returned was written they are
+    /// remembered after a power loss too.
+    pub(super) fn remember(&mut self, keys: &[MessageKey]) -> Note {
         for key in keys {
             self.see(*key);
         }
+        let path = self.path.clone();
         if self.lines + keys.len() > self.rewrite_at {
             let lines = self.all_lines();
-            disk::replace(&self.path, &[lines.concat().as_bytes()], true)?;
             self.lines = lines.len();
             self.rewrite_at = 2 * lines.len() + SLACK;
-            return Ok(());
+            return Note { path, lines: lines.concat(), is_all: true };
         }
-        let lines: String = keys.iter().map(|(from, id)| format!("{from} {id}\n")).collect();
-        let mut file = disk::open_append(&self.path)?;
-        // A line that a crash or a full disk has cut must not swallow the next one.
-        if !disk::ends_in_newline(&file)? {
-            file.write_all(b"\n")?;
-        }
-        file.write_all(lines.as_bytes())?;
-        file.sync_all()?;
         self.lines += keys.len();
-        Ok(())
+        let lines = keys.iter().map(|(from, id)| format!("{from} {id}\n")).collect();
+        Note { path, lines, is_all: false }
     }
 
     fn all_lines(&self) -> Vec<String> {
@@ -176,6 +170,30 @@ impl Seen {
     }
 }
 
+/// What is to be written of messages that were deleted, in the order in which it was returned.
+#[must_use]
+pub(super) struct Note {
+    path: PathBuf,
+    lines: String,
+    is_all: bool,
+}
+
+impl Note {
+    /// Writes and syncs it. Blocks on the disk.
+    pub(super) fn write(&self) -> io::Result<()> {
+        if self.is_all {
+            return disk::replace(&self.path, &[self.lines.as_bytes()], true);
+        }
+        let mut file = disk::open_append(&self.path)?;
+        // A line that a crash or a full disk has cut must not swallow the next one.
+        if !disk::ends_in_newline(&file)? {
+            file.write_all(b"\n")?;
+        }
+        file.write_all(self.lines.as_bytes())?;
+        file.sync_all()
+    }
+}
+
 /// The one that was not added to for longest, and how many there are.
 fn oldest_of<'n>(
     numbered: impl Iterator<Item = (&'n (Address, [u8; 8]), &'n Numbers)>,
@@ -205,7 +223,7 @@ mod tests {
         let mut seen = Seen::load(path.clone()).unwrap();
         let keys: Vec<_> = (1..=3 * SEEN_MAX as u64).map(|n| (from(1), numbered(7, n))).collect();
         for some in keys.chunks(1000) {
-            seen.remember(some).unwrap();
+            seen.remember(some).write().unwrap();
         }
         assert!(std::fs::metadata(&path).unwrap().len() < 3 << 20);
         for seen in [seen, Seen::load(path).unwrap()] {
@@ -222,11 +240,13 @@ mod tests {
         let path = dir.path().join("seen");
         let mut seen = Seen::load(path.clone()).unwrap();
         let random = (from(3), TransferId([0xA5; 16]));
-        seen.remember(&[random, (from(1), numbered(7, 1)), (from(1), numbered(7, 3))]).unwrap();
+        seen.remember(&[random, (from(1), numbered(7, 1)), (from(1), numbered(7, 3))])
+            .write()
+            .unwrap();
         seen.rewrite_at = 0;
-        seen.remember(&[(from(2), numbered(9, 5))]).unwrap();
+        seen.remember(&[(from(2), numbered(9, 5))]).write().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4);
-        seen.remember(&[(from(2), numbered(9, 6))]).unwrap();
+        seen.remember(&[(from(2), numbered(9, 6))]).write().unwrap();
         for seen in [seen, Seen::load(path).unwrap()] {
             assert!(seen.contains(&random));
             assert!(seen.contains(&(from(1), numbered(7, 3))));
@@ -260,7 +280,7 @@ mod tests {
         let mut seen = Seen::load(path.clone()).unwrap();
         assert!(seen.contains(&(from(1), numbered(7, 5))));
         assert!(!seen.contains(&(from(1), numbered(7, 7))));
-        seen.remember(&[(from(1), numbered(7, 7))]).unwrap();
+        seen.remember(&[(from(1), numbered(7, 7))]).write().unwrap();
         assert!(Seen::load(path).unwrap().contains(&(from(1), numbered(7, 7))));
     }
 }

@@ -10,7 +10,7 @@ use pilot_core::service::exchange::{
     Digest, ExchangeError, Failure, Misuse, Offer, Refusal, Sender, SenderEvent, TransferId,
 };
 #[cfg(test)]
-use pilot_core::service::exchange::{Kind, Note};
+use pilot_core::service::exchange::{HashAlgorithm, Kind, Note};
 use std::future::Future;
 use std::io;
 use std::time::Duration;
@@ -167,7 +167,8 @@ pub(crate) async fn send_message<C: Connect>(
         None => random_id().map_err(SendError::Source)?,
     };
     let size = message.content.len() as u64;
-    let offer = Offer { id, kind: message.kind, size, name: None, note: message.note };
+    let (kind, hash) = (message.kind, HashAlgorithm::of(message.kind));
+    let offer = Offer { id, kind, size, hash, name: None, note: message.note };
     send(net, to, &offer, &mut Memory::new(message.content), deadline, progress).await
 }
 
@@ -379,6 +380,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             let read = timeout(STALL + disk, self.stream.read(&mut self.talk.input[..])).await;
             let n = read.map_err(|_| stalled())?.map_err(SendError::Broken)?;
             event = self.talk.handle_input(n)?;
+            // It may have something to say to that by itself.
+            if event.is_none() && !self.talk.sender.output().is_empty() {
+                self.write_output().await?;
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod hostile;
 pub mod http;
 pub mod pair;
 pub mod raw_node;
+pub mod sshd;
 #[path = "../../../core/tests/support/stolen_facts.rs"]
 pub mod stolen_facts;
 

@@ -6,8 +6,8 @@ use crate::trouble::{Counts, Service, Troubled};
 use pilot_core::addr::Port;
 use pilot_core::node::{Command, Reply, StreamError, StreamId};
 use pilot_core::service::exchange::{
-    Answer, ContentHash, Digest, Failure, Kind, Note, NumberSet, Offer, Receiver, ReceiverEvent,
-    Refusal, Sender, SenderEvent, TransferId,
+    Answer, ContentHash, Digest, Failure, HashAlgorithm, Kind, Note, NumberSet, Offer, Receiver,
+    ReceiverEvent, Refusal, Sender, SenderEvent, TransferId,
 };
 use pilot_core::time::Duration;
 use pilot_sim::{HostId, Tape, World};
@@ -21,8 +21,8 @@ const DELIVERED: Duration = Duration::from_secs(300);
 /// Before a broken stream is followed by another.
 const RETRY: Duration = Duration::from_millis(500);
 
-fn hash_of(content: &[u8]) -> ContentHash {
-    let mut hash = ContentHash::new();
+fn hash_of(algorithm: HashAlgorithm, content: &[u8]) -> ContentHash {
+    let mut hash = ContentHash::new(algorithm);
     hash.update(content);
     hash
 }
@@ -39,8 +39,9 @@ impl Item {
         let id = TransferId::numbered(incarnation, number).expect("a number");
         let name = is_file.then(|| format!("{number}.bin").parse().expect("a name"));
         let kind = if is_file { Kind::File } else { Kind::Binary };
-        let offer = Offer { id, kind, size, name, note: Note::cleaned(b"") };
-        Item { offer, hash: hash_of(&content).digest(), content }
+        let hash = HashAlgorithm::of(kind);
+        let offer = Offer { id, kind, size, hash, name, note: Note::cleaned(b"") };
+        Item { offer, hash: hash_of(hash, &content).digest(), content }
     }
 }
 
@@ -279,13 +280,13 @@ impl Exchange {
                     }
                 }
                 Some(ReceiverEvent::Offered(offer)) => {
-                    let answer = self.answer(conn, offer.id);
+                    let answer = self.answer(conn, offer.id, offer.hash);
                     conn.receiver.answer(answer).expect("it was asked");
                 }
                 Some(ReceiverEvent::End { hash }) => {
                     let id = conn.current.take().expect("it was offered");
                     let stored = self.disk.partial.entry(id).or_default();
-                    assert_eq!(hash_of(stored).digest(), hash);
+                    assert_eq!(hash_of(hash.algorithm(), stored).digest(), hash);
                     conn.receiver.defer().expect("it has ended");
                     conn.deferred.push(id);
                     let soon = now + Duration::from_millis(tape.below(80));
@@ -301,7 +302,7 @@ impl Exchange {
         }
     }
 
-    fn answer(&mut self, conn: &mut In, id: TransferId) -> Answer {
+    fn answer(&mut self, conn: &mut In, id: TransferId, hash: HashAlgorithm) -> Answer {
         if self.disk.has_seen(id) {
             return Answer::Have;
         }
@@ -320,7 +321,7 @@ impl Exchange {
         if id.number().is_some_and(|(incarnation, _)| incarnation == pushes::INCARNATION) {
             partial.clear();
         }
-        Answer::Send(hash_of(partial))
+        Answer::Send(hash_of(hash, partial))
     }
 
     /// All of them are visible, remembered and synced at once.

@@ -33,8 +33,8 @@ macro_rules! service_types {
             };
             pub use $crate::service::events::{BrokerLimits, BrokerStats, Request};
             pub use $crate::service::exchange::{
-                ContentHash, Digest, Failure, FileName, Kind, Note, Offer, Pushed, Refusal,
-                TransferId,
+                ContentHash, Digest, Failure, FileName, HashAlgorithm, Kind, Note, Offer, Pushed,
+                Refusal, TransferId,
             };
         }
     };

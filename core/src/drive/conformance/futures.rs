@@ -5,7 +5,7 @@ use crate::drive::agent::Agent;
 use crate::drive::runtime::AsyncRuntime;
 use crate::drive::services::{Accepted, Event, EventsFailure, Heard, Received, TransferError};
 use crate::service::events::BrokerLimits;
-use crate::service::exchange::{ContentHash, Kind, Note, Offer};
+use crate::service::exchange::{ContentHash, HashAlgorithm, Kind, Note, Offer};
 use std::vec;
 use std::vec::Vec;
 
@@ -31,10 +31,10 @@ pub async fn services<R: AsyncRuntime>(a: &Agent<R>, b: &Agent<R>) {
 
         let mut incoming = exchange.accept().await.expect("a stream");
         let next = incoming.next().await.expect("received");
-        assert!(matches!(next, Some(Received::File(_))), "{next:?}");
+        let Some(Received::File(offer)) = next else { panic!("{next:?}") };
         let early = incoming.next().await;
         assert!(matches!(early, Err(TransferError::Misuse(_))), "it awaits its answer");
-        incoming.accept(ContentHash::new()).expect("it was offered");
+        incoming.accept(ContentHash::new(offer.hash)).expect("it was offered");
         let (mut found, mut chunk) = (Vec::new(), vec![0; 7000]);
         while let n @ 1.. = incoming.read(&mut chunk).await.expect("read") {
             found.extend_from_slice(&chunk[..n]);
@@ -51,13 +51,13 @@ pub async fn services<R: AsyncRuntime>(a: &Agent<R>, b: &Agent<R>) {
         a.send_message(to, Kind::Json, b"{}").await.expect("delivered");
         let (id, size) = (a.transfer_id().expect("randomness"), FILE as u64);
         let (name, note) = (Some("data.bin".parse().expect("a name")), Note::default());
-        let offer = Offer { id, kind: Kind::File, size, name, note };
+        let hash = HashAlgorithm::Blake3;
+        let offer = Offer { id, kind: Kind::File, size, hash, name, note };
         let mut upload = a.upload(to, &offer).await.expect("accepted");
         assert_eq!(upload.accepted().await.expect("accepted"), Accepted::From(0));
         upload.write_all(content).await.expect("taken");
-        let mut hash = ContentHash::new();
-        hash.update(content);
-        assert_eq!(upload.receipt().await.expect("acknowledged"), Some(hash.digest()));
+        let digest = ContentHash::of(hash, content);
+        assert_eq!(upload.receipt().await.expect("acknowledged"), Some(digest));
         drop(upload);
 
         let mut echo = a.connect_echo(to).await.expect("connected");

@@ -40,6 +40,15 @@ impl<R: Runtime> Flow<R> {
         self.start += n;
     }
 
+    /// Reads into the caller's buffer, past what was read here and used; 0 at the end.
+    pub(super) fn poll_read(
+        &mut self,
+        waker: &R::Waker,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream.poll_read(waker, buf)
+    }
+
     /// Reads some; `false` at the end.
     pub(super) fn poll_fill(&mut self, waker: &R::Waker) -> Poll<io::Result<bool>> {
         // What is left is the beginning of a frame: seldom something, and never much.
@@ -73,15 +82,9 @@ impl<R: Runtime> Flow<R> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes these bytes behind what waits; those for which there is no room wait, too.
-    pub(super) fn write(&mut self, waker: &R::Waker, mut bytes: &[u8]) -> io::Result<()> {
-        while self.backlog() == 0 && !bytes.is_empty() {
-            match self.stream.poll_write(waker, bytes)? {
-                Poll::Ready(n) => bytes = &bytes[n..],
-                Poll::Pending => break,
-            }
-        }
-        self.output.extend_from_slice(bytes);
-        Ok(())
+    /// Writes the first of these bytes, once nothing else waits; how many.
+    pub(super) fn poll_write(&mut self, waker: &R::Waker, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(waker))?;
+        self.stream.poll_write(waker, bytes)
     }
 }

@@ -131,7 +131,7 @@ impl<R: Runtime> Incoming<R> {
     }
 
     /// Answers the offer of a file: send it, from where `stored` ends, which covers the bytes that
-    /// are durable already (a fresh [`ContentHash`] covers none).
+    /// are durable already (a fresh [`ContentHash`] covers none), by the offer's algorithm.
     pub fn accept(&mut self, stored: ContentHash) -> Result<(), TransferError> {
         self.answer(Answer::Send(stored), Stage::File)
     }
@@ -167,6 +167,9 @@ impl<R: Runtime> Incoming<R> {
         }
         loop {
             let Stage::File = self.stage else { return Poll::Ready(Err(Misuse::State.into())) };
+            if self.is_all_content() {
+                return self.poll_content(waker, buf);
+            }
             match self.step(buf)? {
                 Step::Data(n) => return Poll::Ready(Ok(n)),
                 Step::Complete => return Poll::Ready(Ok(0)),
@@ -180,6 +183,31 @@ impl<R: Runtime> Incoming<R> {
                 Step::Used | Step::Received(_) => {}
             }
         }
+    }
+
+    /// Whether the stream has nothing but content for a while, and nothing of it was read yet.
+    fn is_all_content(&self) -> bool {
+        let is_quiet = self.receiver.output().is_empty() && self.flow.input().is_empty();
+        is_quiet && self.receiver.content_left() > 0
+    }
+
+    /// Reads such content straight into the caller's buffer.
+    fn poll_content(
+        &mut self,
+        waker: &R::Waker,
+        buf: &mut [u8],
+    ) -> Poll<Result<usize, TransferError>> {
+        let left = usize::try_from(self.receiver.content_left()).unwrap_or(usize::MAX);
+        let len = buf.len().min(left);
+        let flushed = self.flow.poll_flush(waker);
+        let n = ready!(self.flow.poll_read(waker, &mut buf[..len]))?;
+        if n == 0 {
+            self.receiver.handle_end()?;
+            ready!(flushed)?;
+            return Poll::Ready(Err(io_end().into()));
+        }
+        let (used, _) = self.receiver.handle_bytes(&buf[..n])?;
+        Poll::Ready(Ok(used))
     }
 
     /// The oldest `count` that were received and not acknowledged are durable here. Told to their
@@ -250,7 +278,7 @@ impl<R: Runtime> Incoming<R> {
                 Step::Used
             }
             (Some(ReceiverEvent::Offered(offer)), _) => {
-                self.receiver.answer(Answer::Send(ContentHash::new()))?;
+                self.receiver.answer(Answer::Send(ContentHash::new(offer.hash)))?;
                 self.stage = Stage::Message(offer, Vec::new());
                 Step::Used
             }

@@ -8,7 +8,7 @@ use crate::service::exchange::{Digest, ExchangeError, Misuse, Offer, Sender, Sen
 use core::fmt;
 use core::task::{Poll, ready};
 
-/// Most bytes of one write.
+/// Most bytes of one write; more would be hashed at a time than the agent should wait for.
 const CHUNK: usize = 256 * 1024;
 
 /// What the receiver says to an offer.
@@ -78,9 +78,16 @@ impl<R: Runtime> Upload<R> {
             return Poll::Ready(outcome.map(|_| 0));
         }
         let bytes = &bytes[..bytes.len().min(CHUNK)];
-        let rest = self.sender.content(bytes)?;
-        self.flow.write(waker, rest)?;
-        Poll::Ready(Ok(bytes.len()))
+        if bytes.len() as u64 > self.sender.content_left() {
+            return Poll::Ready(Err(Misuse::TooMuch.into()));
+        }
+        // First what the stream takes is known, then that is hashed: nothing has to wait here.
+        let n = match usize::try_from(self.sender.known_left()).unwrap_or(usize::MAX) {
+            0 => ready!(self.flow.poll_write(waker, bytes))?,
+            known => known.min(bytes.len()),
+        };
+        self.sender.content(&bytes[..n])?;
+        Poll::Ready(Ok(n))
     }
 
     /// Waits until the receiver has acknowledged the whole content; its hash. Of what it had

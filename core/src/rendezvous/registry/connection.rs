@@ -10,8 +10,9 @@
 //! A connection counts for its source until it is known whose it is: it has shown a record, or
 //! reserved an address. Anybody can authenticate with a fresh key, which proves nothing. A full
 //! table closes the oldest stranger: an honest one is none for longer than a round trip. The
-//! handshake budget is spent where it is needed, when a stranger's message is complete, so that
-//! connections that say nothing cost nobody a handshake.
+//! handshake budget, and first the share of it that its source has, is spent where it is needed,
+//! when a stranger's message is complete, so that connections that say nothing cost nobody a
+//! handshake.
 //!
 //! The bytes are [`crate::session::channel`]'s business; what a record and a boot id are worth
 //! here is this module's.
@@ -21,7 +22,7 @@ use super::{Caller, Context, Directory};
 use crate::addr::{Address, NodeId};
 use crate::crypto::{AeadProvider, TunnelSecret};
 use crate::limits::{REGISTRY_IDLE, REGISTRY_PRE_AUTH};
-use crate::rendezvous::limit::prefix;
+use crate::rendezvous::limit::{TokenTable, prefix};
 use crate::rendezvous::{Event, RendezvousLimits};
 use crate::rng::Rng;
 use crate::session::channel::{
@@ -31,7 +32,7 @@ use crate::session::gate::Bucket;
 use crate::session::payload::Caps;
 use crate::slab::Store;
 use crate::stats::DropReason;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -79,6 +80,8 @@ pub(crate) struct Connections {
     rng: Rng,
     budget: Bucket,
     budget_full_at: u64,
+    /// Of each source's handshakes.
+    sources: TokenTable,
     limits: RendezvousLimits,
 }
 
@@ -97,6 +100,8 @@ impl Connections {
             caps: Caps::of(aead),
         };
         let rate = limits.channel_handshakes_per_second;
+        let of_source = limits.channel_handshakes_per_source;
+        let sources = TokenTable::new(rng.bytes(), of_source, Duration::from_secs(1));
         Connections {
             conns: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -110,6 +115,7 @@ impl Connections {
             rng,
             budget: Bucket::new(rate, rate),
             budget_full_at: 0,
+            sources,
             limits: limits.clone(),
         }
     }
@@ -181,7 +187,8 @@ impl Connections {
         loop {
             let state = self.conns.get_mut(&conn)?;
             if !state.paid && state.channel.is_costly() {
-                if !self.budget.take(&mut self.budget_full_at, ctx.now) {
+                let has_share = self.sources.take(ctx.now, state.remote.ip()).is_ok();
+                if !has_share || !self.budget.take(&mut self.budget_full_at, ctx.now) {
                     return Some(self.fail(conn, DropReason::RateLimited));
                 }
                 state.paid = true;

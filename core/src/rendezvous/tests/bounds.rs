@@ -107,6 +107,24 @@ fn half_open_connections_spend_no_handshake_budget() {
     assert_eq!((tried, refused), (9, 91));
 }
 
+/// One source that completes handshake after handshake takes none from the others.
+#[test]
+fn a_flood_of_handshakes_from_one_source_leaves_the_others_theirs() {
+    let mut world = limited(|limits| {
+        limits.channel_handshakes_per_second = 40;
+        limits.channel_handshakes_per_source = 10;
+    });
+    let forged = [&b"AOR1"[..], &230u16.to_be_bytes(), &[7; 230]].concat();
+    for _ in 0..1000 {
+        let conn = world.open(host(1));
+        world.bytes(conn, &forged);
+    }
+    let drops = world.machine.drops();
+    let (tried, refused) = (drops.get(DropReason::Handshake), drops.get(DropReason::RateLimited));
+    assert_eq!((tried, refused), (10, 990));
+    world.registered();
+}
+
 /// Until it is known that somebody speaks the protocol, a connection has two small buffers.
 const _: () = assert!(HELLO_BUFFER <= 512);
 

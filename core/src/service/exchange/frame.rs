@@ -1,8 +1,8 @@
 //! The fixed layouts of data exchange: frames in and out of a buffer of one frame.
 
 use super::{
-    Digest, ExchangeError, FRAME_MAX, Failure, FileName, Kind, NAME_MAX, NOTE_MAX, Note, Offer,
-    PLAIN_MAX, PUSH_MAX, Refusal, TransferId,
+    Digest, ExchangeError, FRAME_MAX, Failure, FileName, HashAlgorithm, Kind, NAME_MAX, NOTE_MAX,
+    Note, Offer, PLAIN_MAX, PUSH_MAX, Refusal, TransferId,
 };
 
 pub(super) const OFFER: u32 = 16;
@@ -20,8 +20,8 @@ const ANSWER_LEN: usize = 25;
 const END_LEN: usize = 49;
 /// A whole END frame.
 pub(super) const END_FRAME: usize = HEADER + END_LEN;
-/// SHA-256.
-const HASH_ALGORITHM: u8 = 1;
+/// Where the octet of kind and hash algorithm is in an OFFER and a PUSH.
+const KIND_AT: usize = HEADER + 16;
 
 /// A frame as far as a machine gathers it. Of a plain frame that is the header, for a file
 /// also the name; its content passes by.
@@ -35,16 +35,19 @@ pub(super) enum Frame {
         code: u8,
         offset: u64,
     },
+    /// Of which hash algorithm is for the owner of the transfer to judge.
     End {
         id: TransferId,
-        hash: Digest,
+        algorithm: u8,
+        hash: [u8; 32],
     },
     Receipt {
         id: TransferId,
         code: u8,
-        hash: Digest,
+        hash: [u8; 32],
     },
-    /// An offer whose content and END follow at once; one of an unknown kind is refused.
+    /// An offer whose content and END follow at once; one of an unknown kind or hash algorithm is
+    /// refused.
     Push {
         id: TransferId,
         size: u64,
@@ -141,12 +144,15 @@ impl Gather {
                 code: body[16],
                 offset: u64::from_be_bytes(array(&body[17..])),
             }),
-            END if body[16] != HASH_ALGORITHM => Err(ExchangeError::UnknownHash(body[16])),
-            END => Ok(Frame::End { id: TransferId(array(body)), hash: Digest(array(&body[17..])) }),
+            END => Ok(Frame::End {
+                id: TransferId(array(body)),
+                algorithm: body[16],
+                hash: array(&body[17..]),
+            }),
             RECEIPT => Ok(Frame::Receipt {
                 id: TransferId(array(body)),
                 code: body[16],
-                hash: Digest(array(&body[17..])),
+                hash: array(&body[17..]),
             }),
             _ => {
                 let kind = u8::try_from(kind).ok().and_then(Kind::from_u8).unwrap_or(Kind::Binary);
@@ -162,7 +168,7 @@ impl Gather {
 fn parse_push(body: &[u8]) -> Option<Frame> {
     let (id, offer) = match parse_offer(body)? {
         Ok(offer) => (offer.id, Ok(offer)),
-        Err((id, Refusal::UnknownKind)) => (id, Err(Refusal::UnknownKind)),
+        Err((id, refusal @ (Refusal::UnknownKind | Refusal::UnknownHash))) => (id, Err(refusal)),
         Err(_) => return None,
     };
     let size = u64::from_be_bytes(array(&body[17..]));
@@ -173,7 +179,7 @@ fn parse_push(body: &[u8]) -> Option<Frame> {
 /// `None`: the lengths do not add up.
 fn parse_offer(body: &[u8]) -> Option<Result<Offer, (TransferId, Refusal)>> {
     let id = TransferId(array(body));
-    let kind = Kind::from_u8(body[16]);
+    let (kind, hash) = (Kind::from_u8(body[16] & 0x0f), offered_hash(body[16]));
     let size = u64::from_be_bytes(array(&body[17..]));
     let name_len = usize::from(body[25]);
     let name = body.get(26..26 + name_len)?;
@@ -183,6 +189,7 @@ fn parse_offer(body: &[u8]) -> Option<Result<Offer, (TransferId, Refusal)>> {
         return None;
     }
     let Some(kind) = kind else { return Some(Err((id, Refusal::UnknownKind))) };
+    let Some(hash) = hash else { return Some(Err((id, Refusal::UnknownHash))) };
     let name = match (kind.is_message(), name.is_empty()) {
         (true, true) => None,
         (true, false) => return Some(Err((id, Refusal::BadName))),
@@ -191,7 +198,23 @@ fn parse_offer(body: &[u8]) -> Option<Result<Offer, (TransferId, Refusal)>> {
             Err(_) => return Some(Err((id, Refusal::BadName))),
         },
     };
-    Some(Ok(Offer { id, kind, size, name, note: Note::cleaned(note) }))
+    Some(Ok(Offer { id, kind, size, hash, name, note: Note::cleaned(note) }))
+}
+
+/// The upper half of the octet: nothing for algorithm 1, so that it is the kind alone.
+fn offered_hash(octet: u8) -> Option<HashAlgorithm> {
+    match octet >> 4 {
+        0 => Some(HashAlgorithm::Sha256),
+        1 => None,
+        other => HashAlgorithm::from_u8(other),
+    }
+}
+
+fn kind_and_hash(kind: Kind, hash: HashAlgorithm) -> u8 {
+    match hash {
+        HashAlgorithm::Sha256 => kind as u8,
+        other => (other as u8) << 4 | kind as u8,
+    }
 }
 
 /// The first `N` bytes; the callers have checked the lengths.
@@ -256,7 +279,7 @@ impl Output {
         // Both lengths fit by their types.
         self.begin(frame)
             .put(&offer.id.0)
-            .put(&[offer.kind as u8])
+            .put(&[kind_and_hash(offer.kind, offer.hash)])
             .put(&offer.size.to_be_bytes())
             .put(&[name.len() as u8])
             .put(name)
@@ -264,17 +287,23 @@ impl Output {
             .put(note);
     }
 
+    /// The OFFER that was written last, once more, with algorithm 1; only while nothing else was.
+    pub(super) fn offer_sha256(&mut self) {
+        self.buf[KIND_AT] &= 0x0f;
+        self.start = 0;
+    }
+
     pub(super) fn answer(&mut self, id: TransferId, code: u8, offset: u64) {
         self.begin(ANSWER).put(&id.0).put(&[code]).put(&offset.to_be_bytes());
     }
 
     pub(super) fn end(&mut self, id: TransferId, hash: Digest) {
-        self.begin(END).put(&id.0).put(&[HASH_ALGORITHM]).put(&hash.0);
+        self.begin(END).put(&id.0).put(&[hash.algorithm() as u8]).put(hash.bytes());
     }
 
     pub(super) fn receipt(&mut self, id: TransferId, result: Result<(), Failure>, hash: Digest) {
         let code = result.map_or_else(Failure::code, |()| 0);
-        self.begin(RECEIPT).put(&id.0).put(&[code]).put(&hash.0);
+        self.begin(RECEIPT).put(&id.0).put(&[code]).put(hash.bytes());
     }
 
     /// The answer to a plain frame, itself a plain text frame.

@@ -5,10 +5,10 @@
 //!
 //! | Type | Frame | Payload |
 //! |---|---|---|
-//! | 16 | OFFER | id 16, kind 1, size 8, name len 1, name, note len 2, note |
+//! | 16 | OFFER | id 16, alg and kind 1, size 8, name len 1, name, note len 2, note |
 //! | 17 | ANSWER | id 16, code 1, offset 8 |
 //! | | | then, after code 0, `size - offset` raw bytes |
-//! | 18 | END | id 16, alg 1 (1: SHA-256), hash 32 |
+//! | 18 | END | id 16, alg 1 (1: SHA-256, 2: BLAKE3), hash 32 |
 //! | 19 | RECEIPT | id 16, code 1, hash 32 |
 //! | 20 | PUSH | as OFFER, of a message; its content and END follow at once |
 //! | 1–4 | plain text, binary, JSON, file | the published frames: received, never sent |
@@ -33,6 +33,11 @@
 //! receiver may sync many at once ([`Receiver::defer`]). An OFFER comes on such a stream only
 //! when every PUSH has its answer.
 //!
+//! The octet of an offer's kind has in its upper half the hash algorithm of its END, or 0 for
+//! algorithm 1. A receiver that does not know it refuses the offer ([`Refusal::UnknownHash`], or
+//! [`Refusal::UnknownKind`] if it takes the octet for a kind), and is offered the same with
+//! algorithm 1.
+//!
 //! The hash covers the whole content, also what lies before the offset: the sender feeds the
 //! content from its first byte and is told what of it to write; the receiver hands in the
 //! state of the hash over what it has stored. Any offset up to the size is legal, the size
@@ -50,11 +55,13 @@ mod sender;
 mod tree;
 
 #[cfg(test)]
+mod algorithm_tests;
+#[cfg(test)]
 mod pipeline_tests;
 #[cfg(test)]
 mod tests;
 
-pub use hash::{ContentHash, Digest};
+pub use hash::{BadDigest, ContentHash, Digest, HashAlgorithm};
 pub use name::{FileName, FileNameError, NAME_MAX, NOTE_MAX, Note};
 pub use numbered::{NUMBER_LIMIT, NumberSet, RANGES_MAX};
 pub use pipeline::{Pipeline, Pushed};
@@ -185,6 +192,8 @@ pub struct Offer {
     pub kind: Kind,
     /// Bytes of the whole content.
     pub size: u64,
+    /// What both ends hash it with; usually [`HashAlgorithm::of`] its kind.
+    pub hash: HashAlgorithm,
     /// The base name of a file or directory; `None` exactly for messages.
     pub name: Option<FileName>,
     /// A remark of the sender: **hostile text**, cleaned.
@@ -217,6 +226,9 @@ pub enum Refusal {
     /// 8: a kind that the receiver does not know.
     #[error("the receiver does not know this kind of transfer")]
     UnknownKind,
+    /// 9: a hash algorithm that the receiver does not know.
+    #[error("the receiver does not know the hash algorithm")]
+    UnknownHash,
     /// Any other code.
     #[error("refused by the receiver with code {0}")]
     Other(u8),
@@ -233,6 +245,7 @@ impl Refusal {
             Refusal::Busy => 6,
             Refusal::Failed => 7,
             Refusal::UnknownKind => 8,
+            Refusal::UnknownHash => 9,
             Refusal::Other(code) => code,
         }
     }
@@ -248,6 +261,7 @@ impl Refusal {
             6 => Refusal::Busy,
             7 => Refusal::Failed,
             8 => Refusal::UnknownKind,
+            9 => Refusal::UnknownHash,
             other => Refusal::Other(other),
         })
     }
@@ -318,9 +332,9 @@ pub enum ExchangeError {
     /// A frame for a transfer that is not under way.
     #[error("frame for another transfer")]
     WrongTransfer,
-    /// A hash algorithm other than 1 (SHA-256).
-    #[error("unknown hash algorithm {0}")]
-    UnknownHash(u8),
+    /// An END with another hash algorithm than was offered.
+    #[error("hash algorithm {0} was not offered")]
+    WrongHash(u8),
     /// An offset beyond the size, or a receipt for another content.
     #[error("the answer does not fit the offer")]
     BadAnswer,
@@ -345,4 +359,7 @@ pub enum Misuse {
     /// More content than was offered, or a longer prefix.
     #[error("more content than was offered")]
     TooMuch,
+    /// A hash over what is stored that is of another algorithm than was offered.
+    #[error("the hash is not of the algorithm that was offered")]
+    Hash,
 }

@@ -3,8 +3,8 @@
 
 use super::frame::{ANSWER, END, Frame, Gather, OFFER, Output, PUSH, RECEIPT};
 use super::{
-    ContentHash, Digest, ExchangeError, Failure, Kind, Misuse, Note, Offer, PUSH_MAX, PUSHES_MAX,
-    Refusal, TransferId,
+    ContentHash, Digest, ExchangeError, Failure, HashAlgorithm, Kind, Misuse, Note, Offer,
+    PUSH_MAX, PUSHES_MAX, Refusal, TransferId,
 };
 use heapless::Deque;
 
@@ -68,11 +68,10 @@ impl Pipeline {
         if content.len() > PUSH_MAX {
             return Err(Misuse::TooMuch);
         }
-        let mut hash = ContentHash::new();
-        hash.update(content);
-        let hash = hash.digest();
+        let (hash, size) = (HashAlgorithm::of(kind), content.len() as u64);
         let (mut head, mut end) = (Output::new(), Output::new());
-        head.push(&Offer { id, kind, size: content.len() as u64, name: None, note });
+        head.push(&Offer { id, kind, size, hash, name: None, note });
+        let hash = ContentHash::of(hash, content);
         end.end(id, hash);
         let mut len = 0;
         for part in [head.bytes(), content, end.bytes()] {
@@ -124,7 +123,7 @@ impl Pipeline {
                 id,
                 match Failure::from_code(code) {
                     Some(failure) => Pushed::NotStored(failure),
-                    None if self.open.front().is_some_and(|&(_, ours)| ours == hash) => {
+                    None if self.open.front().is_some_and(|(_, ours)| *ours.bytes() == hash) => {
                         Pushed::Stored
                     }
                     None if self.open.is_empty() => return Err(ExchangeError::Unexpected(RECEIPT)),

@@ -71,7 +71,7 @@ impl Owner {
                 let answer = match deed(n, self.seed) {
                     Deed::Have => Answer::Have,
                     Deed::Refuse => Answer::Refuse(Refusal::Full),
-                    _ => Answer::Send(ContentHash::new()),
+                    _ => Answer::Send(ContentHash::new(HashAlgorithm::Sha256)),
                 };
                 self.offered += u64::from(!matches!(answer, Answer::Send(_)));
                 receiver.answer(answer).unwrap();
@@ -157,7 +157,7 @@ fn swallow(receiver: &mut Receiver, mut input: &[u8]) -> Result<(), ExchangeErro
         input = &input[used..];
         match event {
             Some(ReceiverEvent::Offered(_)) => {
-                receiver.answer(Answer::Send(ContentHash::new())).unwrap();
+                receiver.answer(Answer::Send(ContentHash::new(HashAlgorithm::Sha256))).unwrap();
             }
             Some(ReceiverEvent::End { .. }) => receiver.defer().unwrap(),
             Some(_) => {}
@@ -186,7 +186,14 @@ fn an_offer_waits_for_all_answers() {
     let (mut pipeline, mut receiver) = (Pipeline::new(), Receiver::new());
     let push = pushed(&mut pipeline, 1).unwrap();
     let mut sender = Sender::new();
-    let offer = Offer { id: id(9), kind: Kind::Text, size: 1, name: None, note: Note::default() };
+    let offer = Offer {
+        id: id(9),
+        kind: Kind::Text,
+        size: 1,
+        hash: HashAlgorithm::Sha256,
+        name: None,
+        note: Note::default(),
+    };
     sender.offer(&offer).unwrap();
     swallow(&mut receiver, &push).unwrap();
     let early = swallow(&mut receiver, sender.output());
@@ -212,9 +219,7 @@ fn the_layout_of_a_push_and_what_is_none() {
     expected.extend([0, 0, 0, 18, 0, 0, 0, 49]);
     expected.extend(id(6).0);
     expected.push(1);
-    let mut hash = ContentHash::new();
-    hash.update(b"{}");
-    expected.extend(hash.digest().0);
+    expected.extend(ContentHash::of(HashAlgorithm::Sha256, b"{}").bytes());
     assert_eq!(out[..len], expected);
 
     let file = pipeline.push(id(7), Kind::File, note.clone(), b"", &mut out);
@@ -237,7 +242,7 @@ fn the_layout_of_a_push_and_what_is_none() {
     }
     // An unknown kind is refused behind its content, and what follows is understood.
     let mut unknown = expected.clone();
-    unknown[24] = 99;
+    unknown[24] = 15;
     let mut receiver = Receiver::new();
     assert_eq!(receiver.handle_bytes(&unknown).unwrap(), (37, None));
     swallow(&mut receiver, &unknown[37..]).unwrap();
@@ -260,7 +265,7 @@ fn a_wrong_content_and_wrong_answers_are_noticed() {
         input = &input[used..];
         match event {
             Some(ReceiverEvent::Offered(_)) => {
-                receiver.answer(Answer::Send(ContentHash::new())).unwrap();
+                receiver.answer(Answer::Send(ContentHash::new(HashAlgorithm::Sha256))).unwrap();
             }
             Some(ReceiverEvent::Mismatch) => is_told = true,
             _ => {}
@@ -273,12 +278,12 @@ fn a_wrong_content_and_wrong_answers_are_noticed() {
         let mut frame = vec![0, 0, 0, 19, 0, 0, 0, 49];
         frame.extend(id(which).0);
         frame.push(0);
-        frame.extend(hash.0);
+        frame.extend(hash.bytes());
         frame
     };
-    let mut hash = ContentHash::new();
+    let mut hash = ContentHash::new(HashAlgorithm::Sha256);
     hash.update(&content(1));
-    let (right, wrong) = (hash.digest(), ContentHash::new().digest());
+    let (right, wrong) = (hash.digest(), ContentHash::new(HashAlgorithm::Sha256).digest());
     for (frame, error) in [
         (receipt(1, wrong), ExchangeError::BadAnswer),
         (receipt(2, right), ExchangeError::WrongTransfer),

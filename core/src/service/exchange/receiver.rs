@@ -6,8 +6,8 @@
 
 use super::frame::{Frame, Gather, Output};
 use super::{
-    ContentHash, Digest, ExchangeError, Failure, FileName, Kind, Misuse, Offer, PUSHES_MAX,
-    Refusal, TransferId,
+    ContentHash, Digest, ExchangeError, Failure, FileName, HashAlgorithm, Kind, Misuse, Offer,
+    PUSHES_MAX, Refusal, TransferId,
 };
 use heapless::Deque;
 
@@ -45,8 +45,10 @@ pub enum ReceiverEvent<'b> {
 
 /// What the owner says to an offer.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is no allocator; it lives for one call")]
 pub enum Answer {
-    /// Send, from where this hash ends: it covers what is stored already.
+    /// Send, from where this hash ends: it covers what is stored already, and is of the algorithm
+    /// that was offered (for a plain frame, of any).
     Send(ContentHash),
     /// It is stored already.
     Have,
@@ -61,14 +63,24 @@ struct Transfer {
     id: Option<TransferId>,
     kind: Kind,
     size: u64,
+    hash: HashAlgorithm,
     /// Its content comes unasked.
     is_pushed: bool,
 }
 
 impl Transfer {
+    const fn offered(offer: &Offer, is_pushed: bool) -> Transfer {
+        let Offer { id, kind, size, hash, .. } = *offer;
+        Transfer { id: Some(id), kind, size, hash, is_pushed }
+    }
+
+    const fn plain(kind: Kind, size: u64) -> Transfer {
+        Transfer { id: None, kind, size, hash: HashAlgorithm::of(kind), is_pushed: false }
+    }
+
     /// One of which neither the kind nor the size matters any more.
     const fn ended(id: TransferId) -> Transfer {
-        Transfer { id: Some(id), kind: Kind::Binary, size: 0, is_pushed: false }
+        Transfer { id: Some(id), ..Transfer::plain(Kind::Binary, 0) }
     }
 }
 
@@ -80,6 +92,7 @@ enum Reply {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is no allocator")]
 enum State {
     Frame,
     Offered(Transfer),
@@ -137,8 +150,22 @@ impl Receiver {
         self.is_between() && self.unanswered.is_empty()
     }
 
+    /// Bytes of content that come next, with nothing between them that is no content.
+    pub fn content_left(&self) -> u64 {
+        match &self.state {
+            State::Data(transfer, hash) => transfer.size - hash.len(),
+            _ => 0,
+        }
+    }
+
     fn is_between(&self) -> bool {
         matches!(self.state, State::Frame) && !self.gather.is_partial()
+    }
+
+    /// Whether what was [offered](ReceiverEvent::Offered) now was pushed: others may be right behind
+    /// it, and its receipt may be [deferred](Self::defer).
+    pub fn is_pushed(&self) -> bool {
+        matches!(&self.state, State::Offered(transfer) if transfer.is_pushed)
     }
 
     /// Transfers that were [deferred](Self::defer) and not [settled](Self::settle), at most
@@ -270,9 +297,8 @@ impl Receiver {
             Frame::Push { .. } if self.unanswered.is_full() => {
                 Err(ExchangeError::Unexpected(super::frame::PUSH))
             }
-            Frame::Push { id, size, offer: Ok(offer) } => {
-                let (id, kind, is_pushed) = (Some(id), offer.kind, true);
-                self.state = State::Offered(Transfer { id, kind, size, is_pushed });
+            Frame::Push { offer: Ok(offer), .. } => {
+                self.state = State::Offered(Transfer::offered(&offer, true));
                 Ok(Some(ReceiverEvent::Offered(offer)))
             }
             Frame::Push { id, size, offer: Err(refusal) } => {
@@ -280,8 +306,7 @@ impl Receiver {
                 Ok(None)
             }
             Frame::Offer(Ok(offer)) => {
-                let (id, kind, size) = (Some(offer.id), offer.kind, offer.size);
-                self.state = State::Offered(Transfer { id, kind, size, is_pushed: false });
+                self.state = State::Offered(Transfer::offered(&offer, false));
                 Ok(Some(ReceiverEvent::Offered(offer)))
             }
             Frame::Offer(Err((id, refusal))) => {
@@ -289,11 +314,11 @@ impl Receiver {
                 Ok(None)
             }
             Frame::Plain { kind: kind @ Kind::File, size, name: None } => {
-                self.refuse_plain(Transfer { id: None, kind, size, is_pushed: false });
+                self.refuse_plain(Transfer::plain(kind, size));
                 Ok(None)
             }
             Frame::Plain { kind, size, name } => {
-                self.state = State::Offered(Transfer { id: None, kind, size, is_pushed: false });
+                self.state = State::Offered(Transfer::plain(kind, size));
                 Ok(Some(ReceiverEvent::Plain(PlainOffer { kind, size, name })))
             }
             Frame::Answer { .. } => Err(ExchangeError::Unexpected(super::frame::ANSWER)),
@@ -308,15 +333,18 @@ impl Receiver {
         ours: Digest,
         frame: Frame,
     ) -> Result<Option<ReceiverEvent<'b>>, ExchangeError> {
-        let hash = expect_end(id, frame)?;
-        if hash != ours {
+        let (algorithm, theirs) = expect_end(id, frame)?;
+        if algorithm != ours.algorithm() as u8 {
+            return Err(ExchangeError::WrongHash(algorithm));
+        }
+        if theirs != *ours.bytes() {
             self.state = State::Frame;
             let result = Err(Failure::HashMismatch);
             self.reply(id, Reply::Receipt { hash: ours, result });
             return Ok(Some(ReceiverEvent::Mismatch));
         }
         self.state = State::Ended(Transfer::ended(id), ours);
-        Ok(Some(ReceiverEvent::End { hash }))
+        Ok(Some(ReceiverEvent::End { hash: ours }))
     }
 
     fn skip_pushed(&mut self, id: TransferId, size: u64, reply: Reply) {
@@ -338,6 +366,11 @@ impl Receiver {
     /// Decides an offer.
     pub fn answer(&mut self, answer: Answer) -> Result<(), Misuse> {
         let State::Offered(transfer) = self.state else { return Err(Misuse::State) };
+        if let (Answer::Send(hash), Some(_)) = (&answer, transfer.id)
+            && hash.algorithm() != transfer.hash
+        {
+            return Err(Misuse::Hash);
+        }
         if let (true, Some(id)) = (transfer.is_pushed, transfer.id) {
             return self.answer_pushed(transfer, id, answer);
         }
@@ -445,10 +478,10 @@ impl Receiver {
     }
 }
 
-/// The hash of the only frame that may come now.
-fn expect_end(id: TransferId, frame: Frame) -> Result<Digest, ExchangeError> {
+/// The hash of the only frame that may come now, and its algorithm.
+fn expect_end(id: TransferId, frame: Frame) -> Result<(u8, [u8; 32]), ExchangeError> {
     match frame {
-        Frame::End { id: ended, hash } if ended == id => Ok(hash),
+        Frame::End { id: ended, algorithm, hash } if ended == id => Ok((algorithm, hash)),
         Frame::End { .. } => Err(ExchangeError::WrongTransfer),
         Frame::Offer(_) => Err(ExchangeError::Unexpected(super::frame::OFFER)),
         Frame::Push { .. } => Err(ExchangeError::Unexpected(super::frame::PUSH)),

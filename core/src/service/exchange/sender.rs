@@ -1,7 +1,9 @@
 //! The offering end of data exchange; the table is in [`super`].
 
 use super::frame::{Frame, Gather, Output};
-use super::{ContentHash, Digest, ExchangeError, Failure, Misuse, Offer, Refusal, TransferId};
+use super::{
+    ContentHash, Digest, ExchangeError, Failure, HashAlgorithm, Misuse, Offer, Refusal, TransferId,
+};
 
 /// What the receiver said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,9 +27,10 @@ pub enum SenderEvent {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is no allocator")]
 enum State {
     Idle,
-    Offered { id: TransferId, size: u64 },
+    Offered { id: TransferId, size: u64, hash: HashAlgorithm },
     Sending { id: TransferId, size: u64, offset: u64, hash: ContentHash },
     Ending { id: TransferId, hash: Digest },
     Closed,
@@ -35,7 +38,9 @@ enum State {
 
 /// Sends messages and files, one after another, over one stream.
 ///
-/// Whatever [`output`](Sender::output) holds goes out before anything else.
+/// Whatever [`output`](Sender::output) holds goes out before anything else. A receiver that does not
+/// know the hash algorithm of an offer is offered the same with SHA-256; the owner sees nothing of
+/// that but another hash in the end.
 #[derive(Debug)]
 pub struct Sender {
     state: State,
@@ -78,8 +83,24 @@ impl Sender {
             return Err(Misuse::Name);
         }
         self.output.offer(offer);
-        self.state = State::Offered { id: offer.id, size: offer.size };
+        self.state = State::Offered { id: offer.id, size: offer.size, hash: offer.hash };
         Ok(())
+    }
+
+    /// Bytes of the content that are still to come, once the offer was accepted.
+    pub fn content_left(&self) -> u64 {
+        match &self.state {
+            State::Sending { size, hash, .. } => size - hash.len(),
+            _ => 0,
+        }
+    }
+
+    /// How many of them the receiver has already.
+    pub fn known_left(&self) -> u64 {
+        match &self.state {
+            State::Sending { offset, hash, .. } => offset.saturating_sub(hash.len()),
+            _ => 0,
+        }
     }
 
     /// Takes the next bytes of the content, from its first byte on, and returns those of them
@@ -114,7 +135,7 @@ impl Sender {
         }
         let result = self.gather.take(input).and_then(|(used, frame)| {
             let event = frame.map(|frame| self.handle_frame(frame)).transpose()?;
-            Ok((used, event))
+            Ok((used, event.flatten()))
         });
         if result.is_err() {
             self.state = State::Closed;
@@ -129,10 +150,10 @@ impl Sender {
         if whole { Ok(()) } else { Err(ExchangeError::Truncated) }
     }
 
-    fn handle_frame(&mut self, frame: Frame) -> Result<SenderEvent, ExchangeError> {
+    fn handle_frame(&mut self, frame: Frame) -> Result<Option<SenderEvent>, ExchangeError> {
         match frame {
             Frame::Answer { id, code, offset } => self.handle_answer(id, code, offset),
-            Frame::Receipt { id, code, hash } => self.handle_receipt(id, code, hash),
+            Frame::Receipt { id, code, hash } => self.handle_receipt(id, code, hash).map(Some),
             Frame::Offer(_) => Err(ExchangeError::Unexpected(super::frame::OFFER)),
             Frame::Push { .. } => Err(ExchangeError::Unexpected(super::frame::PUSH)),
             Frame::End { .. } => Err(ExchangeError::Unexpected(super::frame::END)),
@@ -145,37 +166,46 @@ impl Sender {
         answered: TransferId,
         code: u8,
         offset: u64,
-    ) -> Result<SenderEvent, ExchangeError> {
-        let State::Offered { id, size } = self.state else {
+    ) -> Result<Option<SenderEvent>, ExchangeError> {
+        let State::Offered { id, size, hash } = self.state else {
             return Err(ExchangeError::Unexpected(super::frame::ANSWER));
         };
         if answered != id {
             return Err(ExchangeError::WrongTransfer);
         }
+        // Who does not know the algorithm may take it for a kind.
+        let is_unknown = Refusal::from_code(code)
+            .is_some_and(|r| matches!(r, Refusal::UnknownHash | Refusal::UnknownKind));
+        if is_unknown && hash != HashAlgorithm::Sha256 && self.output.is_empty() {
+            self.output.offer_sha256();
+            self.state = State::Offered { id, size, hash: HashAlgorithm::Sha256 };
+            return Ok(None);
+        }
         self.state = State::Idle;
-        match (code, Refusal::from_code(code)) {
-            (_, Some(refusal)) => Ok(SenderEvent::Refused(refusal)),
-            (0, _) if offset > size => Err(ExchangeError::BadAnswer),
+        Ok(Some(match (code, Refusal::from_code(code)) {
+            (_, Some(refusal)) => SenderEvent::Refused(refusal),
+            (0, _) if offset > size => return Err(ExchangeError::BadAnswer),
             (0, _) => {
-                let hash = ContentHash::new();
-                self.state = State::Sending { id, size, offset, hash };
+                let hash = ContentHash::new(hash);
                 if size == 0 {
                     // No content will come to complete it.
-                    let hash = ContentHash::new().digest();
+                    let hash = hash.digest();
                     self.output.end(id, hash);
                     self.state = State::Ending { id, hash };
+                } else {
+                    self.state = State::Sending { id, size, offset, hash };
                 }
-                Ok(SenderEvent::Accepted { offset })
+                SenderEvent::Accepted { offset }
             }
-            _ => Ok(SenderEvent::AlreadyThere),
-        }
+            _ => SenderEvent::AlreadyThere,
+        }))
     }
 
     fn handle_receipt(
         &mut self,
         stored: TransferId,
         code: u8,
-        theirs: Digest,
+        theirs: [u8; 32],
     ) -> Result<SenderEvent, ExchangeError> {
         let (id, ours) = match &self.state {
             State::Sending { id, .. } => (*id, None),
@@ -196,7 +226,7 @@ impl Sender {
                 self.state = State::Closed;
                 Ok(SenderEvent::NotStored(failure))
             }
-            (None, Some(hash)) if hash == theirs && self.output.is_empty() => {
+            (None, Some(hash)) if *hash.bytes() == theirs && self.output.is_empty() => {
                 self.state = State::Idle;
                 Ok(SenderEvent::Stored { hash })
             }

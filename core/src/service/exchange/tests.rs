@@ -5,20 +5,21 @@ use proptest::prelude::*;
 use std::vec::Vec;
 use std::{format, vec};
 
+const ALGORITHMS: [HashAlgorithm; 2] = [HashAlgorithm::Sha256, HashAlgorithm::Blake3];
+
 fn offer(kind: Kind, size: u64, name: Option<&str>) -> Offer {
     Offer {
         id: TransferId([7; 16]),
         kind,
         size,
+        hash: HashAlgorithm::of(kind),
         name: name.map(|n| n.parse().unwrap()),
         note: Note::cleaned(b"for you"),
     }
 }
 
 fn sha256(content: &[u8]) -> Digest {
-    let mut hash = ContentHash::new();
-    hash.update(content);
-    hash.digest()
+    ContentHash::of(HashAlgorithm::Sha256, content)
 }
 
 /// What a receiver's owner keeps: stored contents, and partial ones by id.
@@ -37,7 +38,7 @@ impl Owner {
                 let answer = if self.stored.iter().any(|(o, _)| o.id == offer.id) {
                     Answer::Have
                 } else {
-                    let mut hash = ContentHash::new();
+                    let mut hash = ContentHash::new(offer.hash);
                     hash.update(&self.partial);
                     self.current = Some(offer);
                     Answer::Send(hash)
@@ -47,12 +48,12 @@ impl Owner {
             ReceiverEvent::Plain(PlainOffer { kind, size, name }) => {
                 self.partial.clear();
                 self.current = Some(Offer { kind, size, name, ..offer(kind, size, None) });
-                receiver.answer(Answer::Send(ContentHash::new())).unwrap();
+                receiver.answer(Answer::Send(ContentHash::new(HashAlgorithm::of(kind)))).unwrap();
             }
             ReceiverEvent::Data(bytes) => self.partial.extend_from_slice(bytes),
             ReceiverEvent::End { hash } => {
-                assert_eq!(hash, sha256(&self.partial));
                 let offer = self.current.take().unwrap();
+                assert_eq!(hash, ContentHash::of(offer.hash, &self.partial));
                 self.stored.push((offer, std::mem::take(&mut self.partial)));
                 receiver.stored(Ok(())).unwrap();
             }
@@ -162,18 +163,24 @@ fn plain_frames_that_are_refused_are_skipped() {
 
 #[test]
 fn the_layout_of_every_frame() {
+    the_layout(HashAlgorithm::Sha256, 0x04, 1);
+    the_layout(HashAlgorithm::Blake3, 0x24, 2);
+}
+
+fn the_layout(algorithm: HashAlgorithm, octet: u8, number: u8) {
+    let digest = ContentHash::of(algorithm, b"hi");
     let mut sender = Sender::new();
-    sender.offer(&offer(Kind::File, 2, Some("a.txt"))).unwrap();
+    sender.offer(&Offer { hash: algorithm, ..offer(Kind::File, 2, Some("a.txt")) }).unwrap();
     let mut expected = vec![0, 0, 0, 16, 0, 0, 0, 28 + 5 + 7];
     expected.extend_from_slice(&[7; 16]);
-    expected.extend_from_slice(&[4, 0, 0, 0, 0, 0, 0, 0, 2, 5]);
+    expected.extend_from_slice(&[octet, 0, 0, 0, 0, 0, 0, 0, 2, 5]);
     expected.extend_from_slice(b"a.txt\0\x07for you");
     assert_eq!(sender.output(), expected);
     sender.advance(expected.len());
 
     let mut receiver = Receiver::new();
     assert_eq!(receiver.handle_bytes(&expected).unwrap().0, expected.len());
-    receiver.answer(Answer::Send(ContentHash::new())).unwrap();
+    receiver.answer(Answer::Send(ContentHash::new(algorithm))).unwrap();
     let mut expected = vec![0, 0, 0, 17, 0, 0, 0, 25];
     expected.extend_from_slice(&[7; 16]);
     expected.extend_from_slice(&[0; 9]);
@@ -185,39 +192,47 @@ fn the_layout_of_every_frame() {
     assert_eq!(sender.content(b"hi").unwrap(), b"hi");
     let mut expected = vec![0, 0, 0, 18, 0, 0, 0, 49];
     expected.extend_from_slice(&[7; 16]);
-    expected.push(1);
-    expected.extend_from_slice(&sha256(b"hi").0);
+    expected.push(number);
+    expected.extend_from_slice(digest.bytes());
     assert_eq!(sender.output(), expected);
     sender.advance(expected.len());
 
     assert_eq!(receiver.handle_bytes(b"hi").unwrap(), (2, Some(ReceiverEvent::Data(b"hi"))));
-    let end = ReceiverEvent::End { hash: sha256(b"hi") };
+    let end = ReceiverEvent::End { hash: digest };
     assert_eq!(receiver.handle_bytes(&expected).unwrap(), (expected.len(), Some(end)));
     receiver.stored(Ok(())).unwrap();
     expected[3] = 19;
     expected[24] = 0;
     assert_eq!(receiver.output(), expected);
-    let stored = SenderEvent::Stored { hash: sha256(b"hi") };
+    let stored = SenderEvent::Stored { hash: digest };
     assert_eq!(sender.handle_bytes(&expected).unwrap(), (expected.len(), Some(stored)));
     assert!(sender.is_idle() && receiver.is_idle());
 }
 
 #[test]
 fn a_transfer_cut_at_every_byte_resumes_with_what_is_there() {
+    for hash in ALGORITHMS {
+        resumes(&Offer { hash, ..offer(Kind::File, 100, Some("a")) });
+    }
+}
+
+fn resumes(offer: &Offer) {
     let content: Vec<u8> = (0..100).collect();
-    let offer = offer(Kind::File, 100, Some("a"));
-    let (_, whole) = transfer(&mut Owner::default(), &offer, &content, 7, usize::MAX);
+    let (_, whole) = transfer(&mut Owner::default(), offer, &content, 7, usize::MAX);
     for cut in 0..whole {
         let mut owner = Owner::default();
-        assert_eq!(transfer(&mut owner, &offer, &content, 7, cut).0, None);
+        assert_eq!(transfer(&mut owner, offer, &content, 7, cut).0, None);
         let kept = owner.partial.len();
-        let (event, carried) = transfer(&mut owner, &offer, &content, 11, usize::MAX);
-        assert_eq!(event, Some(SenderEvent::Stored { hash: sha256(&content) }));
+        let (event, carried) = transfer(&mut owner, offer, &content, 11, usize::MAX);
+        assert_eq!(
+            event,
+            Some(SenderEvent::Stored { hash: ContentHash::of(offer.hash, &content) })
+        );
         assert_eq!(carried, whole - kept, "only what is missing travels");
         assert_eq!(owner.stored.len(), 1);
         assert_eq!(owner.stored[0].1, content);
         // And once more, as after a lost receipt.
-        let (event, _) = transfer(&mut owner, &offer, &content, 11, usize::MAX);
+        let (event, _) = transfer(&mut owner, offer, &content, 11, usize::MAX);
         assert_eq!(event, Some(SenderEvent::AlreadyThere));
         assert_eq!(owner.stored.len(), 1);
     }
@@ -225,14 +240,18 @@ fn a_transfer_cut_at_every_byte_resumes_with_what_is_there() {
 
 #[test]
 fn a_changed_content_is_noticed_even_before_the_offset() {
-    let offer = offer(Kind::File, 100, Some("a"));
-    for kept in [1, 50, 100] {
+    let offered = |hash| Offer { hash, ..offer(Kind::File, 100, Some("a")) };
+    let cases = ALGORITHMS.iter().flat_map(|&hash| [1, 50, 100].map(|kept| (offered(hash), kept)));
+    for (offer, kept) in cases {
         let mut owner = Owner { partial: vec![1; kept], ..Owner::default() };
         let (event, _) = transfer(&mut owner, &offer, &[2; 100], 16, usize::MAX);
         assert_eq!(event, Some(SenderEvent::NotStored(Failure::HashMismatch)));
         assert_eq!((owner.mismatches, owner.stored.len()), (1, 0));
         let (event, _) = transfer(&mut owner, &offer, &[2; 100], 16, usize::MAX);
-        assert_eq!(event, Some(SenderEvent::Stored { hash: sha256(&[2; 100]) }));
+        assert_eq!(
+            event,
+            Some(SenderEvent::Stored { hash: ContentHash::of(offer.hash, &[2; 100]) })
+        );
     }
 }
 
@@ -267,7 +286,7 @@ fn an_early_receipt_closes_both_ends() {
     sender.offer(&offer(Kind::Text, 1 << 40, None)).unwrap();
     receiver.handle_bytes(sender.output()).unwrap();
     sender.advance(usize::MAX);
-    receiver.answer(Answer::Send(ContentHash::new())).unwrap();
+    receiver.answer(Answer::Send(ContentHash::new(HashAlgorithm::Sha256))).unwrap();
     sender.handle_bytes(receiver.output()).unwrap();
     receiver.advance(usize::MAX);
     receiver.handle_bytes(b"some").unwrap();
@@ -326,7 +345,7 @@ fn answers_and_receipts_must_fit() {
         let mut receipt = vec![0, 0, 0, 19, 0, 0, 0, 49];
         receipt.extend_from_slice(&[id; 16]);
         receipt.push(0);
-        receipt.extend_from_slice(&hash.0);
+        receipt.extend_from_slice(hash.bytes());
         receipt
     };
     let offered = || {
@@ -373,15 +392,17 @@ proptest! {
         chunk in 1usize..64,
         cuts in prop::collection::vec(0usize..900, 0..6),
         message: bool,
+        blake3: bool,
     ) {
         let (kind, name) = if message { (Kind::Json, None) } else { (Kind::File, Some("x.y")) };
-        let offer = offer(kind, content.len() as u64, name);
+        let hash = ALGORITHMS[usize::from(blake3)];
+        let offer = Offer { hash, ..offer(kind, content.len() as u64, name) };
         let mut owner = Owner::default();
         for cut in cuts {
             transfer(&mut owner, &offer, &content, chunk, cut);
         }
         let (event, _) = transfer(&mut owner, &offer, &content, chunk, usize::MAX);
-        let stored = SenderEvent::Stored { hash: sha256(&content) };
+        let stored = SenderEvent::Stored { hash: ContentHash::of(offer.hash, &content) };
         prop_assert!(event == Some(stored) || event == Some(SenderEvent::AlreadyThere));
         prop_assert_eq!(owner.stored.len(), 1);
         prop_assert_eq!(&owner.stored[0], &(offer, content));

@@ -1,6 +1,6 @@
 //! What a statement speaks of: a text and a list of files. Its hash is what is signed.
 
-use crate::service::exchange::{Digest, FileName, NAME_MAX, TransferId};
+use crate::service::exchange::{Digest, FileName, HashAlgorithm, NAME_MAX, TransferId};
 use heapless::Vec;
 
 /// Longest description of a task, and longest text of a result, in bytes.
@@ -26,7 +26,7 @@ pub struct TaskFile {
     pub id: TransferId,
     /// Bytes.
     pub size: u64,
-    /// SHA-256 over them.
+    /// SHA-256 over them: under this algorithm they travel.
     pub hash: Digest,
     /// A base name, never followed as a path.
     pub name: FileName,
@@ -45,6 +45,9 @@ pub enum ContentError {
     /// A file name that is none.
     #[error("a bad file name")]
     Name,
+    /// A hash that is no SHA-256.
+    #[error("the files of a task are named by their SHA-256")]
+    Hash,
     /// Two files with one name or one id.
     #[error("two files with one name or id")]
     Twice,
@@ -105,7 +108,7 @@ impl<'a> Content<'a> {
         for file in &self.files {
             put(&file.id.0);
             put(&file.size.to_be_bytes());
-            put(&file.hash.0);
+            put(file.hash.bytes());
             // A name has at most 255 bytes.
             put(&[file.name.as_str().len() as u8]);
             put(file.name.as_str().as_bytes());
@@ -132,7 +135,7 @@ impl<'a> Content<'a> {
             let file = TaskFile {
                 id: TransferId(array(fixed)),
                 size: u64::from_be_bytes(array(&fixed[16..])),
-                hash: Digest(array(&fixed[24..])),
+                hash: Digest::Sha256(array(&fixed[24..])),
                 name: FileName::from_bytes(name).map_err(|_| ContentError::Name)?,
             };
             files.push(file).map_err(|_| ContentError::Length)?;
@@ -152,6 +155,9 @@ impl<'a> Content<'a> {
             return Err(ContentError::Length);
         }
         for (i, file) in self.files.iter().enumerate() {
+            if file.hash.algorithm() != HashAlgorithm::Sha256 {
+                return Err(ContentError::Hash);
+            }
             if self.files[..i].iter().any(|f| f.name == file.name || f.id == file.id) {
                 return Err(ContentError::Twice);
             }
@@ -175,7 +181,7 @@ mod tests {
     use std::vec;
 
     fn file(n: u8, name: &str) -> TaskFile {
-        let (id, hash) = (TransferId([n; 16]), Digest([n; 32]));
+        let (id, hash) = (TransferId([n; 16]), Digest::Sha256([n; 32]));
         TaskFile { id, size: u64::from(n), hash, name: name.parse().unwrap() }
     }
 
@@ -226,6 +232,9 @@ mod tests {
             bytes.extend_from_slice(bad.as_bytes());
             assert_eq!(Content::decode(&bytes), Err(ContentError::Name), "{bad:?}");
         }
+        let blake3 = TaskFile { hash: Digest::Blake3([1; 32]), ..file(1, "a") };
+        let content = Content { text: "", files: Vec::from_slice(&[blake3]).unwrap() };
+        assert_eq!(content.encode(&mut [0; 999]), Err(ContentError::Hash));
         for twice in [[file(1, "a"), file(2, "a")], [file(1, "a"), file(1, "b")]] {
             let content = Content { text: "", files: Vec::from_slice(&twice).unwrap() };
             assert_eq!(content.encode(&mut [0; 999]), Err(ContentError::Twice));

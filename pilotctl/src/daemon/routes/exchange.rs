@@ -59,7 +59,7 @@ fn message(info: &MessageInfo, content: &[u8]) -> api::Message {
         base64,
         note: info.note.as_str().to_owned(),
         bytes: info.size,
-        sha256: info.hash.to_string(),
+        hash: info.hash.to_string(),
     }
 }
 
@@ -87,18 +87,9 @@ pub(super) struct Followed {
     wait_ms: Option<u64>,
 }
 
-/// Messages behind one; who follows gets none before another that is still being stored.
-pub(super) fn page(
-    inbox: &Inbox,
-    after: u64,
-    limit: usize,
-    is_following: bool,
-) -> std::io::Result<api::Inbox> {
-    let infos = if is_following {
-        inbox.list_settled(after, limit + 1)
-    } else {
-        inbox.list(after, limit + 1)
-    };
+/// Messages behind one.
+pub(super) fn page(inbox: &Inbox, after: u64, limit: usize) -> std::io::Result<api::Inbox> {
+    let infos = inbox.list(after, limit + 1);
     let more = infos.len() > limit;
     let mut messages = Vec::new();
     for info in infos.iter().take(limit) {
@@ -117,7 +108,7 @@ async fn arrival(shared: &crate::daemon::Shared, after: u64, limit: Duration) {
     let inbox = &shared.offer.inbox;
     let (mut changes, mut stop) = (inbox.changes(), shared.stop.subscribe());
     let arrived = async {
-        while inbox.list_settled(after, 1).is_empty() {
+        while inbox.list(after, 1).is_empty() {
             if changes.changed().await.is_err() {
                 return;
             }
@@ -150,11 +141,10 @@ pub(super) async fn inbox(
             let listed = query(listed)?;
             let inbox = shared.offer.inbox.clone();
             let limit = listed.limit.unwrap_or(PAGE).clamp(1, PAGE);
-            let is_following = listed.wait_ms.is_some();
             if let Some(wait) = listed.wait_ms {
                 arrival(&shared, listed.after, Duration::from_millis(wait.min(WAIT_MAX_MS))).await;
             }
-            let read = move || page(&inbox, listed.after, limit, is_following);
+            let read = move || page(&inbox, listed.after, limit);
             blocking("read the inbox", read).await
         }
         .await,
@@ -192,7 +182,7 @@ fn file(received: &Received, info: &FileInfo, there: bool) -> api::ReceivedFile 
         note: info.note.as_str().to_owned(),
         bytes: info.size,
         entries: info.entries,
-        sha256: info.hash.to_string(),
+        hash: info.hash.to_string(),
         path: received.path(info),
         there,
     }

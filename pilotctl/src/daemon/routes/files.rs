@@ -21,7 +21,9 @@ use axum::http::header::{ACCEPT, CONTENT_LENGTH};
 use axum::response::Response;
 use futures_util::TryStreamExt as _;
 use pilot_core::addr::{Address, NetworkId};
-use pilot_core::service::exchange::{ExchangeError, FileName, Kind, Note, Offer, Refusal};
+use pilot_core::service::exchange::{
+    ExchangeError, FileName, HashAlgorithm, Kind, Note, Offer, Refusal, TransferId,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::convert::Infallible;
@@ -52,7 +54,7 @@ fn delivered(to: Address, kind: Kind, sent: &Sent) -> api::Sent {
         kind: kind.as_str().to_owned(),
         bytes: sent.size,
         resumed_at: sent.offset,
-        sha256: sent.hash.map(|hash| hash.to_string()),
+        hash: sent.hash.map(|hash| hash.to_string()),
         seconds: sent.elapsed.as_secs_f64(),
         path: path_word(sent.path).to_owned(),
         reason: None,
@@ -71,7 +73,7 @@ fn queued(item: &Item, reason: Option<&Failure>) -> api::Sent {
         kind: item.kind.as_str().to_owned(),
         bytes: item.size,
         resumed_at: 0,
-        sha256: Some(item.hash.to_string()),
+        hash: Some(item.hash.to_string()),
         seconds: 0.0,
         path: "none".to_owned(),
         reason: reason.map(why).or_else(|| item.reason.as_ref().map(api_reason)),
@@ -92,12 +94,15 @@ pub(super) struct SendFile {
     network: Option<u16>,
     /// `file`, the default, or `directory`: then the content is as `wire.md` 12 says.
     kind: Option<String>,
+    /// `blake3`, the default, or `sha256`, by which tasks name their files.
+    hash: Option<String>,
     /// Keep it in the outbox before anything is sent.
     #[serde(default)]
     queue: bool,
-    /// When the client's file was changed: by it an interrupted one is known again.
-    #[serde(default)]
-    modified_ns: u64,
+    /// When the client's file was changed: by it one that waits is known again. Without it a file
+    /// of the same name and size goes on where an interrupted one was, but one that waits is
+    /// another.
+    modified_ns: Option<u64>,
     /// Milliseconds until it is delivered.
     timeout_ms: Option<u64>,
 }
@@ -207,18 +212,28 @@ async fn transfer(
             return Err(Failure::new(Code::Usage, format!("there is no kind {other:?} of files")));
         }
     };
+    let hash = match asked.hash.as_deref() {
+        None => HashAlgorithm::of(kind),
+        Some(name) => name.parse().map_err(|_| {
+            Failure::new(Code::Usage, format!("there is no hash algorithm {name:?}"))
+        })?,
+    };
     let limit = asked.timeout_ms.map(Duration::from_millis);
     let to = shared.node.target(&agent, asked.network.map(NetworkId)).await?;
     shared.node.check_grant(to)?;
-    let key = FileKey { to, name: name.clone(), size, modified_ns: asked.modified_ns };
-    let unfinished = shared.offer.unfinished.clone();
-    let id = blocking("note the transfer", move || unfinished.begin(&key)).await?;
+    let modified_ns = asked.modified_ns.unwrap_or(0);
+    let key = FileKey { to, name: name.clone(), size, modified_ns };
     let outbox = &shared.offer.outbox;
+    let mut id = begin(shared, &key).await?;
     if let Some(item) = outbox.find(id).filter(|item| !item.state.is_settled()) {
-        return Ok(queued(&item, None));
+        if asked.modified_ns.is_some() {
+            return Ok(queued(&item, None));
+        }
+        forget(shared, id).await?;
+        id = begin(shared, &key).await?;
     }
-    let offer =
-        Offer { id, kind, size, name: Some(name), note: Note::cleaned(asked.note.as_bytes()) };
+    let note = Note::cleaned(asked.note.as_bytes());
+    let offer = Offer { id, kind, size, hash, name: Some(name), note };
     let mut telling = Teller { lines: progress, total: size, said: None };
     let mut why = None;
     if !asked.queue {
@@ -248,17 +263,19 @@ async fn transfer(
     telling.tell(0, true);
     let Offer { name, note, .. } = offer;
     let Some(name) = name else { return Err(Failure::new(Code::Internal, "a file without name")) };
-    let file = NewFile { to, kind, name, size, note, id: Some(id) };
+    let file = NewFile { to, kind, name, size, hash, note, id: Some(id) };
     let item = keep_file(outbox, file, &mut source.0, |kept| telling.tell(kept, true));
     let item = item.await.map_err(from_put)?;
     courier::carry(shared, to);
     Ok(queued(&item, why.as_ref()))
 }
 
-async fn forget(
-    shared: &Shared,
-    id: pilot_core::service::exchange::TransferId,
-) -> Result<(), Failure> {
+async fn begin(shared: &Shared, key: &FileKey) -> Result<TransferId, Failure> {
+    let (unfinished, key) = (shared.offer.unfinished.clone(), key.clone());
+    blocking("note the transfer", move || unfinished.begin(&key)).await
+}
+
+async fn forget(shared: &Shared, id: TransferId) -> Result<(), Failure> {
     let unfinished = shared.offer.unfinished.clone();
     blocking("note the transfer", move || unfinished.end(id)).await
 }

@@ -61,7 +61,7 @@ impl Following {
             // What comes while we look is a change.
             self.changes.borrow_and_update();
             let (inbox, last) = (self.shared.offer.inbox.clone(), self.last);
-            let found = blocking("read the inbox", move || page(&inbox, last, PAGE, true)).await;
+            let found = blocking("read the inbox", move || page(&inbox, last, PAGE)).await;
             match found {
                 Err(failure) => return Some(self.end(failure)),
                 Ok(found) => self.waiting.extend(found.messages),

@@ -7,7 +7,7 @@ use crate::cli::values::Agent;
 use crate::daemon::{Shared, courier};
 use crate::error::{Code, Failure};
 use crate::http::{answer, body, parse, query};
-use crate::services::outbox::{Item, ItemState, PutError, Reason};
+use crate::services::outbox::{Item, ItemState, NewMessage, PutError, Reason};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -40,7 +40,7 @@ fn outgoing(item: &Item) -> Outgoing {
         note: item.note.to_string(),
         bytes: item.size,
         sent: (!item.kind.is_message()).then_some(item.sent),
-        sha256: item.hash.to_string(),
+        hash: item.hash.to_string(),
         seq: item.created_us,
         settled_us: item.settled_us,
         attempts: item.attempts,
@@ -99,7 +99,6 @@ pub(super) async fn send_message(State(shared): Cx, bytes: Bytes) -> Response {
             let to = shared.node.target(&agent, wanted.network.map(NetworkId)).await?;
             shared.node.check_grant(to)?;
             let item = put(&shared, to, kind, content).await?;
-            courier::carry(&shared, to);
             if let Some(limit) = wanted.timeout_ms.map(span) {
                 return within(&shared, &item, start + limit).await;
             }
@@ -119,11 +118,24 @@ pub(super) async fn send_message(State(shared): Cx, bytes: Bytes) -> Response {
     )
 }
 
-async fn put(shared: &Shared, to: Address, kind: Kind, content: Vec<u8>) -> Result<Item, Failure> {
-    let outbox = Arc::clone(&shared.offer.outbox);
-    let put = tokio::task::spawn_blocking(move || outbox.put(to, kind, &content)).await;
-    let put = put.map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
-    put.map_err(from_put)
+/// Puts a message in and lets it be carried, also if the client goes away meanwhile.
+async fn put(
+    shared: &Arc<Shared>,
+    to: Address,
+    kind: Kind,
+    content: Vec<u8>,
+) -> Result<Item, Failure> {
+    let shared = Arc::clone(shared);
+    let put = async move {
+        let put = shared.offer.outbox.post(NewMessage::new(to, kind, content)).await;
+        if let Ok(Ok(item)) = &put {
+            courier::carry(&shared, item.to);
+        }
+        put
+    };
+    let lost = || Failure::new(Code::Internal, "the outbox has lost it");
+    let put = tokio::spawn(put).await.map_err(|_| lost())?;
+    put.map_err(|_| lost())?.map_err(from_put)
 }
 
 /// Why something is not in the outbox.

@@ -8,7 +8,6 @@ use crate::daemon::{Shared, tasks::party};
 use crate::error::{Code, Envelope, Failure};
 use crate::http::{EVENTS, answer, body, parse, query, streamed};
 use crate::output::{cleaned, to_line};
-use crate::services::inbox::parse_digest;
 use crate::tasks::{About, Desk, Tasks, now, random_id};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -126,7 +125,7 @@ impl Whole {
             id: file.id.to_string(),
             name: file.name.as_str().to_owned(),
             bytes: file.size,
-            sha256: file.hash.to_string(),
+            sha256: file.hash.to_string().trim_start_matches("sha256:").to_owned(),
             path: found.map(|info| received.path(&info)).filter(|path| path.is_file()),
         }
     }
@@ -171,7 +170,7 @@ fn files(sent: &[SentFile]) -> Result<Vec<TaskFile>, Failure> {
     let file = |file: &SentFile| {
         let id: TransferId = parse("the file's id", &file.id)?;
         let name: FileName = parse("the file's name", &file.name)?;
-        let hash = parse_digest(&file.sha256).ok_or_else(|| {
+        let hash = format!("sha256:{}", file.sha256).parse().map_err(|_| {
             Failure::new(Code::Usage, "the file's sha256 is not 64 hexadecimal digits")
         })?;
         Ok(TaskFile { id, size: file.bytes, hash, name })

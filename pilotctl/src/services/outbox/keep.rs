@@ -6,7 +6,9 @@
 use super::{Item, Outbox, PutError, disk, record};
 use crate::services::send::Source;
 use pilot_core::addr::Address;
-use pilot_core::service::exchange::{ContentHash, Digest, FileName, Kind, Note, TransferId};
+use pilot_core::service::exchange::{
+    ContentHash, Digest, FileName, HashAlgorithm, Kind, Note, TransferId,
+};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ pub(crate) struct NewFile {
     pub(crate) name: FileName,
     /// Bytes of the content.
     pub(crate) size: u64,
+    /// What it is sent with.
+    pub(crate) hash: HashAlgorithm,
     pub(crate) note: Note,
     /// The transfer that it continues; default: a new one.
     pub(crate) id: Option<TransferId>,
@@ -117,6 +121,7 @@ impl Drop for Kept {
 impl Outbox {
     /// Takes room for a file. Blocks on the disk.
     pub(super) fn begin_file(self: &Arc<Self>, file: NewFile) -> Result<Kept, PutError> {
+        let hash = file.hash;
         let mut item = Item::new(file.to, file.kind, file.size);
         (item.name, item.note) = (Some(file.name), file.note);
         if disk::free_bytes(&self.dir)? < file.size.saturating_add(self.limits.keep_free) {
@@ -129,7 +134,7 @@ impl Outbox {
                 outbox: Arc::clone(self),
                 item,
                 file,
-                hash: ContentHash::new(),
+                hash: ContentHash::new(hash),
                 is_over: false,
             }),
             Err(e) => {
@@ -147,7 +152,8 @@ impl Outbox {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let file = tokio::fs::File::from_std(file);
-        Ok(Content { file, hash: ContentHash::new(), size: item.size, expected: item.hash })
+        let hash = ContentHash::new(item.hash.algorithm());
+        Ok(Content { file, hash, size: item.size, expected: item.hash })
     }
 }
 

@@ -2,8 +2,9 @@
 //! id until its receiver has it on its disk, refuses it, or it is cancelled.
 //!
 //! ```text
-//! outbox/TIME-ID.out     a message: a line that describes it, then its content
-//! outbox/TIME-ID.out     a file: the line alone
+//! outbox/TIME-ID.out     messages: of each a line that describes it, then its content; named for
+//!                        the first
+//! outbox/TIME-ID.out     a file: its line alone
 //! outbox/TIME-ID.data    its content, as it was when it was given
 //! outbox/settled         a line for each item that came to an end
 //!
@@ -13,6 +14,9 @@
 //!                            +-----------+
 //!                              put_back: the receiver was not reached, or is full
 //! ```
+//!
+//! Messages that are put in while the disk is busy are written and synced together ([`Segments`]),
+//! and so is what has become of several.
 //!
 //! A crash leaves what nobody was told of and which is removed (a temporary file, or a content
 //! without its line); or an item with a line in `settled`, which is settled; or one without,
@@ -24,19 +28,26 @@
 
 mod keep;
 mod record;
+mod settle;
 mod state;
 
 pub(crate) use keep::{Content, NewFile, keep_file};
+pub(crate) use settle::Settling;
 
 use super::disk;
+use super::group::Group;
+use super::segments::{New, Segments};
 use pilot_core::addr::Address;
-use pilot_core::service::exchange::{ContentHash, Digest, FileName, Kind, Note, TransferId};
+use pilot_core::service::exchange::{
+    ContentHash, Digest, FileName, HashAlgorithm, Kind, Note, TransferId,
+};
 use serde::{Deserialize, Serialize};
 use state::State;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 
 /// Settled items that are remembered.
 pub(crate) const SETTLED_MAX: usize = 1_000;
@@ -224,7 +235,7 @@ impl Item {
             note: Note::default(),
             created_us: 0,
             size,
-            hash: Digest([0; 32]),
+            hash: Digest::Sha256([0; 32]),
             state: ItemState::Queued,
             attempts: 0,
             sent: 0,
@@ -233,12 +244,38 @@ impl Item {
             reason: None,
         }
     }
+
+    /// An attempt with it begins.
+    fn begin(&mut self) {
+        self.state = ItemState::Sending;
+        self.attempts = self.attempts.saturating_add(1);
+        self.sent = 0;
+    }
+}
+
+/// A message to put in.
+#[derive(Clone, Debug)]
+pub(crate) struct NewMessage {
+    item: Item,
+    content: Arc<[u8]>,
+}
+
+impl NewMessage {
+    /// Hashes the content.
+    pub(crate) fn new(to: Address, kind: Kind, content: Vec<u8>) -> Self {
+        let mut item = Item::new(to, kind, content.len() as u64);
+        item.hash = ContentHash::of(HashAlgorithm::of(kind), &content);
+        NewMessage { item, content: content.into() }
+    }
 }
 
 /// The outbox of one agent. Methods that return an `io::Result` block on the disk.
 pub(crate) struct Outbox {
     dir: PathBuf,
     limits: OutboxLimits,
+    segments: Segments,
+    posts: Group<NewMessage, Result<Item, PutError>>,
+    /// Never held while the disk works.
     state: Mutex<State>,
     /// Lines in the file of settled messages. Locked before `state`.
     lines: Mutex<usize>,
@@ -262,6 +299,7 @@ impl Outbox {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
+        let segments = Segments::new(dir.clone(), "out");
         let mut contents = Vec::new();
         for entry in std::fs::read_dir(&dir)? {
             let path = entry?.path();
@@ -271,16 +309,7 @@ impl Outbox {
             } else if name.ends_with(".data") {
                 contents.push(path);
             } else if name.ends_with(".out") {
-                match record::read_head(&path) {
-                    Ok(item) if record::file_name(&item) != name => {
-                        tracing::warn!(file = name, "not named as its item: left alone");
-                    }
-                    Ok(item) if state.settled.iter().any(|settled| settled.id == item.id) => {
-                        std::fs::remove_file(&path)?;
-                    }
-                    Ok(item) => state.insert(item),
-                    Err(_) => tracing::warn!(file = name, "not an item: left alone"),
-                }
+                state.read(&segments, &path, name)?;
             }
         }
         for path in contents {
@@ -294,6 +323,8 @@ impl Outbox {
         Ok(Outbox {
             dir,
             limits,
+            segments,
+            posts: Group::new(),
             state: Mutex::new(state),
             lines: Mutex::new(lines),
             changed: watch::Sender::new(()),
@@ -311,18 +342,70 @@ impl Outbox {
 
     // ---- in ----
 
-    /// Puts a message in. When it returns well, the message survives a power loss.
+    /// Puts a message in, with whatever else comes meanwhile. Once the outcome is good it survives a
+    /// power loss. Within a runtime; does not block.
+    pub(crate) fn post(
+        self: &Arc<Self>,
+        message: NewMessage,
+    ) -> oneshot::Receiver<Result<Item, PutError>> {
+        let bytes = message.content.len();
+        let (outcome, is_first) = self.posts.add(message, bytes);
+        if is_first {
+            let outbox = Arc::clone(self);
+            drop(spawn_blocking(move || outbox.posts.run(|messages| outbox.put_all(messages))));
+        }
+        outcome
+    }
+
+    /// Puts messages in. When it returns, those with a good outcome survive a power loss. Blocks on
+    /// the disk.
+    fn put_all(&self, messages: Vec<NewMessage>) -> Vec<Result<Item, PutError>> {
+        let mut contents = Vec::with_capacity(messages.len());
+        let reserved: Vec<Result<Item, PutError>> = {
+            let mut state = self.state();
+            let reserve = |NewMessage { mut item, content }| {
+                contents.push(content);
+                state.reserve(&self.limits, &mut item, None).map(|()| item)
+            };
+            messages.into_iter().map(reserve).collect()
+        };
+        let items = || {
+            reserved.iter().zip(&contents).filter_map(|(item, c)| Some((item.as_ref().ok()?, c)))
+        };
+        // Without the lock: a slow disk delays nobody else.
+        let written = self.write(items());
+        let mut state = self.state();
+        let mut admit = |(item, content): (Result<Item, PutError>, Arc<[u8]>)| {
+            let item = item?;
+            state.unload(&item);
+            if let Err(error) = &written {
+                return Err(PutError::Disk(disk::same_error(error)));
+            }
+            state.insert(item.clone());
+            state.keep(&item, content);
+            Ok(state.shown(&item))
+        };
+        let outcomes = reserved.into_iter().zip(contents).map(&mut admit).collect();
+        drop(state);
+        self.changed.send_replace(());
+        outcomes
+    }
+
+    fn write<'i>(&self, items: impl Iterator<Item = (&'i Item, &'i Arc<[u8]>)>) -> io::Result<()> {
+        let mut name = None;
+        let record = |(item, content): (&Item, &'i Arc<[u8]>)| {
+            name.get_or_insert_with(|| record::file_name(item));
+            Ok(New { order: item.created_us, line: record::head(item)?, content })
+        };
+        let records = items.map(record).collect::<io::Result<Vec<_>>>()?;
+        self.segments.append(&name.unwrap_or_default(), &records)
+    }
+
+    /// Puts one message in.
+    #[cfg(test)]
     pub(crate) fn put(&self, to: Address, kind: Kind, content: &[u8]) -> Result<Item, PutError> {
-        let mut hash = ContentHash::new();
-        hash.update(content);
-        let mut item = Item::new(to, kind, content.len() as u64);
-        item.hash = hash.digest();
-        self.state().reserve(&self.limits, &mut item, None)?;
-        // Without the lock: one slow disk write delays nobody else.
-        let written = record::head(&item).and_then(|head| {
-            disk::replace(&self.dir.join(record::file_name(&item)), &[&head, content], true)
-        });
-        self.admit(item, written)
+        let message = NewMessage::new(to, kind, content.to_vec());
+        self.put_all(vec![message]).pop().expect("an outcome for each")
     }
 
     /// Something for which there is a reservation was written, or not.
@@ -356,18 +439,38 @@ impl Outbox {
         let mut state = self.state();
         let order = state.next(peer, lane)?;
         let next = state.waiting.get_mut(&order)?;
-        next.item.state = ItemState::Sending;
-        next.item.attempts = next.item.attempts.saturating_add(1);
-        next.item.sent = 0;
+        next.item.begin();
         let item = next.item.clone();
         drop(state);
         self.changed.send_replace(());
         Some(item)
     }
 
+    /// Begins with the next messages for a receiver, in order, and with their contents where these
+    /// are in memory still: at most `most` that may be pushed, or one that may not. `to` is where
+    /// those that are under way go: only such that may be pushed there follow them.
+    pub(crate) fn begin_messages(
+        &self,
+        peer: Address,
+        most: usize,
+        to: Option<Address>,
+    ) -> Vec<(Item, Option<Arc<[u8]>>)> {
+        let begun = self.state().begin_messages(peer, most, to);
+        if !begun.is_empty() {
+            self.changed.send_replace(());
+        }
+        begun
+    }
+
     /// The content of a message; `InvalidData` if it is not what was put there.
     pub(crate) fn content(&self, item: &Item) -> io::Result<Vec<u8>> {
-        record::read_content(&self.dir.join(record::file_name(item)))
+        let content = self.segments.read(item.created_us)?;
+        let hash = ContentHash::of(item.hash.algorithm(), &content);
+        if hash == item.hash && content.len() as u64 == item.size {
+            Ok(content)
+        } else {
+            Err(io::ErrorKind::InvalidData.into())
+        }
     }
 
     /// The receiver wants its content: from now on it may be there.
@@ -384,95 +487,6 @@ impl Outbox {
         }
     }
 
-    /// An attempt has ended without an outcome.
-    pub(crate) fn put_back(&self, id: TransferId, reason: Reason) {
-        let mut state = self.state();
-        if let Some(waiting) = state.find_mut(id) {
-            waiting.item.state = ItemState::Queued;
-            if waiting.item.kind.is_message() {
-                // It holds for all that wait behind it.
-                let peer = waiting.item.to.on_backbone();
-                state.peers.entry(peer).or_default().failing = Some(reason);
-            } else {
-                waiting.item.reason = Some(reason);
-            }
-        }
-        drop(state);
-        self.changed.send_replace(());
-    }
-
-    /// An item is done with. False if it was before, or is just being settled otherwise.
-    pub(crate) fn settle(
-        &self,
-        id: TransferId,
-        outcome: ItemState,
-        reason: Option<Reason>,
-    ) -> io::Result<bool> {
-        let mut item = {
-            let mut state = self.state();
-            let Some(waiting) = state.find_mut(id).filter(|w| !w.is_settling) else {
-                return Ok(false);
-            };
-            waiting.is_settling = true;
-            waiting.item.clone()
-        };
-        (item.state, item.reason) = (outcome, reason);
-        item.settled_us = Some(disk::unix_micros());
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without its line it is forgotten; what must not fail is that its file goes.
-        if let Err(error) = self.note(&mut lines, &item) {
-            tracing::warn!(%error, id = %item.id, "cannot note what became of it");
-        }
-        let path = self.dir.join(record::file_name(&item));
-        let removed = std::fs::remove_file(&path);
-        if removed.is_ok() && !item.kind.is_message() {
-            // One that stays is removed at the next start.
-            let _ = std::fs::remove_file(path.with_extension("data"));
-        }
-        let mut state = self.state();
-        match removed {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                if let Some(waiting) = state.find_mut(id) {
-                    (waiting.is_settling, waiting.item.state) = (false, ItemState::Queued);
-                }
-                return Err(e);
-            }
-            _ => state.settle(item),
-        }
-        drop((state, lines));
-        self.changed.send_replace(());
-        Ok(true)
-    }
-
-    /// Appends a line, or writes the file anew with what is remembered.
-    fn note(&self, lines: &mut usize, item: &Item) -> io::Result<()> {
-        let path = self.dir.join("settled");
-        let line = record::settled_line(item)?;
-        if *lines >= 2 * SETTLED_MAX {
-            let settled = self.state().settled.clone();
-            let mut all = Vec::new();
-            for item in &settled {
-                all.extend(record::settled_line(item)?);
-            }
-            disk::replace(&path, &[&all, &line], true)?;
-            *lines = settled.len() + 1;
-            return Ok(());
-        }
-        let mut file = disk::open_append(&path)?;
-        // A line that a crash or a full disk has cut must not swallow the next one.
-        if !disk::ends_in_newline(&file)? {
-            file.write_all(b"\n")?;
-        }
-        file.write_all(&line)?;
-        // One that was delivered may go out again after a power loss: the receiver knows it. What
-        // was taken back or given up must not.
-        if item.state != ItemState::Delivered {
-            file.sync_all()?;
-        }
-        *lines += 1;
-        Ok(())
-    }
-
     // ---- to look at ----
 
     /// An item by its id, also a settled one.
@@ -486,10 +500,9 @@ impl Outbox {
 
     /// Whether another message for the same receiver waits before this one.
     pub(crate) fn is_behind(&self, item: &Item) -> bool {
-        let (state, peer) = (self.state(), item.to.on_backbone());
-        let before = state.waiting.range(..item.created_us).map(|(_, waiting)| &waiting.item);
-        let mut messages = before.filter(|item| item.kind.is_message());
-        messages.any(|item| item.to.on_backbone() == peer)
+        let state = self.state();
+        let first = state.peers.get(&item.to.on_backbone()).and_then(|peer| peer.messages.first());
+        first.is_some_and(|first| *first < item.created_us)
     }
 
     /// At most `limit` items that were put in after `after_us`, oldest first: those that
@@ -504,6 +517,18 @@ impl Outbox {
         items.sort_by_key(|item| item.created_us);
         items.truncate(limit);
         items
+    }
+
+    /// Messages that wait to be written.
+    #[cfg(test)]
+    pub(crate) fn posts(&self) -> usize {
+        self.posts.waiting()
+    }
+
+    /// How often the disk was made to sync messages.
+    #[cfg(test)]
+    pub(crate) fn syncs(&self) -> u64 {
+        self.segments.syncs()
     }
 
     /// How many items wait, and their bytes.

@@ -1,8 +1,10 @@
-//! What the outbox writes: a file per waiting item, a line per settled one.
+//! What the outbox writes: a line per waiting item, before the content of a message, and a line per
+//! settled one.
 
 use super::{Item, ItemState, Reason};
 use crate::services::inbox::parse_digest;
-use pilot_core::service::exchange::{ContentHash, Kind, Note, TransferId};
+use crate::services::segments::Record;
+use pilot_core::service::exchange::{Digest, Kind, Note, TransferId};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
@@ -11,7 +13,7 @@ use std::path::Path;
 /// Longest first line of an item's file that is read.
 const HEADER_MAX: u64 = 16 * 1024;
 
-/// The first line of an item's file; the content of a message follows as it is.
+/// The line of an item; the content of a message follows as it is.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -20,7 +22,9 @@ struct Header {
     kind: u8,
     created_us: u64,
     size: u64,
-    sha256: String,
+    /// Formerly of SHA-256 alone.
+    #[serde(alias = "sha256")]
+    hash: String,
     /// Of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -56,7 +60,7 @@ fn header(item: &Item) -> Header {
         kind: item.kind as u8,
         created_us: item.created_us,
         size: item.size,
-        sha256: item.hash.to_string(),
+        hash: item.hash.to_string(),
         name: item.name.as_ref().map(ToString::to_string),
         note: item.note.to_string(),
     }
@@ -76,7 +80,7 @@ fn item(header: &Header) -> io::Result<Item> {
         note: Note::cleaned(header.note.as_bytes()),
         created_us: header.created_us,
         size: header.size,
-        hash: parse_digest(&header.sha256).ok_or_else(bad)?,
+        hash: parse_digest(&header.hash).ok_or_else(bad)?,
         state: ItemState::Queued,
         attempts: 0,
         sent: 0,
@@ -87,45 +91,46 @@ fn item(header: &Header) -> io::Result<Item> {
     })
 }
 
-/// The first line of an item's file.
+/// The line of an item.
 pub(super) fn head(item: &Item) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(&header(item))?;
     line.push(b'\n');
     Ok(line)
 }
 
-fn open(path: &Path) -> io::Result<(Item, usize, BufReader<File>)> {
+impl Record for Item {
+    fn read(line: &[u8]) -> Option<Self> {
+        let item = item(&serde_json::from_slice(line).ok()?).ok()?;
+        item.kind.is_message().then_some(item)
+    }
+
+    fn order(&self) -> u64 {
+        self.created_us
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn hash(&self) -> Digest {
+        self.hash
+    }
+}
+
+/// The item that a file begins with.
+pub(super) fn read_head(path: &Path) -> io::Result<Item> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut line = Vec::new();
     reader.by_ref().take(HEADER_MAX).read_until(b'\n', &mut line)?;
-    let header: Header = serde_json::from_slice(&line)?;
-    Ok((item(&header)?, line.len(), reader))
+    item(&serde_json::from_slice(&line)?)
 }
 
-/// What an item's file says of it, if its content is as long as it must be.
-pub(super) fn read_head(path: &Path) -> io::Result<Item> {
-    let (item, head, reader) = open(path)?;
-    let len = reader.get_ref().metadata()?.len().checked_sub(head as u64);
-    let content = match item.kind.is_message() {
-        true => len,
-        false if len == Some(0) => Some(path.with_extension("data").metadata()?.len()),
-        false => None,
-    };
-    if content == Some(item.size) { Ok(item) } else { Err(bad()) }
-}
-
-/// The content of a message's file, if it is what was put there.
-pub(super) fn read_content(path: &Path) -> io::Result<Vec<u8>> {
-    let (item, _, mut reader) = open(path)?;
-    let mut content = Vec::new();
-    reader.by_ref().take(item.size).read_to_end(&mut content)?;
-    let mut hash = ContentHash::new();
-    hash.update(&content);
-    if hash.digest() == item.hash && content.len() as u64 == item.size {
-        Ok(content)
-    } else {
-        Err(bad())
-    }
+/// What the line of a file says of it, if its content is as long as it must be.
+pub(super) fn read_file(path: &Path) -> io::Result<Item> {
+    let item = read_head(path)?;
+    let is_whole = path.metadata()?.len() == head(&item)?.len() as u64
+        && path.with_extension("data").metadata()?.len() == item.size;
+    if is_whole { Ok(item) } else { Err(bad()) }
 }
 
 /// The line of a settled item.

@@ -1,11 +1,22 @@
 //! What the outbox knows in memory: what waits, for whom, and how much there may be of it.
 
-use super::{Item, ItemState, Lane, OutboxLimits, PutError, Quota, Reason, SETTLED_MAX, disk};
+use super::{
+    Item, ItemState, Lane, OutboxLimits, PutError, Quota, Reason, SETTLED_MAX, disk, record,
+};
+use crate::services::push::PUSHED;
+use crate::services::segments::Segments;
 use crate::services::serve::random_id;
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{Kind, TransferId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes of contents that are kept in memory until they are delivered; others are read again.
+const KEPT: usize = 4 << 20;
+/// Bytes of messages that are begun with at a time.
+const BATCH: u64 = 256 * 1024;
 
 #[derive(Clone, Copy, Default)]
 struct Load {
@@ -34,12 +45,18 @@ pub(super) struct Waiting {
     pub(super) item: Item,
     /// Its line is being written.
     pub(super) is_settling: bool,
+    /// Of a message, if there was room.
+    content: Option<Arc<[u8]>>,
 }
 
 #[derive(Default)]
 pub(super) struct Peer {
     /// With what is being written now.
     loads: Loads,
+    /// Its messages, by their place.
+    pub(super) messages: BTreeSet<u64>,
+    /// Its files.
+    files: BTreeSet<u64>,
     /// The first half of the ids that this process gives to messages for it: random, so that
     /// no two receivers see the same.
     incarnation: Option<[u8; 8]>,
@@ -50,6 +67,10 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    fn orders(&mut self, item: &Item) -> &mut BTreeSet<u64> {
+        if item.kind.is_message() { &mut self.messages } else { &mut self.files }
+    }
+
     fn next_id(&mut self) -> io::Result<TransferId> {
         let incarnation = match self.incarnation {
             Some(incarnation) => incarnation,
@@ -75,6 +96,8 @@ pub(super) struct State {
     /// no more than the peers that were ever trusted while this process runs.
     pub(super) peers: BTreeMap<Address, Peer>,
     last_us: u64,
+    /// Bytes of contents in memory.
+    kept: usize,
     /// Oldest first.
     pub(super) settled: VecDeque<Item>,
 }
@@ -140,7 +163,51 @@ impl State {
         self.load(&item);
         self.last_us = self.last_us.max(item.created_us);
         self.orders.insert(item.id, item.created_us);
-        self.waiting.insert(item.created_us, Waiting { item, is_settling: false });
+        let peer = self.peers.entry(item.to.on_backbone()).or_default();
+        peer.orders(&item).insert(item.created_us);
+        self.waiting.insert(item.created_us, Waiting { item, is_settling: false, content: None });
+    }
+
+    /// What an earlier process has left in a file.
+    pub(super) fn read(&mut self, segments: &Segments, path: &Path, name: &str) -> io::Result<()> {
+        if record::read_head(path).is_ok_and(|item| !item.kind.is_message()) {
+            match record::read_file(path) {
+                Ok(item) if record::file_name(&item) != name => {
+                    tracing::warn!(file = name, "not named as its item: left alone");
+                }
+                Ok(item) if self.is_settled(item.id) => std::fs::remove_file(path)?,
+                Ok(item) => self.insert(item),
+                Err(_) => tracing::warn!(file = name, "not an item: left alone"),
+            }
+            return Ok(());
+        }
+        match segments.load::<Item>(path) {
+            Ok(found) => {
+                // Whoever gets a damaged one to send says so.
+                for (item, _) in found {
+                    match self.is_settled(item.id) {
+                        true => segments.remove(&[item.created_us], true)?,
+                        false => self.insert(item),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(file = name, %error, "not an item: left alone"),
+        }
+        Ok(())
+    }
+
+    fn is_settled(&self, id: TransferId) -> bool {
+        self.settled.iter().any(|settled| settled.id == id)
+    }
+
+    /// Keeps a content in memory, if there is room.
+    pub(super) fn keep(&mut self, item: &Item, content: Arc<[u8]>) {
+        if let Some(waiting) = self.waiting.get_mut(&item.created_us)
+            && self.kept + content.len() <= KEPT
+        {
+            self.kept += content.len();
+            waiting.content = Some(content);
+        }
     }
 
     pub(super) fn receivers(&self) -> Vec<Address> {
@@ -150,17 +217,47 @@ impl State {
 
     /// The item that a lane carries next, by its place.
     pub(super) fn next(&self, peer: Address, lane: Lane) -> Option<u64> {
-        let free = self.waiting.iter().filter(|(_, w)| {
-            w.item.to.on_backbone() == peer && !w.is_settling && lane.carries(&w.item)
+        let of_peer = self.peers.get(&peer)?;
+        let orders = if lane == Lane::Messages { &of_peer.messages } else { &of_peer.files };
+        let waiting = orders.iter().filter_map(|order| Some((*order, self.waiting.get(order)?)));
+        let mut free = waiting.filter(|(_, waiting)| {
+            let is_free = waiting.item.state == ItemState::Queued && !waiting.is_settling;
+            is_free && lane.carries(&waiting.item)
         });
         let (order, _) = match lane {
-            // Its lane is the only one, so whatever it has begun with it has also ended with.
-            Lane::Messages => { free }.next()?,
-            Lane::Small | Lane::Files(_) => free
-                .filter(|(_, w)| w.item.state == ItemState::Queued)
-                .min_by_key(|(_, w)| w.item.attempts)?,
+            Lane::Messages => free.next()?,
+            Lane::Small | Lane::Files(_) => free.min_by_key(|(_, w)| w.item.attempts)?,
         };
-        Some(*order)
+        Some(order)
+    }
+
+    /// See [`Outbox::begin_messages`](super::Outbox::begin_messages).
+    pub(super) fn begin_messages(
+        &mut self,
+        peer: Address,
+        most: usize,
+        to: Option<Address>,
+    ) -> Vec<(Item, Option<Arc<[u8]>>)> {
+        let (mut begun, mut bytes, mut to) = (Vec::new(), 0, to);
+        let Some(of_peer) = self.peers.get(&peer) else { return begun };
+        for order in &of_peer.messages {
+            let Some(waiting) = self.waiting.get_mut(order) else { continue };
+            if waiting.item.state != ItemState::Queued || waiting.is_settling {
+                continue;
+            }
+            let (size, is_first) = (waiting.item.size, to.is_none());
+            let follows = to.is_none_or(|to| to == waiting.item.to) && size <= PUSHED;
+            if begun.len() >= most || bytes >= BATCH || !(follows || is_first) {
+                break;
+            }
+            waiting.item.begin();
+            begun.push((waiting.item.clone(), waiting.content.clone()));
+            (bytes, to) = (bytes + size, Some(waiting.item.to));
+            if !follows {
+                break;
+            }
+        }
+        begun
     }
 
     pub(super) fn find_mut(&mut self, id: TransferId) -> Option<&mut Waiting> {
@@ -169,7 +266,11 @@ impl State {
 
     pub(super) fn settle(&mut self, item: Item) {
         self.orders.remove(&item.id);
-        self.waiting.remove(&item.created_us);
+        let waiting = self.waiting.remove(&item.created_us);
+        let content = waiting.and_then(|waiting| waiting.content);
+        self.kept -= content.map_or(0, |content| content.len());
+        let peer = self.peers.entry(item.to.on_backbone()).or_default();
+        peer.orders(&item).remove(&item.created_us);
         self.unload(&item);
         if item.state != ItemState::Cancelled && item.kind.is_message() {
             self.peers.entry(item.to.on_backbone()).or_default().failing = None;

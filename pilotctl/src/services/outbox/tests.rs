@@ -1,4 +1,5 @@
 use super::*;
+use crate::services::push::PUSHED;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
@@ -79,31 +80,39 @@ fn numbers_count_per_receiver_and_no_start_repeats_one() {
 fn a_file_that_was_torn_is_never_sent_and_never_in_the_way() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(&dir);
-    put(&outbox, 16, "whole");
-    put(&outbox, 16, "torn");
-    put(&outbox, 16, "changed");
-    drop(outbox);
-    let [_, torn, changed] = &files(&dir)[..] else { panic!() };
-    let bytes = std::fs::read(torn).unwrap();
-    let other = String::from_utf8(std::fs::read(changed).unwrap()).unwrap();
-    std::fs::write(changed, other.replace("changed", "CHANGED")).unwrap();
-    // A write that was cut before its rename.
-    std::fs::write(torn.with_extension("tmp"), &bytes[..bytes.len() / 2]).unwrap();
-    for len in 0..bytes.len() {
-        std::fs::write(torn, &bytes[..len]).unwrap();
-        let outbox = open(&dir);
-        assert_eq!(outbox.count().0, 2, "cut at {len}");
+    let mut ends = Vec::new();
+    for text in ["whole", "changed", "last"] {
+        put(&outbox, 16, text);
+        ends.push(std::fs::metadata(&files(&dir)[0]).unwrap().len() as usize);
     }
-    assert!(!torn.with_extension("tmp").exists());
-    std::fs::write(torn, [&bytes[..], b"more"].concat()).unwrap();
+    drop(outbox);
+    let [file] = &files(&dir)[..] else { panic!("one file") };
+    let bytes = std::fs::read(file).unwrap();
+    // A write that was cut before its rename.
+    std::fs::write(file.with_extension("tmp"), &bytes[..bytes.len() / 2]).unwrap();
+    for len in 0..bytes.len() {
+        std::fs::write(file, &bytes[..len]).unwrap();
+        let outbox = open(&dir);
+        let whole = ends.iter().filter(|end| **end <= len).count();
+        assert_eq!(outbox.count().0, whole, "cut at {len}");
+    }
+    assert!(!file.with_extension("tmp").exists());
+    std::fs::write(file, [&bytes[..], b"more"].concat()).unwrap();
+    assert_eq!(open(&dir).count().0, 3);
+    let mut damaged = bytes.clone();
+    damaged[ends[1] - 7..ends[1]].copy_from_slice(b"CHANGED");
+    std::fs::write(file, damaged).unwrap();
     let outbox = open(&dir);
-    assert_eq!(outbox.count().0, 2);
-    let item = outbox.begin(peer(16).on_backbone(), Lane::Messages).unwrap();
+    assert_eq!(outbox.count().0, 3);
+    let begin = || outbox.begin(peer(16).on_backbone(), Lane::Messages).unwrap();
+    let item = begin();
     assert_eq!(outbox.content(&item).unwrap(), b"whole");
     outbox.settle(item.id, ItemState::Delivered, None).unwrap();
-    let item = outbox.begin(peer(16).on_backbone(), Lane::Messages).unwrap();
+    let item = begin();
     let error = outbox.content(&item).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    outbox.settle(item.id, ItemState::Refused, None).unwrap();
+    assert_eq!(outbox.content(&begin()).unwrap(), b"last");
 }
 
 #[test]
@@ -218,7 +227,8 @@ fn with(dir: &tempfile::TempDir, files: Quota) -> Arc<Outbox> {
 
 fn file(to: u8, size: usize) -> NewFile {
     let (name, note) = ("data.csv".parse().unwrap(), Note::cleaned(b"as promised"));
-    NewFile { to: peer(to), kind: Kind::File, name, size: size as u64, note, id: None }
+    let (kind, hash) = (Kind::File, HashAlgorithm::Blake3);
+    NewFile { to: peer(to), kind, name, size: size as u64, hash, note, id: None }
 }
 
 async fn keep(outbox: &Arc<Outbox>, to: u8, content: &[u8]) -> Result<Item, PutError> {
@@ -349,4 +359,85 @@ async fn large_files_leave_a_lane_to_small_ones_and_a_refused_one_waits_its_turn
     assert_eq!(begin(Lane::Files(0)), Some(ids[1]));
     assert_eq!(outbox.find(ids[1]).unwrap().reason, Some(reason("full")));
     assert_eq!(outbox.find(message).unwrap().reason, None, "a reason is of its file alone");
+}
+
+/// A runtime whose only thread for what blocks is busy until something is sent.
+fn with_a_busy_disk(test: impl AsyncFnOnce(std::sync::mpsc::Sender<()>)) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+    let (free, busy) = std::sync::mpsc::channel();
+    runtime.spawn_blocking(move || busy.recv());
+    runtime.block_on(test(free));
+}
+
+#[test]
+fn messages_that_come_while_the_disk_is_busy_share_a_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = Arc::new(open(&dir));
+    with_a_busy_disk(async |free| {
+        let message = |n: usize| NewMessage::new(peer(16), Kind::Text, vec![n as u8; 1024]);
+        let posts: Vec<_> = (0..256).map(|n| outbox.post(message(n))).collect();
+        assert_eq!((outbox.posts(), outbox.syncs(), outbox.count()), (256, 0, (0, 0)));
+        free.send(()).unwrap();
+        for post in posts {
+            assert_eq!(post.await.unwrap().unwrap().state, ItemState::Queued);
+        }
+    });
+    assert_eq!((outbox.syncs(), outbox.count()), (1, (256, 256 * 1024)));
+    drop(outbox);
+    let outbox = open(&dir);
+    assert_eq!(outbox.count().0, 256);
+    // From the disk as from memory, in order.
+    let begun = outbox.begin_messages(peer(16).on_backbone(), 256, None);
+    assert_eq!(begun.len(), 256);
+    for (n, (item, content)) in begun.iter().enumerate() {
+        assert!(content.is_none());
+        assert_eq!(outbox.content(item).unwrap(), vec![n as u8; 1024]);
+    }
+    let delivered = |(item, _): &(Item, _)| Settling {
+        id: item.id,
+        outcome: ItemState::Delivered,
+        reason: None,
+    };
+    assert_eq!(outbox.settle_all(begun.iter().map(delivered).collect()).unwrap(), 256);
+    assert_eq!((outbox.count(), left(&dir)), ((0, 0), vec![]));
+}
+
+#[tokio::test]
+async fn a_batch_ends_before_what_cannot_be_pushed_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = Arc::new(open(&dir));
+    let other = Address::from_bytes([0, 2, 0, 0, 0, 16]);
+    let large = vec![b'x'; PUSHED as usize + 1];
+    for (to, content) in
+        [(peer(16), &b"1"[..]), (peer(16), b"2"), (other, b"3"), (other, &large), (other, b"5")]
+    {
+        outbox.post(NewMessage::new(to, Kind::Text, content.to_vec())).await.unwrap().unwrap();
+    }
+    let begin = |most, to| {
+        let begun = outbox.begin_messages(peer(16).on_backbone(), most, to);
+        begun.iter().map(|(_, content)| content.as_ref().unwrap().len()).collect::<Vec<_>>()
+    };
+    assert_eq!(begin(1, None), [1]);
+    assert_eq!(begin(9, Some(peer(16))), [1], "the next goes over another network");
+    assert_eq!(begin(9, Some(peer(16))), [0; 0]);
+    assert_eq!(begin(9, None), [1]);
+    assert_eq!(begin(9, Some(other)), [0; 0], "what is large goes alone");
+    assert_eq!(begin(9, None), [large.len()]);
+    assert_eq!(begin(9, None), [1]);
+    // Nothing is kept that was delivered, and no more than there is room for.
+    let all = outbox.list(0, 9, true);
+    outbox.put_back_all(all.iter().map(|item| item.id));
+    for item in all {
+        outbox.settle(item.id, ItemState::Delivered, None).unwrap();
+    }
+    for _ in 0..5 {
+        let message = NewMessage::new(other, Kind::Binary, vec![0; 1 << 20]);
+        outbox.post(message).await.unwrap().unwrap();
+    }
+    let kept: Vec<_> = (0..5)
+        .flat_map(|_| outbox.begin_messages(other.on_backbone(), 9, None))
+        .map(|(_, content)| content.is_some())
+        .collect();
+    assert_eq!(kept, [true, true, true, true, false]);
 }

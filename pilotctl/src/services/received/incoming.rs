@@ -7,11 +7,14 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use tokio::sync::Notify;
 
-/// After so many bytes the content is synced and the offset noted, so that a crash costs at
-/// most these, and the last sync is short.
-const CHECKPOINT: u64 = 64 << 20;
+/// After so many bytes the content is synced, beside the writing of what follows, and the offset
+/// noted: a crash costs little, and the last sync is short.
+const CHECKPOINT: u64 = 16 << 20;
+/// So many bytes are written at most that are not surely on the disk; then the writing waits.
+const BEHIND: u64 = 64 << 20;
 /// Bytes read at a time for the hash of what is there already.
 const READ: usize = 1 << 20;
 
@@ -36,6 +39,12 @@ impl Active {
     }
 }
 
+/// A sync under way, which makes the bytes up to here durable.
+struct Syncing {
+    up_to: u64,
+    thread: JoinHandle<io::Result<()>>,
+}
+
 /// A file that is being received: it belongs to one stream. Dropped unfinished, what is there
 /// is synced and kept for the next attempt.
 pub(crate) struct Incoming {
@@ -46,6 +55,7 @@ pub(crate) struct Incoming {
     size: u64,
     written: u64,
     synced: u64,
+    syncing: Option<Syncing>,
     hash: ContentHash,
     active: Arc<Active>,
     is_over: bool,
@@ -67,7 +77,7 @@ impl Incoming {
         let there = synced.min(file.metadata()?.len());
         // Beyond it nothing is certain after a power loss.
         file.set_len(there)?;
-        let mut hash = ContentHash::new();
+        let mut hash = ContentHash::new(offer.hash);
         let mut buf = vec![0; READ.min(usize::try_from(there).unwrap_or(READ))];
         while hash.len() < there {
             let n = file.read(&mut buf)?;
@@ -86,6 +96,7 @@ impl Incoming {
             size: offer.size,
             written: offset,
             synced: offset,
+            syncing: None,
             hash,
             active,
             is_over: false,
@@ -114,13 +125,31 @@ impl Incoming {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.written += bytes.len() as u64;
-        if self.written - self.synced >= CHECKPOINT {
-            self.checkpoint()?;
+        let behind = self.written - self.synced;
+        if self.syncing.as_ref().is_some_and(|s| s.thread.is_finished() || behind >= BEHIND) {
+            self.await_sync()?;
+            self.note()?;
+        }
+        if self.syncing.is_none() && self.written - self.synced >= CHECKPOINT {
+            let (file, up_to) = (self.file.try_clone()?, self.written);
+            let thread = std::thread::Builder::new().name("sync".to_owned());
+            let thread = thread.spawn(move || file.sync_data())?;
+            self.syncing = Some(Syncing { up_to, thread });
+        }
+        Ok(())
+    }
+
+    /// An error of the disk is told once, to whoever syncs first.
+    fn await_sync(&mut self) -> io::Result<()> {
+        if let Some(Syncing { up_to, thread }) = self.syncing.take() {
+            thread.join().map_err(|_| io::Error::other("the sync has panicked"))??;
+            self.synced = up_to;
         }
         Ok(())
     }
 
     fn checkpoint(&mut self) -> io::Result<()> {
+        self.await_sync()?;
         self.file.sync_data()?;
         self.synced = self.written;
         self.note()
@@ -143,7 +172,7 @@ impl Incoming {
                 time_us: touched_us,
                 kind: partial.kind as u8,
                 entries: 0,
-                sha256: None,
+                hash: None,
                 synced: partial.synced,
             }
         };
@@ -161,7 +190,7 @@ impl Incoming {
         if self.written != self.size {
             return Err(Failure::Failed);
         }
-        self.file.sync_all().map_err(failed)?;
+        self.await_sync().and_then(|()| self.file.sync_all()).map_err(failed)?;
         self.synced = self.written;
         let mut whole = self.store.part_path(&self.key, "part");
         let mut entries = 0;

@@ -22,9 +22,9 @@ pub(super) struct Entry {
     pub(super) kind: u8,
     #[serde(default)]
     pub(super) entries: u32,
-    /// Of a whole file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) sha256: Option<String>,
+    /// Of a whole file; formerly of SHA-256 alone.
+    #[serde(default, alias = "sha256", skip_serializing_if = "Option::is_none")]
+    pub(super) hash: Option<String>,
     /// Of a partial one: bytes that are surely on the disk.
     #[serde(default)]
     pub(super) synced: u64,
@@ -95,7 +95,7 @@ impl Received {
                     name: entry.name.parse().ok()?,
                     received_us: entry.time_us,
                     size: entry.size,
-                    hash: parse_digest(&entry.sha256?)?,
+                    hash: parse_digest(&entry.hash?)?,
                     note: Note::cleaned(entry.note.as_bytes()),
                 })
             });

@@ -420,7 +420,7 @@ impl Received {
                 time_us: info.received_us,
                 kind: info.kind as u8,
                 entries: info.entries,
-                sha256: Some(info.hash.to_string()),
+                hash: Some(info.hash.to_string()),
                 synced: info.size,
             };
             disk::replace(&self.index_path(info), &[&serde_json::to_vec(&entry)?], true)?;

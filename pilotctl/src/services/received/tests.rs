@@ -1,5 +1,5 @@
 use super::*;
-use pilot_core::service::exchange::{ContentHash, Failure, Kind};
+use pilot_core::service::exchange::{ContentHash, Failure, HashAlgorithm, Kind};
 
 fn address(node: u8) -> Address {
     Address::from_bytes([0, 1, 0, 0, 0, node])
@@ -7,7 +7,8 @@ fn address(node: u8) -> Address {
 
 fn offer(id: u8, name: &str, size: u64) -> Offer {
     let name = Some(name.parse().unwrap());
-    Offer { id: TransferId([id; 16]), kind: Kind::File, size, name, note: Note::cleaned(b"n") }
+    let (id, kind, hash) = (TransferId([id; 16]), Kind::File, HashAlgorithm::Blake3);
+    Offer { id, kind, size, hash, name, note: Note::cleaned(b"n") }
 }
 
 fn open(dir: &tempfile::TempDir) -> Arc<Received> {
@@ -26,17 +27,15 @@ fn go(received: &Arc<Received>, from: u8, offer: &Offer) -> Incoming {
     }
 }
 
-fn sha256(content: &[u8]) -> Digest {
-    let mut hash = ContentHash::new();
-    hash.update(content);
-    hash.digest()
+fn hashed(content: &[u8]) -> Digest {
+    ContentHash::of(HashAlgorithm::Blake3, content)
 }
 
 fn put(received: &Arc<Received>, from: u8, id: u8, name: &str, content: &[u8]) -> FileInfo {
     let mut incoming = go(received, from, &offer(id, name, content.len() as u64));
     let rest = &content[usize::try_from(incoming.offset()).unwrap()..];
     incoming.write(rest).unwrap();
-    incoming.finish(sha256(content)).unwrap()
+    incoming.finish(hashed(content)).unwrap()
 }
 
 fn names(received: &Received) -> Vec<String> {
@@ -69,7 +68,7 @@ fn files_land_whole_under_names_of_their_own() {
     let received = open(&dir);
     assert_eq!(received.list(0, usize::MAX), before);
     assert!(matches!(received.begin(address(16), &offer(1, "data.csv", 3)), Ok(Begin::Have)));
-    assert_eq!(before[0].0.hash, sha256(b"one"));
+    assert_eq!(before[0].0.hash, hashed(b"one"));
     assert_eq!(received.list(before[0].0.received_us, 1), before[1..2]);
 }
 
@@ -84,7 +83,7 @@ fn an_interrupted_file_goes_on_from_what_is_synced() {
     for (received, have) in [(received, "abc"), (open(&dir), "abc"), (open(&dir), "abc")] {
         let incoming = go(&received, 16, &offer);
         assert_eq!(incoming.offset(), have.len() as u64);
-        assert_eq!(incoming.hash().digest(), sha256(have.as_bytes()));
+        assert_eq!(incoming.hash().digest(), hashed(have.as_bytes()));
     }
     // A crash: bytes behind the noted offset are not believed.
     let part = dir.path().join("received/.partial");
@@ -106,6 +105,42 @@ fn an_interrupted_file_goes_on_from_what_is_synced() {
 }
 
 #[test]
+fn a_crash_in_the_middle_of_a_large_file_costs_a_bounded_part_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let offer = offer(1, "large", 1 << 30);
+    let mut incoming = go(&open(&dir), 16, &offer);
+    let block: Vec<u8> = (0..1 << 20).map(|n: u32| (n >> 8) as u8).collect();
+    for _ in 0..80 {
+        incoming.write(&block).unwrap();
+    }
+    // Nothing of what it would do at its end happens.
+    std::mem::forget(incoming);
+    let there = go(&open(&dir), 16, &offer).offset();
+    assert!((16 << 20..=80 << 20).contains(&there), "{there}");
+
+    // To the end in order: nothing is lost, by the same hash or another.
+    let offer = self::offer(2, "whole", 40 << 20);
+    let received = open(&dir);
+    let mut incoming = go(&received, 16, &offer);
+    for _ in 0..20 {
+        incoming.write(&block).unwrap();
+    }
+    drop(incoming);
+    let offer = Offer { hash: HashAlgorithm::Sha256, ..offer };
+    let mut incoming = go(&received, 16, &offer);
+    assert_eq!(incoming.offset(), 20 << 20);
+    let mut hash = incoming.hash();
+    for _ in 0..20 {
+        incoming.write(&block).unwrap();
+        hash.update(&block);
+    }
+    let info = incoming.finish(hash.digest()).unwrap();
+    let content = block.repeat(40);
+    assert_eq!(info.hash, ContentHash::of(HashAlgorithm::Sha256, &content));
+    assert!(std::fs::read(received.path(&info)).unwrap() == content);
+}
+
+#[test]
 fn a_wrong_hash_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let received = open(&dir);
@@ -117,7 +152,7 @@ fn a_wrong_hash_leaves_nothing() {
     // And one that is not whole gets no name.
     let mut incoming = go(&received, 16, &offer(2, "b", 3));
     incoming.write(b"ab").unwrap();
-    assert_eq!(incoming.finish(sha256(b"ab")), Err(Failure::Failed));
+    assert_eq!(incoming.finish(hashed(b"ab")), Err(Failure::Failed));
     assert_eq!(names(&received), [""; 0]);
 }
 
@@ -250,7 +285,7 @@ fn a_file_that_cannot_be_opened_or_named_now_keeps_what_is_there() {
     // No name can be given: no entry of a file that nobody has stays behind.
     incoming.write(b"def").unwrap();
     std::fs::rename(&part, &aside).unwrap();
-    assert_eq!(incoming.finish(sha256(b"abcdef")), Err(Failure::Failed));
+    assert_eq!(incoming.finish(hashed(b"abcdef")), Err(Failure::Failed));
     assert_eq!(std::fs::read_dir(dir.path().join("received/.index")).unwrap().count(), 0);
     std::fs::rename(&aside, &part).unwrap();
     assert_eq!(go(&received, 16, &offer).offset(), 6);
@@ -285,7 +320,7 @@ fn put_tree(
     let mut incoming = go(received, from, &directory(id, "tree", content.len() as u64));
     let rest = &content[usize::try_from(incoming.offset()).unwrap()..];
     incoming.write(rest).unwrap();
-    incoming.finish(sha256(content))
+    incoming.finish(hashed(content))
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::drive::services::{
 use crate::drive::waiters::Ticket;
 use crate::service::events::BrokerLimits;
 use crate::service::exchange::{
-    ContentHash, Digest, Failure as NotStored, Kind, Note, Offer, PUSH_MAX, PUSHES_MAX, Pushed,
-    Refusal, TransferId,
+    ContentHash, Digest, Failure as NotStored, HashAlgorithm, Kind, Note, Offer, PUSH_MAX,
+    PUSHES_MAX, Pushed, Refusal, TransferId,
 };
 use core::cell::Cell;
 use core::future::{Future, poll_fn};
@@ -177,8 +177,14 @@ async fn write<S: Subject>(
 }
 
 /// A file that breaks off is continued from what was stored, acknowledged once, and then known;
-/// another one is refused.
+/// another one is refused. By each algorithm of its hash.
 pub fn a_file_goes_on_where_it_was_stored<A: Subject, B: Subject, R: Rendezvous>() {
+    for hash in [HashAlgorithm::Blake3, HashAlgorithm::Sha256] {
+        goes_on_where_it_was_stored::<A, B, R>(hash);
+    }
+}
+
+fn goes_on_where_it_was_stored<A: Subject, B: Subject, R: Rendezvous>(algorithm: HashAlgorithm) {
     block_on(async {
         let stage = Stage::<A, B, R>::friends().await;
         let exchange = stage.b.keep_alive().listen_exchange().expect("the port is free");
@@ -186,7 +192,7 @@ pub fn a_file_goes_on_where_it_was_stored<A: Subject, B: Subject, R: Rendezvous>
         assert_ne!(Ok(id), stage.a.keep_alive().transfer_id().map_err(drop), "ids are random");
         let name = Some("data.bin".parse().expect("a name"));
         let (kind, note) = (Kind::File, Note::cleaned(b"a word"));
-        let offer = Offer { id, kind, size: FILE as u64, name, note };
+        let offer = Offer { id, kind, size: FILE as u64, hash: algorithm, name, note };
         let mut content = vec![0; FILE];
         fill(1, 0, &mut content);
         let mut stored = Vec::new();
@@ -198,7 +204,7 @@ pub fn a_file_goes_on_where_it_was_stored<A: Subject, B: Subject, R: Rendezvous>
         let sending = async { write::<A>(&mut upload, &content).await.map_err(drop) };
         let receiving = async {
             offered::<B>(&mut incoming, &offer).await;
-            incoming.accept(ContentHash::new()).expect("it was offered");
+            incoming.accept(ContentHash::new(algorithm)).expect("it was offered");
             while stored.len() < 300_000 {
                 let n = poll::<B, _>(|waker| incoming.poll_read(waker, &mut chunk)).await;
                 stored.extend_from_slice(&chunk[..n.expect("read")]);
@@ -213,7 +219,7 @@ pub fn a_file_goes_on_where_it_was_stored<A: Subject, B: Subject, R: Rendezvous>
         step("the same again");
         let (stream, mut incoming) = stage.serve(&exchange, Port::DATA_EXCHANGE).await;
         let mut upload = Upload::new(stream, &offer).expect("a file");
-        let mut hash = ContentHash::new();
+        let mut hash = ContentHash::new(algorithm);
         hash.update(&stored);
         let had = hash.len();
         let sending = async {
@@ -239,9 +245,7 @@ pub fn a_file_goes_on_where_it_was_stored<A: Subject, B: Subject, R: Rendezvous>
         };
         let (delivered, ()) = both(sending, receiving).await;
         assert!(stored == content, "what was stored is what was sent");
-        let mut whole = ContentHash::new();
-        whole.update(&content);
-        assert_eq!(delivered, Some(whole.digest()));
+        assert_eq!(delivered, Some(ContentHash::of(algorithm, &content)));
 
         step("once more, and another");
         let (stream, mut incoming) = stage.serve(&exchange, Port::DATA_EXCHANGE).await;
