@@ -197,6 +197,8 @@ pub const RTO_INITIAL: Duration = s(1);
 pub const ACK_DELAY_MAX: Duration = ms(25);
 /// An acknowledgement goes out after this many frames at the latest ...
 pub const ACK_FRAMES: u32 = 16;
+/// ... with data that goes the other way after this many, ...
+pub const ACK_FRAMES_RIDING: u32 = 12;
 /// ... and after this many for one round trip after a gap.
 pub const ACK_FRAMES_AFTER_GAP: u32 = 4;
 /// Most ranges, and most stream entries, of one acknowledgement.

@@ -196,8 +196,7 @@ fn send(input: &[u8], cuts: &[u8; 8], size: u64) -> Said {
 }
 
 fn offer(n: u8, kind: Kind, size: u64, name: Option<FileName>) -> Offer {
-    // Either end of a case has both algorithms.
-    let hash = if size % 2 == 0 { HashAlgorithm::Blake3 } else { HashAlgorithm::Sha256 };
+    let hash = if size % 2 == 1 { HashAlgorithm::Blake3 } else { HashAlgorithm::Sha256 };
     Offer { id: TransferId([n; 16]), kind, size, hash, name, note: Note::cleaned(b"") }
 }
 

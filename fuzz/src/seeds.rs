@@ -538,7 +538,7 @@ fn exchanges() -> Vec<Script> {
         seeds.push(receiver(choices, &plain.concat()));
         seeds.push(receiver(choices, &pushed));
     }
-    seeds.extend([receiver(0, &file), receiver(0, &blake3), receiver(0, &wrong)]);
+    seeds.extend([receiver(0, &file), receiver(0, &wrong)]);
     let answer = |id: u8, code: u8, offset: u64| {
         exchange_frame(17, &[&[id; 16][..], &[code], &offset.to_be_bytes()].concat())
     };
@@ -552,6 +552,7 @@ fn exchanges() -> Vec<Script> {
     seeds.push(s().byte(2).word(0).byte(7).chunk(b"a.txt").chunk(b"note").raw(b"content"));
     seeds.push(s().byte(2).word(3).byte(0).chunk(b"").chunk(b"").raw(b"some text"));
     seeds.push(s().byte(2).word(9).byte(255).chunk(b"b").chunk(b"").raw(b""));
+    seeds.push(receiver(0, &blake3));
     seeds
 }
 

@@ -634,7 +634,8 @@ impl<'s> Directory<'s> {
         self.update();
     }
 
-    fn has_edge(&self) -> bool {
+    /// Whether [`Directory::poll_event`] or [`Directory::poll_change`] may have something.
+    pub(crate) fn has_edge(&self) -> bool {
         let core = &self.core;
         core.journal.has_edge()
             || self.link.dial
@@ -646,6 +647,17 @@ impl<'s> Directory<'s> {
             || core.requests.has_edge()
             || core.beacon.has_event()
             || core.beacon.is_silent()
+            || core.trust.has_event()
+    }
+
+    /// Whether [`Directory::poll_change`] may have something.
+    pub(crate) fn has_change(&self) -> bool {
+        let core = &self.core;
+        core.changes.registered
+            || core.changes.fenced
+            || core.beacon.has_event()
+            || core.beacon.is_silent()
+            || core.beacon.has_news()
             || core.trust.has_event()
     }
 

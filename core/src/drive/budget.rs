@@ -9,7 +9,7 @@
 pub struct Budget {
     /// Receive calls of one turn: one batch. Each yields at most one train.
     pub receives: u32,
-    /// Receive calls of a turn that follows a pause or a flush; a full batch doubles those of
+    /// Receive calls of a turn that follows a pause, an answer or a flush; a full batch doubles those of
     /// the next one. Less than `receives` answers the first datagram before the socket is asked
     /// for a second one, which pays where few come at a time.
     pub receives_first: u32,

@@ -82,6 +82,8 @@ struct Inner<M, O, R: Runtime> {
     task: Option<R::Waker>,
     /// The deadline that it waits for.
     until: Option<Instant>,
+    /// A call that is likely to have queued something was not followed by sending.
+    has_words: bool,
     /// Ends when everything queued is sent, or at this time.
     stop: Option<Instant>,
     ended: Waiters<'static, (), R::Waker>,
@@ -109,6 +111,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
             sockets: Some(sockets),
             task: None,
             until: None,
+            has_words: false,
             stop: None,
             ended: Waiters::<(), R::Waker>::boxed(END_WAITERS),
         };
@@ -155,6 +158,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
             owner.take_woken(&mut woken);
             let is_sent =
                 wake && sockets.as_mut().is_some_and(|io| driver.answer(now, machine, io));
+            inner.has_words |= wake && !is_sent;
             let task = if wake && !is_sent || inner.is_late() { inner.task.take() } else { None };
             (result, task, inner.driver.stats().sends != sends)
         };
@@ -261,10 +265,14 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
         made
     }
 
-    /// Sends what is queued and does nothing else ([`Driver::flush`]); a turn has to follow.
+    /// Sends what calls have queued since the last turn and does nothing else
+    /// ([`Driver::flush`]); a turn has to follow. What reading has queued is that turn's, which
+    /// receives first: a window that opens can wait for the acknowledgement of what is there.
     pub fn flush(&self) {
         let inner = &mut *self.lock();
-        if let Some(sockets) = &mut inner.sockets {
+        if let Some(sockets) = &mut inner.sockets
+            && core::mem::take(&mut inner.has_words)
+        {
             inner.driver.flush(&self.host, &mut inner.machine, sockets);
         }
     }
@@ -312,6 +320,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Inner<M, O, R> {
         if !self.task.as_ref().is_some_and(|task| task.is_same(waker)) {
             self.task = Some(waker.clone());
         }
+        self.has_words = false;
         let Some(sockets) = &mut self.sockets else { return Next::End };
         let turn = self.driver.turn(host, &mut self.machine, sockets, &mut self.owner);
         self.owner.take_woken(woken);

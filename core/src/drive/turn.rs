@@ -240,7 +240,12 @@ impl<'s> Driver<'s> {
             return false;
         }
         self.may_answer = false;
-        matches!(self.transmit(now, ANSWERS, machine, io), Step::Dry(_))
+        let step = self.transmit(now, ANSWERS, machine, io);
+        if !step.is_idle() {
+            // What comes next is likely to be asked for: it is handed over as soon as it is here.
+            self.batch = self.budget.receives_first;
+        }
+        matches!(step, Step::Dry(_))
     }
 
     /// Sends what the machine has queued, up to the budget, and nothing else: for an adapter

@@ -149,12 +149,16 @@ impl Node<'_> {
             self.directory.renew_beacon(self.now);
             return Some(Event::OpenSocket(SocketId(0)));
         }
-        while let Some(event) = self.directory.poll_event() {
+        while self.directory.has_edge()
+            && let Some(event) = self.directory.poll_event()
+        {
             if let Some(event) = told(event) {
                 return Some(event);
             }
         }
-        if let Some(event) = self.auxiliary.poll_event() {
+        if self.auxiliary.has_event()
+            && let Some(event) = self.auxiliary.poll_event()
+        {
             if let Event::OpenSocket(socket) = event {
                 self.socket_opened(socket);
             }
@@ -170,7 +174,7 @@ impl Node<'_> {
             }
             self.untold_paths = false;
         }
-        loop {
+        while self.transport.has_event() || self.transport.has_peer_event() {
             match self.transport.poll_event()? {
                 TransportEvent::Opened(id) => return Some(Event::StreamOpened(id)),
                 TransportEvent::Acceptable(port) => return Some(Event::Acceptable(port)),
@@ -185,6 +189,7 @@ impl Node<'_> {
                 _ => {}
             }
         }
+        None
     }
 }
 

@@ -251,7 +251,24 @@ impl<'s> Node<'s> {
     }
 
     /// Reacts to what the sub-machines report. Runs at the end of every mutation.
+    #[inline]
     pub(super) fn process(&mut self, now: Instant) {
+        // Asked several times a packet, of which few have consequences.
+        if self.has_news() {
+            self.take_news(now);
+        }
+    }
+
+    /// Whether a sub-machine may have something to report.
+    fn has_news(&self) -> bool {
+        self.tunnel.has_event()
+            || self.transport.has_peer_event()
+            || self.directory.has_change()
+            || self.stun.has_answer()
+    }
+
+    #[inline(never)]
+    fn take_news(&mut self, now: Instant) {
         loop {
             if let Some(event) = self.tunnel.poll_event() {
                 self.tunnel_event(now, event);

@@ -198,6 +198,11 @@ impl<P: Copy> StunClient<P> {
         self.pending.iter().filter(|p| ready(p.ask.socket)).map(Pending::next).min()
     }
 
+    /// Whether [`StunClient::poll_answer`] has something.
+    pub(crate) fn has_answer(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
     /// The next question that has ended.
     pub fn poll_answer(&mut self) -> Option<StunAnswer<P>> {
         self.answers.pop_front()

@@ -8,7 +8,9 @@
 
 use super::range::RangeSet;
 use crate::addr::Port;
-use crate::limits::{ACK_DELAY_MAX, ACK_FRAMES, ACK_FRAMES_AFTER_GAP, ACK_RANGES};
+use crate::limits::{
+    ACK_DELAY_MAX, ACK_FRAMES, ACK_FRAMES_AFTER_GAP, ACK_FRAMES_RIDING, ACK_RANGES,
+};
 use crate::time::{Duration, Instant};
 
 /// First byte of the frame.
@@ -16,7 +18,7 @@ pub const ACKNOWLEDGEMENT: u8 = 0xFD;
 /// Bytes of an acknowledgement with one range and no stream entry.
 pub(crate) const FD_MIN: usize = 21;
 const RANGE: usize = 8;
-const ENTRY: usize = 10;
+pub(crate) const ENTRY: usize = 10;
 /// Unit of the delay field.
 const DELAY_UNIT_NS: u64 = 8_000;
 /// Quarter round trips below this do not hold an acknowledgement back any shorter: a request
@@ -191,6 +193,7 @@ const REMEMBERED: usize = 2 * ACK_RANGES;
 /// |---|---|
 /// | a frame opens or closes a gap, or asks for it (FIN, probe) | at once |
 /// | 16 eliciting frames (4 within a round trip after a gap) | at once |
+/// | 12 eliciting frames | with the next data |
 /// | end of a receive batch with two or more of them | at once |
 /// | a single eliciting frame | after a quarter round trip, 1 to 25 ms |
 /// | anything else | never |
@@ -287,6 +290,12 @@ impl AckSpace {
         }
     }
 
+    /// Whether an acknowledgement may go with data now. Who answers what it is sent, message by
+    /// message, then sends none alone, which would be a packet of its own and late for both.
+    pub(crate) fn may_ride(&self) -> bool {
+        self.pending >= ACK_FRAMES_RIDING
+    }
+
     /// Makes an acknowledgement due now, whatever has arrived.
     pub(crate) fn expedite(&mut self, now: Instant) {
         self.due = Some(now);
@@ -371,6 +380,7 @@ mod tests {
         for counter in 1..15 {
             space.on_frame(start, counter, true, false, rtt);
             assert_ne!(space.due(), Some(start));
+            assert_eq!(space.may_ride(), counter >= 11, "of 16, three quarters");
         }
         space.on_frame(start, 15, true, false, rtt);
         assert_eq!(space.due(), Some(start));

@@ -1,7 +1,8 @@
 //! Frames out: which one is next, and its bytes.
 //!
 //! A train is a run of frames of one length that leave in one system call. Data goes first and
-//! a due acknowledgement rides as the train's last, shorter frame; without data it goes alone.
+//! a due acknowledgement, or one that soon will be, rides as the train's last, shorter frame;
+//! without data a due one goes alone.
 
 use super::ack::{Entry, FD_MIN};
 use super::entry::{SEND, UNTOLD};
@@ -242,7 +243,7 @@ impl Transport<'_> {
                 return Some((len, Some(content)));
             }
         }
-        if due {
+        if due || train.count > 0 && self.peers.ack_may_ride(peer, out.len()) {
             return self.write_acknowledgement(now, peer, out).map(|len| (len, None));
         }
         None

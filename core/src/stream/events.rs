@@ -35,6 +35,11 @@ impl Transport<'_> {
         self.stream_events.front().is_some() || self.ports.has_news()
     }
 
+    /// Whether [`Transport::poll_peer_event`] has something.
+    pub(crate) fn has_peer_event(&self) -> bool {
+        self.peer_events.front().is_some()
+    }
+
     /// The next event about a peer's paths and control frames; these come first in
     /// [`Transport::poll_event`].
     pub fn poll_peer_event(&mut self) -> Option<TransportEvent> {

@@ -1,6 +1,6 @@
 //! The record of one peer: paths, what has arrived from it, its streams and queues.
 
-use super::ack::AckSpace;
+use super::ack::{AckSpace, ENTRY, FD_MIN};
 use super::datagram::DatagramQueue;
 use super::frame::ResetNotice;
 use super::list::{Link, Linked, List};
@@ -246,8 +246,17 @@ impl<'s> PeerTable<'s> {
 
     /// The peer's paths.
     pub(crate) fn paths(&self, peer: PeerIndex) -> impl Iterator<Item = &PathState> {
-        let keys = self.get(peer).map_or([None; PATHS], |record| record.paths);
-        keys.into_iter().flatten().filter_map(|key| self.paths.entries.get(key))
+        let keys = self.get(peer).map_or(&[][..], |record| &record.paths);
+        keys.iter().filter_map(|key| self.paths.entries.get((*key)?))
+    }
+
+    /// The peer's paths and their names.
+    fn named_paths(&self, record: &Peer) -> impl Iterator<Item = (PathId, &PathState)> {
+        record
+            .paths
+            .iter()
+            .enumerate()
+            .filter_map(|(at, key)| Some((PathId(at as u8), self.paths.entries.get((*key)?)?)))
     }
 
     pub(crate) fn active_path(&self, peer: PeerIndex) -> Option<&PathState> {
@@ -283,17 +292,14 @@ impl<'s> PeerTable<'s> {
 
     /// A path whose tail probe is due.
     pub(crate) fn probe_path(&self, peer: PeerIndex) -> Option<PathId> {
-        let due = |path: &PathId| {
-            self.path(peer, *path).is_some_and(|path| path.tail_probe == TailProbe::Due)
-        };
-        self.get(peer)?.path_ids().find(due)
+        let mut paths = self.named_paths(self.get(peer)?);
+        paths.find_map(|(id, path)| (path.tail_probe == TailProbe::Due).then_some(id))
     }
 
     /// When the next path probe may go.
     pub(crate) fn search_at(&self, peer: PeerIndex) -> Option<Instant> {
         let record = self.get(peer).filter(|record| record.search_at != Instant::NEVER)?;
-        let at = |path| self.path(peer, path)?.search_at(record.need(path));
-        record.path_ids().filter_map(at).min()
+        self.named_paths(record).filter_map(|(id, path)| path.search_at(record.need(id))).min()
     }
 
     /// The search on this path may have moved: the next probe is perhaps earlier than thought.
@@ -332,6 +338,13 @@ impl<'s> PeerTable<'s> {
     /// When the earliest acknowledgement is due.
     pub(crate) fn ack_due(&self, peer: PeerIndex) -> Option<Instant> {
         self.spaces(peer).filter_map(AckSpace::due).min()
+    }
+
+    /// Whether an acknowledgement may go with data now, with all there is to tell of streams in
+    /// `room` bytes: what is left over would be due at once, and go alone.
+    pub(crate) fn ack_may_ride(&self, peer: PeerIndex, room: usize) -> bool {
+        let untold = self.get(peer).map_or(0, |record| record.untold.len() as usize);
+        FD_MIN + ENTRY * untold <= room && self.spaces(peer).any(AckSpace::may_ride)
     }
 
     /// The session whose acknowledgement goes next: the one that is due, else the one heard

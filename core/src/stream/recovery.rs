@@ -469,8 +469,10 @@ impl PathState {
 
     /// The next moment at which [`PathState::handle_timeout`] does something.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let timer = self.timer().map(|t| t.0);
-        [self.reorder_at, timer, self.suspicion()].into_iter().flatten().min()
+        let at = |deadline: Option<Instant>| deadline.unwrap_or(Instant::NEVER);
+        let timer = at(self.timer().map(|t| t.0));
+        let first = timer.min(at(self.reorder_at)).min(at(self.suspicion()));
+        (first != Instant::NEVER).then_some(first)
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, table: &mut FrameTable<'_>) -> Fired {

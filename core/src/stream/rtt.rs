@@ -16,6 +16,16 @@ pub(crate) struct Rtt {
     latest: Duration,
     min: Duration,
     backoff: u8,
+    /// What follows from the samples; asked for far more often than there are any.
+    timeouts: Timeouts,
+}
+
+/// See the methods of [`Rtt`] of these names.
+#[derive(Clone, Copy, Debug)]
+struct Timeouts {
+    rto_base: Duration,
+    probe: Duration,
+    suspicion: Duration,
 }
 
 impl Rtt {
@@ -26,6 +36,11 @@ impl Rtt {
             latest: Duration::ZERO,
             min: Duration::MAX,
             backoff: 0,
+            timeouts: Timeouts {
+                rto_base: RTO_INITIAL,
+                probe: RTO_INITIAL,
+                suspicion: SUSPECT_NO_SAMPLE,
+            },
         }
     }
 
@@ -37,16 +52,26 @@ impl Rtt {
         let delay = delay.min(ACK_DELAY_MAX);
         let rtt = if raw >= self.min + delay { raw - delay } else { raw };
         self.latest = rtt;
-        match self.smoothed {
+        let smoothed = match self.smoothed {
             None => {
-                self.smoothed = Some(rtt);
                 self.variation = rtt / 2;
+                rtt
             }
             Some(smoothed) => {
                 self.variation = (self.variation * 3 + smoothed.abs_diff(rtt)) / 4;
-                self.smoothed = Some((smoothed * 7 + rtt) / 8);
+                (smoothed * 7 + rtt) / 8
             }
-        }
+        };
+        self.smoothed = Some(smoothed);
+        self.timeouts = Timeouts {
+            // The receiver may hold an acknowledgement back for a quarter of the round trip or
+            // ACK_DELAY_MAX; the floor covers both.
+            rto_base: (smoothed + (self.variation * 4).max(Duration::from_millis(1)))
+                .max(smoothed + ACK_DELAY_MAX)
+                .clamp(RTO_MIN, RTO_MAX),
+            probe: smoothed * 2 + ACK_DELAY_MAX,
+            suspicion: (smoothed * 3).max(SUSPECT_FLOOR),
+        };
     }
 
     pub(crate) fn smoothed(&self) -> Option<Duration> {
@@ -64,35 +89,29 @@ impl Rtt {
 
     /// The retransmission timeout without back-off (RFC 6298 2, with our bounds).
     pub(crate) fn rto_base(&self) -> Duration {
-        match self.smoothed {
-            None => RTO_INITIAL,
-            Some(smoothed) => {
-                // The receiver may hold an acknowledgement back for a quarter of the round
-                // trip or ACK_DELAY_MAX; the floor covers both.
-                (smoothed + (self.variation * 4).max(Duration::from_millis(1)))
-                    .max(smoothed + ACK_DELAY_MAX)
-                    .clamp(RTO_MIN, RTO_MAX)
-            }
-        }
+        self.timeouts.rto_base
     }
 
     /// The retransmission timeout with the present back-off.
     pub(crate) fn rto(&self) -> Duration {
-        self.rto_base().saturating_mul(1 << self.backoff.min(10)).min(RTO_MAX)
+        match self.backoff {
+            0 => self.rto_base(),
+            n => self.rto_base().saturating_mul(1 << n.min(10)).min(RTO_MAX),
+        }
     }
 
     /// The time after which a tail loss probe is sent (RFC 8985 7.2): two round trips and the
     /// longest delay of an acknowledgement, never later than the retransmission timeout.
     pub(crate) fn probe(&self) -> Duration {
         match self.smoothed {
-            None => RTO_INITIAL,
-            Some(smoothed) => (smoothed * 2 + ACK_DELAY_MAX).min(self.rto()),
+            None => self.timeouts.probe,
+            Some(_) => self.timeouts.probe.min(self.rto()),
         }
     }
 
     /// How long a frame may stay unanswered before its path is suspect (`wire.md` 4.9).
     pub(crate) fn suspicion(&self) -> Duration {
-        self.smoothed.map_or(SUSPECT_NO_SAMPLE, |smoothed| (smoothed * 3).max(SUSPECT_FLOOR))
+        self.timeouts.suspicion
     }
 
     pub(crate) fn back_off(&mut self) {

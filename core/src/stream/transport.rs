@@ -390,10 +390,10 @@ impl<'s> Transport<'s> {
         }
         let Some(record) = self.peers.get(peer) else { return false };
         let full = self.frames.is_full_for(|| self.peers.frames_in_flight(peer));
-        let mut at = None;
+        let mut at = Instant::NEVER;
         if record.session && record.active.is_some() {
             let mut earliest = |other: Option<Instant>| {
-                at = [at, other].into_iter().flatten().min();
+                at = other.map_or(at, |other| at.min(other));
             };
             let due = self.peers.ack_due(peer);
             if due.is_some_and(|due| due <= now) {
@@ -426,7 +426,7 @@ impl<'s> Transport<'s> {
             }
         }
         self.ready.remove(&mut self.peers, READY, peer.0);
-        self.peer_timers.set(peer.index(), at);
+        self.peer_timers.set(peer.index(), Some(at));
         false
     }
 

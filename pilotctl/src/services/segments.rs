@@ -206,6 +206,11 @@ impl Segments {
         Ok(records)
     }
 
+    /// Whether a record is there.
+    pub(super) fn contains(&self, order: u64) -> bool {
+        lock(&self.index).places.contains_key(&order)
+    }
+
     /// The content of a record.
     pub(super) fn read(&self, order: u64) -> io::Result<Vec<u8>> {
         let mut before = None;
@@ -291,7 +296,7 @@ impl Segments {
     // ---- removing ----
 
     /// Removes records; those that are not there are passed over. With `durable` none of them comes
-    /// back after a power loss.
+    /// back after a power loss. One that cannot be removed is no reason to leave the others.
     pub(super) fn remove(&self, orders: &[u64], durable: bool) -> io::Result<()> {
         let _one = lock(&self.removing);
         let mut by_segment: BTreeMap<u64, Vec<(u64, Place)>> = BTreeMap::new();
@@ -303,15 +308,16 @@ impl Segments {
                 }
             }
         }
+        let mut outcome = Ok(());
         for (number, records) in by_segment {
-            self.remove_from(number, &records, durable)?;
+            outcome = outcome.and(self.remove_from(number, &records, durable));
         }
         loop {
             let sparse = lock(&self.index).sparse();
-            let Some(number) = sparse else { return Ok(()) };
+            let Some(number) = sparse else { return outcome };
             if let Err(error) = self.move_records(number) {
                 tracing::warn!(%error, dir = %self.dir.display(), "cannot make room");
-                return Ok(());
+                return outcome;
             }
         }
     }

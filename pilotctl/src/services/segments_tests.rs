@@ -212,6 +212,26 @@ fn a_failed_write_leaves_nothing_and_the_next_one_works() {
 }
 
 #[test]
+fn what_cannot_be_removed_stays_and_the_others_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments = empty(&dir);
+    for order in [1, 2, 3] {
+        append(&segments, &[note(order, 5)]).unwrap();
+        *lock(&segments.writer) = None;
+    }
+    let (second, aside) = (files(&dir).remove(1), dir.path().join("aside"));
+    std::fs::rename(&second, &aside).unwrap();
+    std::fs::create_dir(&second).unwrap();
+    assert!(segments.remove(&[1, 2, 3], false).is_err());
+    assert_eq!([1, 2, 3].map(|order| segments.contains(order)), [false, true, false]);
+    std::fs::remove_dir(&second).unwrap();
+    std::fs::rename(&aside, &second).unwrap();
+    assert_eq!(segments.read(2).unwrap(), note(2, 5).content);
+    segments.remove(&[2], false).unwrap();
+    assert!(files(&dir).is_empty());
+}
+
+#[test]
 fn appending_and_removing_at_the_same_time_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let segments = Arc::new(empty(&dir));

@@ -1,14 +1,15 @@
 //! Both sides of the services against each other over pipes.
 
+mod push;
+
 use super::echo::{EchoError, EchoReport};
 use super::inbox::{Inbox, InboxLimits};
-use super::push::Pushes;
 use super::received::{Received, ReceivedLimits};
 use super::send::{Memory, Message, Once, Progress, SendError, Sent, send};
 use super::serve::{Exchange, random_id, serve};
 use super::*;
 use pilot_core::service::exchange::{
-    ContentHash, Failure, HashAlgorithm, Kind, Note, Offer, Pushed, Refusal, TransferId,
+    ContentHash, HashAlgorithm, Kind, Note, Offer, Refusal, TransferId,
 };
 use std::io;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
 use tokio::time::Instant;
 
 async fn send_message(
@@ -384,114 +385,6 @@ async fn any_bytes_end_a_stream_and_store_nothing() {
     assert_eq!(net.exchange.received.list(0, 9)[0].0.name.as_str(), "a.txt");
 }
 
-fn push(pushes: &mut Pushes<Cut>, number: u64, content: &str) -> TransferId {
-    let id = TransferId::numbered([7; 8], number).unwrap();
-    pushes.push(id, Kind::Text, Note::default(), content.as_bytes()).unwrap();
-    id
-}
-
-async fn outcomes(pushes: &mut Pushes<Cut>, count: usize) -> Vec<(TransferId, Pushed)> {
-    let mut all = Vec::new();
-    while all.len() < count {
-        all.extend(pushes.answers::<NotTrusted>().await.unwrap());
-    }
-    all
-}
-
-/// None waits for the one before, and what has come while the disk was busy is synced once.
-#[test]
-fn pushed_messages_share_a_sync() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
-    let (free, busy) = std::sync::mpsc::channel();
-    runtime.spawn_blocking(move || busy.recv());
-    runtime.block_on(async {
-        let net = Net::new(&dir);
-        let inbox = net.exchange.inbox.clone();
-        let mut pushes = Pushes::open(&net, PEER).await.unwrap();
-        let text = "x".repeat(1000);
-        let ids: Vec<_> = (1..=256).map(|n| push(&mut pushes, n, &text)).collect();
-        assert!(!pushes.has_room());
-        tokio::select! {
-            answers = pushes.answers::<NotTrusted>() => panic!("not synced: {answers:?}"),
-            () = async { while inbox.waiting() < 256 { tokio::task::yield_now().await } } => {}
-        }
-        assert_eq!((inbox.syncs(), inbox.count().0), (0, 0));
-        free.send(()).unwrap();
-        let expected: Vec<_> = ids.iter().map(|id| (*id, Pushed::Stored)).collect();
-        assert_eq!(outcomes(&mut pushes, 256).await, expected);
-        assert_eq!((inbox.syncs(), inbox.count().0), (1, 256));
-        // Again, over another stream.
-        let mut pushes = Pushes::open(&net, PEER).await.unwrap();
-        let again: Vec<_> = (1..=3).map(|n| push(&mut pushes, n, &text)).collect();
-        let expected: Vec<_> = again.iter().map(|id| (*id, Pushed::AlreadyThere)).collect();
-        assert_eq!(outcomes(&mut pushes, 3).await, expected);
-        pushes.close().await;
-        assert_eq!((inbox.syncs(), inbox.count().0), (1, 256));
-    });
-}
-
-/// A stream does not fill the memory while the disk is busy.
-#[test]
-fn what_waits_for_the_disk_is_bounded() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
-    let (free, busy) = std::sync::mpsc::channel();
-    runtime.spawn_blocking(move || busy.recv());
-    runtime.block_on(async {
-        let net = Net::new(&dir);
-        let inbox = net.exchange.inbox.clone();
-        let mut pushes = Pushes::open(&net, PEER).await.unwrap();
-        let text = "x".repeat(60_000);
-        for n in 1..=40 {
-            push(&mut pushes, n, &text);
-        }
-        tokio::select! {
-            answers = pushes.answers::<NotTrusted>() => panic!("not synced: {answers:?}"),
-            () = tokio::time::sleep(Duration::from_millis(300)) => {}
-        }
-        assert_eq!(inbox.waiting(), 5, "256 KiB, and the one that was begun before");
-        free.send(()).unwrap();
-        assert!(outcomes(&mut pushes, 40).await.iter().all(|(_, what)| *what == Pushed::Stored));
-    });
-}
-
-/// Behind a message that found no room none is taken, until it comes again.
-#[tokio::test]
-async fn pushed_messages_stay_in_order_where_one_is_not_taken() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut net = Net::new(&dir);
-    let limits = InboxLimits { bytes: 10, ..InboxLimits::default() };
-    let inbox = Arc::new(Inbox::open(dir.path().join("small"), limits).unwrap());
-    Arc::get_mut(&mut net.exchange).unwrap().inbox = inbox.clone();
-    let mut pushes = Pushes::open(&net, PEER).await.unwrap();
-    let first = push(&mut pushes, 1, "12345678");
-    assert_eq!(outcomes(&mut pushes, 1).await, [(first, Pushed::Stored)]);
-    let (large, small) = (push(&mut pushes, 2, "1234"), push(&mut pushes, 3, "1"));
-    let expected = [(large, Refusal::Full), (small, Refusal::Busy)];
-    let expected = expected.map(|(id, why)| (id, Pushed::Refused(why)));
-    assert_eq!(outcomes(&mut pushes, 2).await, expected);
-    // Room alone does not help the one behind.
-    inbox.remove(&inbox.list(0, 9)).unwrap();
-    let small = push(&mut pushes, 3, "1");
-    assert_eq!(outcomes(&mut pushes, 1).await, [(small, Pushed::Refused(Refusal::Busy))]);
-    for (number, content) in [(2, "1234"), (3, "1")] {
-        let id = push(&mut pushes, number, content);
-        assert_eq!(outcomes(&mut pushes, 1).await, [(id, Pushed::Stored)]);
-    }
-    // Two at once, of which only the first finds room, and one behind them.
-    let ids =
-        [push(&mut pushes, 4, "1234"), push(&mut pushes, 5, "1234"), push(&mut pushes, 6, "")];
-    let got = outcomes(&mut pushes, 3).await;
-    assert_eq!(got[0], (ids[0], Pushed::Stored));
-    let refused = |what: &Pushed| matches!(what, Pushed::Refused(_) | Pushed::NotStored(_));
-    assert!(refused(&got[1].1) && refused(&got[2].1), "{got:?}");
-    assert!(!got.iter().any(|(_, what)| *what == Pushed::NotStored(Failure::Failed)));
-    assert_eq!(net.texts(), ["1234", "1", "1234"]);
-}
-
 /// What a stream says until it is closed, and how long it stayed open; nothing more is sent.
 async fn until_closed(net: &Net, said: &[u8]) -> (Vec<u8>, Duration) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -631,4 +524,61 @@ async fn one_peer_cannot_take_all_places() {
     assert!(open(PEER).await.is_some());
     drop(sender);
     serving.await.unwrap();
+}
+
+/// An agent from before there was a second hash algorithm: it takes that for a part of the kind.
+struct Older;
+
+impl Connect for Older {
+    type Stream = DuplexStream;
+    type Error = NotTrusted;
+
+    async fn connect(&self, _: Address, _: Port) -> Result<DuplexStream, NotTrusted> {
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(older(far));
+        Ok(near)
+    }
+
+    fn is_final(_: &NotTrusted) -> bool {
+        true
+    }
+
+    async fn path(&self, _: Address) -> PathKind {
+        PathKind::Direct
+    }
+}
+
+async fn frame_body(stream: &mut DuplexStream) -> Vec<u8> {
+    let mut header = [0; 8];
+    stream.read_exact(&mut header).await.unwrap();
+    let mut body = vec![0; usize::from(header[7])];
+    stream.read_exact(&mut body).await.unwrap();
+    body
+}
+
+async fn older(mut stream: DuplexStream) {
+    let answer = |id: &[u8], code: u8| [&[0, 0, 0, 17, 0, 0, 0, 25], id, &[code], &[0; 8]].concat();
+    let offered = frame_body(&mut stream).await;
+    assert_eq!(offered[16], 0x24);
+    stream.write_all(&answer(&offered[..16], Refusal::UnknownKind.code())).await.unwrap();
+    let again = frame_body(&mut stream).await;
+    assert_eq!((again[16], &again[17..]), (0x04, &offered[17..]));
+    stream.write_all(&answer(&offered[..16], 0)).await.unwrap();
+    let mut content = vec![0; usize::from(offered[24])];
+    stream.read_exact(&mut content).await.unwrap();
+    let end = frame_body(&mut stream).await;
+    let hash = ContentHash::of(HashAlgorithm::Sha256, &content);
+    assert_eq!((end[16], &end[17..]), (1, &hash.bytes()[..]));
+    let receipt = [&[0, 0, 0, 19, 0, 0, 0, 49], &end[..16], &[0], &end[17..]].concat();
+    stream.write_all(&receipt).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_knows_only_sha256_gets_files_with_it() {
+    let (bytes, id) = (content(200), TransferId([4; 16]));
+    let offer = offer(id, 200, "");
+    let sent =
+        send(&Older, PEER, &offer, &mut Once(&bytes[..]), soon(), &mut |_| {}).await.unwrap();
+    assert_eq!(sent.hash, Some(ContentHash::of(HashAlgorithm::Sha256, &bytes)));
+    assert_eq!((sent.attempts, sent.offset), (1, 0));
 }

@@ -234,6 +234,10 @@ impl<'s> Beacon<'s> {
     }
 
     /// Whether there is something new to see here since this was last asked.
+    pub(super) fn has_news(&self) -> bool {
+        self.news
+    }
+
     pub(super) fn take_news(&mut self) -> bool {
         core::mem::take(&mut self.news)
     }

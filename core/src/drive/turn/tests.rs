@@ -463,6 +463,9 @@ fn a_small_first_batch_gives_way_and_grows() {
     let clock = || at(1000);
     w.driver.flush(&clock, &mut w.machine, &mut w.io);
     assert_eq!(batches(&mut w, 2), [1, 2]);
+    w.machine.output.push_back(b"an answer that needs no flush".to_vec());
+    assert!(w.driver.answer(at(1000), &mut w.machine, &mut w.io));
+    assert_eq!(batches(&mut w, 2), [1, 2]);
     w.io.flood = false;
     assert_eq!(w.turn(), IDLE);
     w.io.flood = true;

@@ -45,7 +45,10 @@ pub enum ReceiverEvent<'b> {
 
 /// What the owner says to an offer.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "there is no allocator; it lives for one call")]
+#[cfg_attr(
+    not(feature = "alloc"),
+    allow(clippy::large_enum_variant, reason = "there is no allocator; it lives for one call")
+)]
 pub enum Answer {
     /// Send, from where this hash ends: it covers what is stored already, and is of the algorithm
     /// that was offered (for a plain frame, of any).
@@ -92,7 +95,10 @@ enum Reply {
 }
 
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "there is no allocator")]
+#[cfg_attr(
+    not(feature = "alloc"),
+    allow(clippy::large_enum_variant, reason = "there is no allocator")
+)]
 enum State {
     Frame,
     Offered(Transfer),

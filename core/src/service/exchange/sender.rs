@@ -27,7 +27,10 @@ pub enum SenderEvent {
 }
 
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "there is no allocator")]
+#[cfg_attr(
+    not(feature = "alloc"),
+    allow(clippy::large_enum_variant, reason = "there is no allocator")
+)]
 enum State {
     Idle,
     Offered { id: TransferId, size: u64, hash: HashAlgorithm },

@@ -48,7 +48,7 @@ impl Tunnel<'_> {
     /// Call until `None`.
     pub fn poll_output(&mut self, now: Instant, out: &mut [u8]) -> Option<Output> {
         self.now = self.now.max(now);
-        if out.len() < OUTPUT_MIN {
+        if out.len() < OUTPUT_MIN || self.replies.is_empty() && self.ready.front().is_none() {
             return None;
         }
         if let Some(reply) = self.replies.pop_front() {

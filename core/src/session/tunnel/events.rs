@@ -173,9 +173,17 @@ impl PeerEvents {
 }
 
 impl Tunnel<'_> {
+    /// Whether [`Tunnel::poll_event`] may have something.
+    pub(crate) fn has_event(&self) -> bool {
+        !self.records.is_empty() || self.eventful.front().is_some()
+    }
+
     /// The next edge. Call until `None` after every input, and before [`Tunnel::poll_output`]
     /// where early SYNs are to be answered.
     pub fn poll_event(&mut self) -> Option<TunnelEvent> {
+        if !self.has_event() {
+            return None;
+        }
         if let Some((peer, record)) = self.records.pop_front() {
             return Some(TunnelEvent::NewRecord { peer, record });
         }

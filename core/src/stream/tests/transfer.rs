@@ -307,3 +307,32 @@ fn events_tell_what_happens_once() {
     assert_eq!(count(0, Opened(a)), 1);
     assert!(world.ends[0].t.connect(now, PEER, Port(1), NETWORK).is_ok());
 }
+
+/// Messages that are answered one by one: the acknowledgements go with the answers, so that
+/// each datagram call carries a message, and none is for an acknowledgement alone.
+#[test]
+fn acknowledgements_ride_with_answers() {
+    let mut world = World::listening(7, Link::clean(Duration::from_micros(5)));
+    let (a, b) = world.open(PORT);
+    world.pass(Duration::from_secs(1));
+    let before = [0, 1].map(|at| (world.ends[at].trains.len(), world.ends[at].acks_sent));
+    let mut buffer = [0; 64];
+    for round in 0..240 {
+        for (from, to) in [((0, a), (1, b)), ((1, b), (0, a))] {
+            let now = world.now;
+            assert_eq!(world.ends[from.0].t.write(now, from.1, &[round as u8; 64]), Ok(64));
+            world.run(ms(1), |world| {
+                let now = world.now;
+                world.ends[to.0].t.read(now, to.1, &mut buffer) == Ok(64)
+            });
+            assert_eq!(buffer, [round as u8; 64]);
+        }
+    }
+    for (end, (trains, acks)) in world.ends.iter().zip(before) {
+        let trains = &end.trains[trains..];
+        assert_eq!(trains.len(), 240);
+        assert!(trains.iter().all(|lens| lens[0] >= 64 && lens.len() <= 2), "{trains:?}");
+        let acks = end.acks_sent - acks;
+        assert!((240 / 16..=240 / 12).contains(&acks), "{acks}");
+    }
+}

@@ -80,10 +80,9 @@ impl Outbox {
         let orders: Vec<_> = messages.iter().map(|item| item.created_us).collect();
         let may_return = messages.iter().all(|item| item.state == ItemState::Delivered);
         let removed = self.segments.remove(&orders, !may_return);
-        let (mut settled, mut failed) = match removed {
-            Ok(()) => (messages, Vec::new()),
-            Err(_) => (Vec::new(), messages),
-        };
+        // If it has failed, some of them may be gone nevertheless.
+        let (mut failed, mut settled): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|item| self.segments.contains(item.created_us));
         let mut outcome = removed.map(|()| settled.len());
         for item in files {
             match self.remove_file(&item) {

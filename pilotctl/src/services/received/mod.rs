@@ -148,6 +148,7 @@ pub(crate) struct Received {
 }
 
 /// What to say to an offer.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(crate) enum Begin {
     /// It is here already.
     Have,
