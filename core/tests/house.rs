@@ -87,7 +87,7 @@ fn only_the_adapter_of_tokio_brings_tokio() {
 /// What a program gets with this package, a line each, for every platform.
 fn tree(package: &str) -> String {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--edges", "normal", "--prefix", "none", "--offline"])
+        .args(["tree", "--edges", "normal", "--prefix", "none", "--locked"])
         .args(["--all-features", "--target", "all", "--package", package])
         .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
         .output()
@@ -137,7 +137,7 @@ fn every_crate_forbids_unsafe_code() {
 #[test]
 fn core_without_features_pulls_in_no_std_and_no_allocator() {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "-p", "pilot-core", "--no-default-features", "--offline", "--no-dedupe"])
+        .args(["tree", "-p", "pilot-core", "--no-default-features", "--locked", "--no-dedupe"])
         .args(["--target", "thumbv7em-none-eabi"])
         .args(["-e", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}\t{f}"])
         .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])

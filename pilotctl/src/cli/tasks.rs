@@ -30,6 +30,9 @@ pub(crate) enum TaskCommand {
     Queue(TaskQueue),
     /// What `task serve` runs to end its programs after it.
     #[command(hide = true)]
+    #[command(after_help = "\
+Example:
+  (echo +4242; cat) | pilotctl task guard      # kills process group 4242 when cat ends")]
     Guard,
 }
 
