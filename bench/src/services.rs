@@ -4,7 +4,7 @@
 use crate::adapter::Adapter as _;
 use crate::bulk::{Bulk, PAYLOAD};
 use crate::contest::{Cores, RING};
-use crate::measure::{Checker, Source, Stopwatch, Took};
+use crate::measure::{Checker, Source, Stopwatch, Took, on_core};
 use crate::pilot::{Provider, path, run_agents, until};
 use crate::table::{Metric, Table};
 use pilot_core::addr::Address;
@@ -170,6 +170,23 @@ fn file(promise: Promise, bytes: usize) -> Took {
     run_agents::<Tokio, _, _, _>(Provider::Ring, Cores::Split, PAYLOAD, active, passive)
 }
 
+/// What the disk alone takes: the same bytes from memory, written and synced as a receiver does it.
+fn disk(bytes: usize) -> Took {
+    let alone = on_core(1, move || {
+        let (mut disk, mut source) = (Disk::new(Promise::Synced), Source::new());
+        let watch = Stopwatch::start();
+        let mut left = bytes;
+        while left > 0 {
+            let len = left.min(BLOCK).min(Source::MOST);
+            disk.write(source.next(len));
+            left -= len;
+        }
+        disk.sync();
+        watch.stop()
+    });
+    alone.join().expect("the disk has room")
+}
+
 pub fn run(rounds: usize, bytes: usize) -> Vec<Table> {
     const RAW: &[&str] = &["raw stream"];
     const PROMISES: [(Promise, &str); 2] =
@@ -198,6 +215,8 @@ pub fn run(rounds: usize, bytes: usize) -> Vec<Table> {
             let took = file(promise, bytes);
             files.add(name, &[rate(&took), cost(&took)]);
         }
+        let took = disk(bytes);
+        files.add("the disk alone", &[rate(&took), cost(&took)]);
     }
     vec![messages_table, files]
 }

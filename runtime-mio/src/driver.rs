@@ -240,7 +240,7 @@ impl Driver {
     /// stops them may have come.
     fn make_turn(&mut self, expects: bool) {
         if expects {
-            self.handle.shared().with_sockets(|sockets| sockets.expect());
+            self.handle.shared().with_sockets(|sockets| sockets.expect(1));
         }
         self.board.take_turn();
         let Driver { handle, registry, readiness, first, turns, woken, .. } = self;

@@ -9,7 +9,7 @@ use smol::Async;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// The types of this runtime.
@@ -70,21 +70,18 @@ fn is_ready(mut poll: impl FnMut() -> Poll<io::Result<()>>) -> bool {
 #[derive(Debug)]
 pub struct Socket {
     socket: Async<UdpSocket>,
-    /// One of the next three.
-    next: AtomicU8,
+    /// [`USUAL`], or how many of the next receive calls are run although no event has told of
+    /// anything. Once there are none the next one is left out: the event queue tells of what is
+    /// there when it is asked, whether it came before that or not.
+    expected: AtomicU32,
 }
 
 /// The next receive call is run as any other.
-const USUAL: u8 = 0;
-/// It is run although no event has told of anything.
-const EXPECTED: u8 = 1;
-/// Such a call has just succeeded, and the next one is left out: the event queue tells of what
-/// is there when it is asked, whether it came before that or not.
-const ENOUGH: u8 = 2;
+const USUAL: u32 = u32::MAX;
 
 impl Reactor for Socket {
     fn register(socket: UdpSocket) -> io::Result<Self> {
-        Ok(Socket { socket: Async::new_nonblocking(socket)?, next: AtomicU8::new(USUAL) })
+        Ok(Socket { socket: Async::new_nonblocking(socket)?, expected: AtomicU32::new(USUAL) })
     }
 
     fn sock_ref(&self) -> SockRef<'_> {
@@ -92,19 +89,19 @@ impl Reactor for Socket {
     }
 
     fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        match self.next.swap(USUAL, Ordering::Relaxed) {
-            ENOUGH => Err(io::ErrorKind::WouldBlock.into()),
-            EXPECTED => {
+        match self.expected.swap(USUAL, Ordering::Relaxed) {
+            USUAL => call(),
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            expected => {
                 let received = call()?;
-                self.next.store(ENOUGH, Ordering::Relaxed);
+                self.expected.store(expected - 1, Ordering::Relaxed);
                 Ok(received)
             }
-            _ => call(),
         }
     }
 
-    fn expect(&self) {
-        self.next.store(EXPECTED, Ordering::Relaxed);
+    fn expect(&self, calls: u32) {
+        self.expected.store(calls.min(USUAL - 1), Ordering::Relaxed);
     }
 
     fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

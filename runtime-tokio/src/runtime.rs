@@ -8,7 +8,7 @@ use pilot_udp::{Clock, Generation, Reactor, SockRef};
 use std::io::{self, Read, Write};
 use std::net;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UdpSocket};
@@ -64,14 +64,14 @@ impl AsyncRuntime for Tokio {
 #[derive(Debug)]
 pub struct Socket {
     socket: UdpSocket,
-    /// The next receive call is run whatever tokio knows.
-    is_expected: AtomicBool,
+    /// So many of the next receive calls are run whatever tokio knows.
+    expected: AtomicU32,
 }
 
 impl Reactor for Socket {
     fn register(socket: net::UdpSocket) -> io::Result<Self> {
         let socket = UdpSocket::from_std(socket)?;
-        Ok(Socket { socket, is_expected: AtomicBool::new(false) })
+        Ok(Socket { socket, expected: AtomicU32::new(0) })
     }
 
     fn sock_ref(&self) -> SockRef<'_> {
@@ -79,14 +79,17 @@ impl Reactor for Socket {
     }
 
     fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        if self.is_expected.swap(false, Ordering::Relaxed) {
-            return call();
+        let expected = self.expected.load(Ordering::Relaxed);
+        if expected == 0 {
+            return self.socket.try_io(Interest::READABLE, call);
         }
-        self.socket.try_io(Interest::READABLE, call)
+        let received = call();
+        self.expected.store(if received.is_ok() { expected - 1 } else { 0 }, Ordering::Relaxed);
+        received
     }
 
-    fn expect(&self) {
-        self.is_expected.store(true, Ordering::Relaxed);
+    fn expect(&self, calls: u32) {
+        self.expected.store(calls, Ordering::Relaxed);
     }
 
     fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

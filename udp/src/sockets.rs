@@ -27,9 +27,9 @@ pub trait Reactor: Sized {
     /// [`io::ErrorKind::WouldBlock`] without running it, if it knows that nothing is there.
     fn try_recv<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T>;
 
-    /// The next receive call is run although nothing is known to be there. Who runs every call
-    /// has nothing to do.
-    fn expect(&self) {}
+    /// The next receive calls are run although nothing is known to be there, `calls` at most and
+    /// until one would block. Who runs every call has nothing to do.
+    fn expect(&self, _calls: u32) {}
 
     /// The same for a send call.
     fn try_send<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T>;
@@ -64,8 +64,9 @@ pub struct UdpSockets<S = UdpSocket> {
     cursor: usize,
     /// Where the socket is that refused the last packet.
     blocked: Option<usize>,
-    /// The next receive call asks none but main sockets that have received something before.
-    is_trial: bool,
+    /// So many of the next receive calls, until one would block, ask none but main sockets that
+    /// have received something before.
+    trials: u32,
     /// What the main socket was asked to be.
     options: BindOptions,
 }
@@ -82,7 +83,7 @@ impl<S: Reactor> UdpSockets<S> {
         let sockets = Self::bind_main(options)?;
         let main = sockets.len();
         let options = options.clone();
-        Ok(UdpSockets { sockets, main, cursor: 0, blocked: None, is_trial: false, options })
+        Ok(UdpSockets { sockets, main, cursor: 0, blocked: None, trials: 0, options })
     }
 
     fn bind_main(options: &BindOptions) -> Result<Vec<Bound<S>>, BindError> {
@@ -195,10 +196,10 @@ impl<S: Reactor> Sockets for UdpSockets<S> {
         UdpSockets::local_addresses(self).collect()
     }
 
-    /// On one call alone, so that no other socket waits for longer.
-    fn expect(&mut self) {
-        self.is_trial = true;
-        self.sockets[..self.main].iter().filter(|b| b.is_used).for_each(|b| b.reactor.expect());
+    fn expect(&mut self, calls: u32) {
+        self.trials = calls;
+        let used = self.sockets[..self.main].iter().filter(|bound| bound.is_used);
+        used.for_each(|bound| bound.reactor.expect(calls));
     }
 
     fn reaches(&self, remote: SocketAddr) -> bool {
@@ -226,7 +227,8 @@ impl<S: Readiness> Readiness for UdpSockets<S> {
 
 impl<S: Reactor> Datagrams for UdpSockets<S> {
     fn recv(&mut self, buf: &mut [u8]) -> Result<Received, IoError> {
-        let is_trial = std::mem::take(&mut self.is_trial);
+        let is_trial = self.trials > 0;
+        self.trials = self.trials.saturating_sub(1);
         for _ in 0..self.sockets.len() {
             let at = self.cursor;
             self.cursor = if at + 1 == self.sockets.len() { 0 } else { at + 1 };
@@ -241,6 +243,7 @@ impl<S: Reactor> Datagrams for UdpSockets<S> {
                 }
             }
         }
+        self.trials = 0;
         Err(IoError::WouldBlock)
     }
 

@@ -35,9 +35,9 @@ pub trait Sockets: Datagrams + Sized {
     /// The addresses that the main socket is bound to.
     fn local_addresses(&self) -> Vec<SocketAddr>;
 
-    /// The next receive call asks those main sockets that have received something before,
-    /// although no event has told that there is something.
-    fn expect(&mut self);
+    /// The next receive calls, `calls` at most and until one would block, ask those main sockets
+    /// that have received something before, although no event has told that there is something.
+    fn expect(&mut self, calls: u32);
 
     /// Whether the main socket can send to an address of this family.
     fn reaches(&self, remote: SocketAddr) -> bool;

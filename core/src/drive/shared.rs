@@ -322,6 +322,9 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Inner<M, O, R> {
         }
         self.has_words = false;
         let Some(sockets) = &mut self.sockets else { return Next::End };
+        if self.driver.expects_answers() {
+            sockets.expect(u32::MAX);
+        }
         let turn = self.driver.turn(host, &mut self.machine, sockets, &mut self.owner);
         self.owner.take_woken(woken);
         let is_drained = matches!(turn, Turn::Wait { writable: false, .. });

@@ -171,7 +171,7 @@ where
         if core::mem::take(&mut rests) && !neighbours::leave(shared.name()) {
             // Not an event, but a neighbour that has sent something, perhaps to us.
             let _ = eagerness.take_try();
-            shared.with_sockets(|sockets| sockets.expect());
+            shared.with_sockets(|sockets| sockets.expect(1));
         }
         for _ in 0..TURNS_PER_POLL {
             let waker = cx.waker();

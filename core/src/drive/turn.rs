@@ -34,6 +34,8 @@ pub const RECEIVE_BUFFER: usize = 64 * 1024;
 pub const BLOCKED_TICK: Duration = Duration::from_millis(1);
 /// Calls of a socket that one answer makes at most: more is worth a turn.
 const ANSWERS: u32 = 4;
+/// By how much a full batch makes the next one larger.
+const GROWTH: u32 = 8;
 /// Receive errors that one batch tolerates; a socket that does nothing but fail must not spin.
 const RECEIVE_ERRORS: u32 = 4;
 
@@ -104,6 +106,8 @@ pub struct Driver<'s> {
     may_answer: bool,
     /// See the method of this name.
     has_received: bool,
+    /// Sent since the sockets were last asked for something.
+    unanswered: u32,
     /// More than one datagram was received in this turn, so that the clock is read again.
     took_time: bool,
     /// Receive batches in a row that used up their budget.
@@ -162,6 +166,7 @@ impl<'s> Driver<'s> {
             parked: None,
             may_answer: false,
             has_received: false,
+            unanswered: 0,
             took_time: false,
             full_batches: 0,
             batch: budget.receives_first,
@@ -178,6 +183,13 @@ impl<'s> Driver<'s> {
     /// Whether the last turn received something.
     pub fn has_received(&self) -> bool {
         self.has_received
+    }
+
+    /// Whether so much was sent since the sockets were last asked that there are likely to be
+    /// acknowledgements. Who has something to send all the time rarely asks an event queue whether
+    /// they have come; unread, they would make round trips of milliseconds.
+    pub fn expects_answers(&self) -> bool {
+        self.unanswered >= self.budget.sends
     }
 
     /// Whether a packet waits for its socket.
@@ -199,10 +211,11 @@ impl<'s> Driver<'s> {
         O: Outlet<M, D>,
     {
         let mut now = clock.now();
+        self.unanswered = 0;
         let received = self.receive(now, machine, io, outlet);
         self.has_received = !received.is_idle();
         (self.full_batches, self.batch) = match received {
-            Step::Full => (self.full_batches + 1, (self.batch * 2).min(self.budget.receives)),
+            Step::Full => (self.full_batches + 1, (self.batch * GROWTH).min(self.budget.receives)),
             _ => (0, self.budget.receives_first),
         };
         if self.took_time {
@@ -297,7 +310,11 @@ impl<'s> Driver<'s> {
         let mut errors = 0;
         let mut trains = 0;
         let before = self.stats.datagrams_in;
+        let most = self.stats.bytes_in.wrapping_add(self.budget.receive_bytes as u64);
         for _ in 0..self.batch {
+            if self.stats.bytes_in >= most {
+                break;
+            }
             let received = match io.recv(&mut self.receive) {
                 Ok(received) => received,
                 Err(IoError::WouldBlock) => {
@@ -363,6 +380,7 @@ impl<'s> Driver<'s> {
                     let datagrams = transmit.datagrams() as u64;
                     stats.datagrams_out = stats.datagrams_out.wrapping_add(datagrams);
                     stats.bytes_out = stats.bytes_out.wrapping_add(transmit.len as u64);
+                    self.unanswered = self.unanswered.saturating_add(1);
                     &mut stats.sends
                 }
                 Err(IoError::WouldBlock) => {

@@ -12,6 +12,7 @@ use core::num::{NonZeroU16, NonZeroUsize};
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Poll, Waker};
 use std::collections::VecDeque;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::vec::Vec;
 
@@ -23,6 +24,8 @@ struct Toy {
     output: VecDeque<(Path, usize)>,
     echo: bool,
     received: usize,
+    /// What had been received when each train was sent.
+    heard: Vec<usize>,
     bytes: usize,
     deadline: Option<Instant>,
     fired: Option<Instant>,
@@ -75,6 +78,7 @@ impl Machine for Toy {
         self.last = Some(now);
         let (path, left) = self.output.front_mut()?;
         let path = *path;
+        self.heard.push(self.received);
         let len = (*left).min(SEGMENT * max_segments.get().min(50));
         *left -= len;
         if *left == 0 {
@@ -248,6 +252,28 @@ pub async fn bulk_leaves_in_trains_and_does_not_starve_others<R: AsyncRuntime<Ho
     assert!(stats.sends * 10 < stats.datagrams_out, "{stats:?}");
 }
 
+/// Acknowledgements that are there are read after two turns' worth of trains at the latest: who
+/// always has something to send does not ask an event queue for long.
+pub async fn who_sends_all_the_time_hears_meanwhile<R: AsyncRuntime<Host: Default>>() {
+    const ANSWERS: usize = 8;
+    let (a, address) = spawn::<R>(|_| Toy::default());
+    let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let answer = || assert_eq!(peer.send_to(b"answer", address).unwrap(), 6);
+    answer();
+    assert_eq!(notes(&a).await, [Note::Received]);
+    (0..ANSWERS).for_each(|_| answer());
+    // Nobody reads them: the system drops what has no room.
+    let total = 64 * 50 * SEGMENT;
+    send(&a, peer.local_addr().unwrap(), total);
+    while a.io_stats().bytes_out < total as u64 {
+        give_way::<R>().await;
+    }
+    let heard = a.peek(|access| access.machine.heard.clone());
+    let most = 2 * R::BUDGET.sends as usize;
+    assert!(heard.len() > most);
+    assert_eq!(heard[most..].iter().find(|n| **n < 1 + ANSWERS), None, "{heard:?}");
+}
+
 /// What comes in by a socket that the machine has opened wakes the driver, too.
 pub async fn auxiliary_sockets_are_waited_for<R: AsyncRuntime<Host: Default>>() {
     let (a, _) = spawn::<R>(|_| Toy::default());
@@ -323,6 +349,7 @@ macro_rules! driver_conformance {
             a_timer_fires_by_the_clock_and_not_before
             a_deadline_that_moves_back_and_forth_is_kept
             bulk_leaves_in_trains_and_does_not_starve_others
+            who_sends_all_the_time_hears_meanwhile
             auxiliary_sockets_are_waited_for
             stopping_sends_what_is_queued_and_frees_the_port
             stopping_does_not_wait_for_ever
