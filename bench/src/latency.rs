@@ -3,9 +3,9 @@
 use crate::bulk::PAYLOAD;
 use crate::contest::{Contestant, Cores, Duplex, Exchange, OURS, PILOTS, QUINN, is_chosen};
 use crate::measure::{Checker, Source, Stopwatch, quantile};
-use crate::mio;
 use crate::pilot::Provider;
 use crate::table::{Metric, Table};
+use crate::{mio, plain};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -13,6 +13,9 @@ pub const LEN: usize = 64;
 /// Before anything is measured: windows, estimates of the round trip and caches settle.
 pub const WARM_UP: usize = 1000;
 pub const COUNT: usize = 20_000;
+
+/// The row of [`plain::system_calls`].
+const SYSTEM: &str = "UDP, system calls alone";
 
 #[derive(Clone, Copy)]
 struct PingPong;
@@ -81,6 +84,10 @@ pub fn run(rounds: usize, only: &[String]) -> Vec<Table> {
         if is_chosen(mio::NAME, only) {
             let trips = mio::latency(Provider::Ring);
             table.add(mio::NAME, &[trips.p50, trips.p99, trips.cpu]);
+        }
+        if is_chosen(SYSTEM, only) {
+            let trips = plain::system_calls();
+            table.add(SYSTEM, &[trips.p50, trips.p99, trips.cpu]);
         }
     }
     vec![table]
