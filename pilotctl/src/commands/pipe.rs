@@ -7,13 +7,17 @@ use crate::client::{Query, Upgraded};
 use crate::error::{Code, Envelope, Failure};
 use crate::output::to_line;
 use serde::Serialize;
-use std::io::IsTerminal as _;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use std::io::{self, IsTerminal as _};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 
 /// Where the daemon says which stream it is.
 pub(crate) const STREAM_HEADER: &str = "pilot-stream";
 /// Where the daemon says on which port it listens.
 pub(crate) const PORT_HEADER: &str = "pilot-port";
+/// Bytes read at a time: what a pipe of the system holds.
+const PIECE: usize = 64 * 1024;
 /// Longest first line of `listen`.
 const LINE_MAX: u64 = 4096;
 
@@ -55,7 +59,7 @@ pub(super) async fn listen(cx: &Context, args: Listen) -> Result<(), Failure> {
 }
 
 /// Reads the first line byte by byte: what follows belongs to the stream.
-async fn accepted(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Accepted, Failure> {
+async fn accepted(stream: &mut (impl AsyncRead + Unpin)) -> Result<Accepted, Failure> {
     let mut line = Vec::new();
     let mut reader = BufReader::with_capacity(1, stream).take(LINE_MAX);
     reader
@@ -68,6 +72,23 @@ async fn accepted(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Ac
     envelope.into_result()
 }
 
+/// Copies until the end; what has come is written on before more is waited for.
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<u64> {
+    let (mut piece, mut copied) = (vec![0; PIECE], 0);
+    loop {
+        let n = from.read(&mut piece).await?;
+        to.write_all(&piece[..n]).await?;
+        to.flush().await?;
+        if n == 0 {
+            return Ok(copied);
+        }
+        copied += n as u64;
+    }
+}
+
 /// Copies until both directions have ended, then asks the daemon how the stream ended: a
 /// reset must not look like an end of file.
 async fn pipe(cx: &Context, upgraded: Upgraded) -> Result<(), Failure> {
@@ -76,15 +97,13 @@ async fn pipe(cx: &Context, upgraded: Upgraded) -> Result<(), Failure> {
     let (mut from, mut to) = tokio::io::split(stream);
     let upward = async {
         let mut input = tokio::io::stdin();
-        let copied = tokio::io::copy(&mut input, &mut to).await;
+        let copied = copy(&mut input, &mut to).await;
         let _ = to.shutdown().await;
         copied
     };
     let downward = async {
         let mut output = tokio::io::stdout();
-        let copied = tokio::io::copy(&mut from, &mut output).await;
-        let _ = output.flush().await;
-        copied
+        copy(&mut from, &mut output).await
     };
     tokio::pin!(upward);
     tokio::pin!(downward);
@@ -120,4 +139,31 @@ async fn pipe(cx: &Context, upgraded: Upgraded) -> Result<(), Failure> {
         }
     }
     end.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{BufWriter, duplex};
+
+    /// Standard output keeps what is not flushed, also of a full piece.
+    #[tokio::test]
+    async fn what_has_come_is_written_before_more_is_waited_for() {
+        for len in [1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE] {
+            let (mut source, mut from) = duplex(4 * PIECE);
+            let (to, mut sink) = duplex(4 * PIECE);
+            let copying = tokio::spawn(async move {
+                copy(&mut from, &mut BufWriter::with_capacity(8 * PIECE, to)).await
+            });
+            let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            source.write_all(&bytes).await.unwrap();
+            let mut got = vec![0; len];
+            let arrived = tokio::time::timeout(Duration::from_secs(30), sink.read_exact(&mut got));
+            arrived.await.expect("it is kept").unwrap();
+            assert_eq!(got, bytes);
+            drop(source);
+            assert_eq!(copying.await.unwrap().unwrap(), len as u64);
+        }
+    }
 }

@@ -6,10 +6,10 @@ use pilot_core::service::exchange::{FileName, TreeError, TreeWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
-/// Bytes of a content that wait to be sent.
+/// Bytes of a content that wait to be sent, and that are read at a time.
 const PIPE: usize = 256 * 1024;
 
 /// A piece of a content.
@@ -94,8 +94,8 @@ impl Tree {
                 Piece::Head(head) => to.write_all(head).await,
                 Piece::File(path, size) => {
                     let file = tokio::fs::File::open(path).await.map_err(|e| reading(path, e))?;
-                    let mut file = file.take(*size);
-                    let copied = tokio::io::copy(&mut file, &mut to).await;
+                    let mut file = BufReader::with_capacity(PIPE, file.take(*size));
+                    let copied = tokio::io::copy_buf(&mut file, &mut to).await;
                     if copied.as_ref().is_ok_and(|copied| copied < size) {
                         let message = format!("{} was cut while it was read", path.display());
                         return Err(Failure::new(Code::Usage, message).hint("send it again"));
