@@ -132,7 +132,7 @@ impl World {
     /// Whether the stream goes on.
     fn step(&mut self, tape: &mut Tape<'_>) -> bool {
         match tape.below(10) {
-            0 => self.give(&tape.chunk().to_vec()),
+            0 => self.give(tape.chunk()),
             1 | 2 => {
                 let frame = self.statement(tape);
                 self.give(&frame);
