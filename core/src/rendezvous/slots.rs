@@ -1,6 +1,7 @@
 //! Entries by small numbers, growing up to a limit, so that a large limit costs nothing until
 //! it is used.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 pub(crate) struct Slots<T> {
@@ -46,9 +47,68 @@ impl<T> Slots<T> {
     }
 }
 
+/// Large entries under keys. They lie side by side in one piece of memory, which is given back
+/// when the last one is gone: a flood of short-lived entries, made and dropped by whichever
+/// thread, leaves no holes in the memory of any.
+pub(crate) struct Keyed<K, T> {
+    slots: Slots<T>,
+    of: BTreeMap<K, u32>,
+}
+
+impl<K: Ord + Copy, T> Keyed<K, T> {
+    pub(crate) fn new(max: usize) -> Self {
+        Keyed { slots: Slots::new(max), of: BTreeMap::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    pub(crate) fn contains_key(&self, key: K) -> bool {
+        self.of.contains_key(&key)
+    }
+
+    /// Whether there was room. The key is new.
+    pub(crate) fn insert(&mut self, key: K, entry: T) -> bool {
+        debug_assert!(!self.contains_key(key), "the entry before it would be lost");
+        let Some(slot) = self.slots.insert(entry) else { return false };
+        self.of.insert(key, slot);
+        true
+    }
+
+    pub(crate) fn remove(&mut self, key: K) -> Option<T> {
+        let entry = self.slots.remove(self.of.remove(&key)?);
+        if self.of.is_empty() {
+            self.slots = Slots::new(self.slots.max);
+        }
+        entry
+    }
+
+    pub(crate) fn get(&self, key: K) -> Option<&T> {
+        self.slots.get(*self.of.get(&key)?)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut T> {
+        self.slots.get_mut(*self.of.get(&key)?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keyed_entries_are_found_and_their_memory_is_given_back() {
+        let mut keyed = Keyed::new(2);
+        assert!(keyed.insert(7u64, 'a') && keyed.insert(9, 'b') && !keyed.insert(8, 'c'));
+        assert_eq!((keyed.get(7), keyed.get(8), keyed.len()), (Some(&'a'), None, 2));
+        *keyed.get_mut(9).unwrap() = 'd';
+        assert_eq!((keyed.remove(7), keyed.remove(7)), (Some('a'), None));
+        assert!(keyed.insert(8, 'c') && !keyed.contains_key(7));
+        assert_eq!((keyed.remove(9), keyed.remove(8)), (Some('d'), Some('c')));
+        assert_eq!((keyed.len(), keyed.slots.entries.capacity()), (0, 0));
+        assert!(keyed.insert(1, 'e'));
+    }
 
     #[test]
     fn slots_are_used_again_and_bounded() {

@@ -23,6 +23,7 @@ use crate::addr::{Address, NodeId};
 use crate::crypto::{AeadProvider, TunnelSecret};
 use crate::limits::{REGISTRY_IDLE, REGISTRY_PRE_AUTH};
 use crate::rendezvous::limit::{TokenTable, prefix};
+use crate::rendezvous::slots::Keyed;
 use crate::rendezvous::{Event, RendezvousLimits};
 use crate::rng::Rng;
 use crate::session::channel::{
@@ -66,7 +67,7 @@ struct Conn {
 }
 
 pub(crate) struct Connections {
-    conns: BTreeMap<ConnId, Conn>,
+    conns: Keyed<ConnId, Conn>,
     timers: BTreeSet<(Instant, ConnId)>,
     /// Connections of nobody we know, per source.
     strangers: BTreeMap<[u8; 9], usize>,
@@ -103,7 +104,7 @@ impl Connections {
         let of_source = limits.channel_handshakes_per_source;
         let sources = TokenTable::new(rng.bytes(), of_source, Duration::from_secs(1));
         Connections {
-            conns: BTreeMap::new(),
+            conns: Keyed::new(limits.connections),
             timers: BTreeSet::new(),
             strangers: BTreeMap::new(),
             by_age: BTreeSet::new(),
@@ -139,7 +140,7 @@ impl Connections {
     ) -> Result<(), DropReason> {
         let source = prefix(remote.ip());
         let strangers = self.strangers.get(&source).copied().unwrap_or(0);
-        if strangers >= self.limits.unauthenticated_per_source || self.conns.contains_key(&conn) {
+        if strangers >= self.limits.unauthenticated_per_source || self.conns.contains_key(conn) {
             self.events.push_back(Event::CloseConnection(conn));
             return Err(DropReason::Full);
         }
@@ -170,7 +171,8 @@ impl Connections {
             waiting: 0,
             told: false,
         };
-        self.conns.insert(conn, state);
+        let has_room = self.conns.insert(conn, state);
+        debug_assert!(has_room, "one was closed for it");
         self.by_age.insert(conn);
         evicted
     }
@@ -185,7 +187,7 @@ impl Connections {
         directory: &Directory,
     ) -> Option<Result<Vec<u8>, DropReason>> {
         loop {
-            let state = self.conns.get_mut(&conn)?;
+            let state = self.conns.get_mut(conn)?;
             if !state.paid && state.channel.is_costly() {
                 let has_share = self.sources.take(ctx.now, state.remote.ip()).is_ok();
                 if !has_share || !self.budget.take(&mut self.budget_full_at, ctx.now) {
@@ -242,7 +244,7 @@ impl Connections {
 
     /// The channel is open.
     fn admit(&mut self, now: Instant, conn: ConnId, standing: Standing) {
-        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let Some(state) = self.conns.get_mut(conn) else { return };
         let buffer = || Store::<u8>::boxed_zeroed(BUFFER);
         state.channel.grow(buffer(), buffer());
         state.heard = now;
@@ -261,13 +263,13 @@ impl Connections {
     }
 
     pub(crate) fn standing(&mut self, conn: ConnId) -> Option<&mut Standing> {
-        self.conns.get_mut(&conn)?.standing.as_mut()
+        self.conns.get_mut(conn)?.standing.as_mut()
     }
 
     /// Counts the connection under the node it has proven to be, and no longer under its
     /// source; above the limit the node's oldest connection is closed.
     pub(crate) fn follow(&mut self, conn: ConnId) {
-        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let Some(state) = self.conns.get_mut(conn) else { return };
         let caller = state.standing.and_then(|standing| standing.caller);
         let Some(caller) = caller.filter(|_| state.counted.is_none()) else { return };
         state.counted = Some(caller.node);
@@ -287,24 +289,24 @@ impl Connections {
     /// Whether so many requests wait for storage that the next is refused.
     pub(crate) fn is_busy(&self, conn: ConnId) -> bool {
         let limit = self.limits.waiting_per_connection;
-        self.conns.get(&conn).is_some_and(|state| state.waiting >= limit)
+        self.conns.get(conn).is_some_and(|state| state.waiting >= limit)
     }
 
     pub(crate) fn wait(&mut self, conn: ConnId) {
-        if let Some(state) = self.conns.get_mut(&conn) {
+        if let Some(state) = self.conns.get_mut(conn) {
             state.waiting += 1;
         }
     }
 
     pub(crate) fn waited(&mut self, conn: ConnId) {
-        if let Some(state) = self.conns.get_mut(&conn) {
+        if let Some(state) = self.conns.get_mut(conn) {
             state.waiting -= 1;
         }
     }
 
     /// Seals an answer and tells the adapter that there is something to write.
     pub(crate) fn answer(&mut self, now: Instant, conn: ConnId, plaintext: &[u8]) {
-        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let Some(state) = self.conns.get_mut(conn) else { return };
         state.heard = state.heard.max(now);
         if !state.backlog.is_empty() || !state.send(plaintext) {
             state.backlog_bytes += plaintext.len();
@@ -318,7 +320,7 @@ impl Connections {
     }
 
     fn tell(&mut self, conn: ConnId) {
-        if let Some(state) = self.conns.get_mut(&conn)
+        if let Some(state) = self.conns.get_mut(conn)
             && !state.told
         {
             state.told = true;
@@ -327,7 +329,7 @@ impl Connections {
     }
 
     pub(crate) fn poll_bytes(&mut self, conn: ConnId, out: &mut [u8]) -> usize {
-        let Some(state) = self.conns.get_mut(&conn) else { return 0 };
+        let Some(state) = self.conns.get_mut(conn) else { return 0 };
         let mut len = 0;
         loop {
             let ready = state.channel.output();
@@ -366,7 +368,7 @@ impl Connections {
 
     /// Forgets a connection; whether it was there.
     pub(crate) fn forget(&mut self, conn: ConnId) -> bool {
-        let Some(state) = self.conns.remove(&conn) else { return false };
+        let Some(state) = self.conns.remove(conn) else { return false };
         self.timers.remove(&(state.check, conn));
         self.by_age.remove(&conn);
         match state.counted {
@@ -384,7 +386,7 @@ impl Connections {
                 break;
             }
             self.timers.pop_first();
-            let Some(state) = self.conns.get_mut(&conn) else { continue };
+            let Some(state) = self.conns.get_mut(conn) else { continue };
             let end = match state.standing {
                 None => at,
                 Some(_) => state.heard + REGISTRY_IDLE,
