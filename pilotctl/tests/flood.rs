@@ -30,9 +30,12 @@ const PACKETS_PER_HANDSHAKE: u64 = 250;
 /// A newcomer may take so long under attack; the machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// So many times that many connect and leave, at the end.
+const WAVES: u64 = 6;
+
 /// What a half-open connection costs the server, in KiB: two buffers of 512 bytes, the state
 /// around them, its place in the tables, a task and a socket of the runtime.
-const CONNECTION_KIB: u64 = 8;
+const CONNECTION_KIB: u64 = 6;
 /// What does not depend on how many there are, in KiB: threads, caches of the allocator, the
 /// message of the newcomer and its way to the disk.
 const FIXED_KIB: u64 = 8 * 1024;
@@ -50,6 +53,10 @@ fn server_growth_max() -> u64 {
 /// for each source that has shown one.
 fn daemon_growth_max() -> u64 {
     Limits::desktop().sources as u64 * 8 / 1024 + FIXED_KIB
+}
+
+fn connections_at_once() -> u32 {
+    CONNECTIONS.min(u32::try_from(descriptors()).unwrap_or(u32::MAX))
 }
 
 struct Scene {
@@ -136,8 +143,7 @@ impl Scene {
         let datagrams = Attack::datagrams(self.socket, mix, packets);
         let mix = Mix::new(&mut thief, &at_beacon, Address::BEACON, [0x80, 0, 0, 2]);
         let more = Attack::datagrams(beacon, mix, packets);
-        let each = CONNECTIONS.min(u32::try_from(descriptors()).unwrap_or(u32::MAX));
-        let connections = Attack::connections(registry, each);
+        let connections = Attack::connections(registry, connections_at_once());
         let thieves = [self.thief(), self.thief()];
         let [first, second] = thieves;
         let count = u32::try_from(packets / PACKETS_PER_HANDSHAKE).unwrap();
@@ -165,6 +171,23 @@ impl Scene {
              memory then {memory:?}"
         );
         assert!(half.iter().all(|answered| *answered > 0), "{half:?}");
+        peak
+    }
+
+    /// Connections alone, wave after wave: what one has left behind serves the next. How many
+    /// were open at once.
+    fn waves(&self) -> u64 {
+        let registry: SocketAddr = self.registry.parse().unwrap();
+        let each = connections_at_once();
+        let begin = Instant::now();
+        let connections = Attack::connections(registry, each);
+        let mut peak = 0;
+        while connections.done() < WAVES * u64::from(each) {
+            peak = peak.max(self.open_connections());
+            assert!(begin.elapsed() < PATIENCE, "{} connections", connections.done());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        println!("{} connections in waves, {peak} at once", connections.end());
         peak
     }
 
@@ -235,4 +258,14 @@ fn floods_are_bounded_in_memory_and_let_a_newcomer_through() {
         let grown = again[n].most - after[n].most;
         assert!(grown <= FIXED_KIB + more, "{after:?} {again:?}");
     }
+
+    let peak_of_waves = scene.waves();
+    let at_last = scene.memory()[1];
+    println!("the server after waves of connections: {at_last:?}");
+    story.done("waves of connections");
+    let more = peak_of_waves.saturating_sub(peak.max(peak_again)) * CONNECTION_KIB;
+    let grown = at_last.most - again[1].most;
+    assert!(grown <= FIXED_KIB + more, "{again:?} {at_last:?}");
+    let none_left = || scene.open_connections() < u64::from(CONNECTIONS) / 100;
+    wait_for("the server forgets connections", none_left);
 }

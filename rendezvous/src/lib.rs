@@ -60,6 +60,8 @@ pub use store::{StoreError, open_database};
 
 #[cfg(test)]
 mod export_tests;
+#[cfg(test)]
+mod load_tests;
 #[cfg(all(test, unix))]
 mod power_tests;
 #[cfg(test)]

@@ -4,52 +4,69 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+/// Entries of a page. A table grows by a page at a time, which moves no entry.
+const PAGE: usize = 64;
+
 pub(crate) struct Slots<T> {
-    entries: Vec<Option<T>>,
+    /// Each of [`PAGE`] entries, the last one perhaps of fewer.
+    pages: Vec<Vec<Option<T>>>,
     free: Vec<u32>,
+    len: usize,
     max: usize,
 }
 
 impl<T> Slots<T> {
     pub(crate) fn new(max: usize) -> Self {
-        Slots { entries: Vec::new(), free: Vec::new(), max }
+        Slots { pages: Vec::new(), free: Vec::new(), len: 0, max: max.min(u32::MAX as usize) }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.len
     }
 
     /// `None` if full.
     pub(crate) fn insert(&mut self, entry: T) -> Option<u32> {
         if let Some(slot) = self.free.pop() {
-            self.entries[slot as usize] = Some(entry);
+            *self.place(slot)? = Some(entry);
+            self.len += 1;
             return Some(slot);
         }
-        if self.entries.len() >= self.max.min(u32::MAX as usize) {
+        // None is free, so all that were ever used are.
+        let slot = self.len;
+        if slot >= self.max {
             return None;
         }
-        self.entries.push(Some(entry));
-        Some(self.entries.len() as u32 - 1)
+        if slot.is_multiple_of(PAGE) {
+            self.pages.push(Vec::with_capacity(PAGE));
+        }
+        self.pages.last_mut()?.push(Some(entry));
+        self.len += 1;
+        Some(slot as u32)
     }
 
     pub(crate) fn remove(&mut self, slot: u32) -> Option<T> {
-        let entry = self.entries.get_mut(slot as usize)?.take()?;
+        let entry = self.place(slot)?.take()?;
         self.free.push(slot);
+        self.len -= 1;
         Some(entry)
     }
 
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {
-        self.entries.get(slot as usize)?.as_ref()
+        self.pages.get(slot as usize / PAGE)?.get(slot as usize % PAGE)?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.entries.get_mut(slot as usize)?.as_mut()
+        self.place(slot)?.as_mut()
+    }
+
+    fn place(&mut self, slot: u32) -> Option<&mut Option<T>> {
+        self.pages.get_mut(slot as usize / PAGE)?.get_mut(slot as usize % PAGE)
     }
 }
 
-/// Large entries under keys. They lie side by side in one piece of memory, which is given back
-/// when the last one is gone: a flood of short-lived entries, made and dropped by whichever
-/// thread, leaves no holes in the memory of any.
+/// Large entries under keys, as small numbers in a tree and side by side in pages: nodes of a
+/// tree that held them themselves would stay half empty. The pages are given back when the last
+/// entry is gone.
 pub(crate) struct Keyed<K, T> {
     slots: Slots<T>,
     of: BTreeMap<K, u32>,
@@ -106,7 +123,7 @@ mod tests {
         assert_eq!((keyed.remove(7), keyed.remove(7)), (Some('a'), None));
         assert!(keyed.insert(8, 'c') && !keyed.contains_key(7));
         assert_eq!((keyed.remove(9), keyed.remove(8)), (Some('d'), Some('c')));
-        assert_eq!((keyed.len(), keyed.slots.entries.capacity()), (0, 0));
+        assert_eq!((keyed.len(), keyed.slots.pages.capacity()), (0, 0));
         assert!(keyed.insert(1, 'e'));
     }
 
@@ -119,5 +136,17 @@ mod tests {
         assert_eq!(slots.insert('c'), Some(a));
         assert_eq!((slots.get(a), slots.get(9)), (Some(&'c'), None));
         assert_eq!(slots.get_mut(b), Some(&mut 'b'));
+    }
+
+    #[test]
+    fn many_slots_are_many_pages() {
+        let mut slots = Slots::new(3 * PAGE);
+        let all: Vec<_> = (0..3 * PAGE).map(|n| slots.insert(n).unwrap()).collect();
+        assert_eq!((slots.insert(0), slots.len(), slots.pages.len()), (None, 3 * PAGE, 3));
+        let even: Vec<_> = all.iter().step_by(2).map(|slot| slots.remove(*slot)).collect();
+        assert!(even.iter().all(Option::is_some) && slots.len() == 3 * PAGE / 2);
+        assert!(even.iter().all(|n| slots.insert(n.unwrap() + 1000).is_some()));
+        assert_eq!((slots.insert(0), slots.len(), slots.pages.len()), (None, 3 * PAGE, 3));
+        assert_eq!((slots.get(all[1]), slots.get(all[3 * PAGE - 1])), (Some(&1), Some(&191)));
     }
 }

@@ -245,8 +245,9 @@ impl Server {
             Arc::new(Exporter::new(Arc::clone(&store), files.export.clone(), key, clock));
         let shared = Arc::new(Shared { driver, store });
         let phase = watch::Sender::new(Phase::Serve);
+        registry::spawn(Arc::clone(&shared), listener, phase.subscribe())
+            .map_err(StartError::System)?;
         let tasks = vec![
-            tokio::spawn(registry::accept(Arc::clone(&shared), listener, phase.subscribe())),
             tokio::spawn(Arc::clone(&exporter).run(config.export_interval)),
             tokio::spawn(follow_wall_clock(Arc::clone(&shared))),
         ];

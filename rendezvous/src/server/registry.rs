@@ -4,6 +4,11 @@
 //! A task holds no buffers while it waits, so an idle connection costs a task and a socket.
 //! Output that the socket does not take is kept (at most [`CHUNK`]), and meanwhile nothing is
 //! read: a client that does not read its answers cannot ask more.
+//!
+//! All of them run on one thread. They spend their time within the machine, which takes one at
+//! a time anyway; and what connections hold comes from one arena of the system's allocator. Of
+//! many, each would keep what one flood of connections has left with it, and the next flood
+//! would find it with another.
 
 use super::Shared;
 use super::engine::Line;
@@ -22,6 +27,8 @@ const CHUNK: usize = REGISTRY_FRAME_MAX;
 const STALLED: Duration = Duration::from_secs(30);
 /// What a closing server leaves a connection to take its answers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often a closing server looks whether its connections have ended.
+const ENDING: Duration = Duration::from_millis(2);
 /// Connections that the system holds before they are accepted.
 const BACKLOG: u32 = 1024;
 /// After an error that would come again at once (no descriptor is left, say).
@@ -39,7 +46,8 @@ pub(crate) enum Phase {
 }
 
 /// Listens on exactly this address; `[::]` takes IPv4, too, whatever the system's default.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Must be called within a tokio runtime.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -53,15 +61,37 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         }
     }
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(BACKLOG)?.into_std()
+}
+
+/// Starts the thread that serves connections until the server closes and they have ended.
+pub(crate) fn spawn(
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    mut phase: watch::Receiver<Phase>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let listener = TcpListener::from_std(listener)?;
+    drop(entered);
+    let serve = async move {
+        accept(&shared, listener, phase.clone()).await;
+        // Without a sender, the server is no more.
+        let _ = phase.wait_for(|phase| *phase == Phase::Close).await;
+        let ended = || shared.driver.peek(|access| access.owner.len()) == 0;
+        let all = async {
+            while !ended() {
+                tokio::time::sleep(ENDING).await;
+            }
+        };
+        let _ = tokio::time::timeout(2 * LAST_WORDS, all).await;
+    };
+    let thread = std::thread::Builder::new().name("registry".into());
+    thread.spawn(move || runtime.block_on(serve)).map(drop)
 }
 
 /// Accepts until the server drains.
-pub(crate) async fn accept(
-    shared: Arc<Shared>,
-    listener: TcpListener,
-    mut phase: watch::Receiver<Phase>,
-) {
+async fn accept(shared: &Arc<Shared>, listener: TcpListener, mut phase: watch::Receiver<Phase>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -69,7 +99,7 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, remote)) => {
-                let (shared, phase) = (Arc::clone(&shared), phase.clone());
+                let (shared, phase) = (Arc::clone(shared), phase.clone());
                 tokio::spawn(async move { shared.serve(stream, remote, phase).await });
             }
             Err(error) => {
