@@ -149,6 +149,13 @@ fn names_are_set_shown_found_and_taken() {
     assert_eq!(b.ok(&["discover", "--tag", "role=research"]), "");
     a.ok(&["set-visibility", "public"]);
     assert_eq!(b.ok(&["resolve", "research-aws"]), in_1);
+    let asked = b.data(&["trust", "request", "research-aws"]);
+    assert_eq!((&asked["state"], &asked["address"]), (&"pending".into(), &in_1.as_str().into()));
+    let by_name = b.run(&["trust", "approve", "research-aws"]);
+    assert!(
+        by_name.code == 2 && by_name.err.contains("pilotctl resolve research-aws"),
+        "{by_name:?}"
+    );
     let line = format!("{in_1} research-aws [cloud=aws, region=us-east-1, role=research]");
     assert_eq!(b.ok(&["discover", "--tag", "role=research", "--tag", "cloud=aws"]), line);
     assert_eq!(b.ok(&["discover", "--tag", "role=other"]), "");
@@ -159,6 +166,25 @@ fn names_are_set_shown_found_and_taken() {
     assert_eq!((&info["visibility"], &info["networks"][1]), (&"public".into(), &1.into()));
     a.ok(&["clear-hostname"]);
     assert_eq!(b.error(&["resolve", "research-aws"]).0, 3);
+    assert_eq!(b.error(&["trust", "request", "research-aws"]).0, 3);
+}
+
+#[test]
+fn an_agent_that_names_itself_is_told_so() {
+    let (_server, registry, beacon) = Home::rendezvous();
+    let (home, report) = Home::agent(&registry, &beacon);
+    let own = report["address"].as_str().unwrap();
+    for line in [
+        &["send-message", own, "hi"][..],
+        &["send-file", own, concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")],
+        &["trust", "request", own],
+        &["echo", own],
+        &["why", own],
+        &["task", "submit", own, "--description", "work"],
+    ] {
+        let run = home.run(line);
+        assert!(run.code == 2 && run.err.contains("is this agent itself"), "{line:?} {run:?}");
+    }
 }
 
 #[test]

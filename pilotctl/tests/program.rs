@@ -204,7 +204,7 @@ fn a_wrong_command_line_exits_2() {
         &["connect", "a", "65536"],
         &["set-visibility", "secret"],
         &["tags", "set", "a=b,a=c"],
-        &["trust", "request", "not-an-address"],
+        &["trust", "request", "not:an-address"],
         &["trust", "request", "1:0001.0000.0042", "--wait", "3 weeks"],
         &["daemon", "start", "--registry", "::1:9000x"],
         &["daemon", "start", "--path", "fast", "--registry", "h:1"],

@@ -1,6 +1,6 @@
 //! Commands that ask this agent's daemon.
 
-use super::values::{Agent, Span, TagList, Visibility};
+use super::values::{Agent, Span, TagList, Visibility, agent_address};
 use clap::{Args, Subcommand};
 use pilot_core::addr::Address;
 use pilot_core::name::Hostname;
@@ -150,11 +150,12 @@ pub(crate) enum TrustCommand {
 #[command(after_help = "\
 Examples:
   pilotctl trust request 1:0001.0000.0042 --justification \"Cross-cloud research collaboration\"
-  pilotctl trust request 1:0001.0000.0042 --wait 10m")]
+  pilotctl trust request 1:0001.0000.0042 --wait 10m
+  pilotctl trust request research-aws            (a public agent, by its hostname)")]
 pub(crate) struct TrustRequest {
-    /// Its address.
-    #[arg(value_name = "ADDR")]
-    pub(crate) address: Address,
+    /// Its address, or its hostname where the registry tells it to strangers.
+    #[arg(value_name = "AGENT")]
+    pub(crate) agent: Agent,
     /// Why, for its owner to read: at most 512 bytes.
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(crate) justification: String,
@@ -183,7 +184,7 @@ What it may do here: echo, message, file, events, tasks, and ports (any other po
 listens on, or only the ranges named). `pilotctl trust allow` changes it later.")]
 pub(crate) struct TrustApprove {
     /// Who asked.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = agent_address)]
     pub(crate) address: Address,
     /// What it may do here, with commas; all of echo,message,file,events,tasks,ports or none.
     #[arg(long, value_name = "LIST", default_value = "all")]
@@ -203,7 +204,7 @@ The list is all that it may do from now on. What this agent may do there is up t
 `pilotctl trust list` shows both.")]
 pub(crate) struct TrustAllow {
     /// Whose rights.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = agent_address)]
     pub(crate) address: Address,
     /// echo, message, file, events, tasks, ports or ports=FIRST-LAST+..., with commas; all; none.
     #[arg(value_name = "LIST")]
@@ -220,7 +221,7 @@ Examples:
 The reason stays in the log of this agent; the other side learns only that it was refused.")]
 pub(crate) struct TrustRefuse {
     /// Who asked.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = agent_address)]
     pub(crate) address: Address,
     /// Why, for the log of this agent.
     #[arg(long, value_name = "TEXT")]
@@ -233,7 +234,7 @@ pub(crate) struct TrustRefuse {
   pilotctl trust revoke 1:0001.0000.0017         (also: pilotctl untrust ADDR)")]
 pub(crate) struct TrustRevoke {
     /// Whom.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = agent_address)]
     pub(crate) address: Address,
 }
 
@@ -506,9 +507,9 @@ pub(crate) struct SetTags {
 #[command(after_help = "Example:
   pilotctl handshake 1:0001.0000.0042 \"Cross-cloud research collaboration\"")]
 pub(crate) struct Handshake {
-    /// Its address.
-    #[arg(value_name = "ADDR")]
-    pub(crate) address: Address,
+    /// Its address or hostname.
+    #[arg(value_name = "AGENT")]
+    pub(crate) agent: Agent,
     /// Why.
     #[arg(default_value = "")]
     pub(crate) justification: String,
@@ -520,7 +521,7 @@ pub(crate) struct Handshake {
   pilotctl reject 1:0001.0000.0017 \"unknown project\"")]
 pub(crate) struct Reject {
     /// Who asked.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = agent_address)]
     pub(crate) address: Address,
     /// Why, for the log of this agent.
     pub(crate) reason: Option<String>,

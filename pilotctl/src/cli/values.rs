@@ -224,13 +224,21 @@ impl FromStr for Agent {
     fn from_str(text: &str) -> Result<Self, String> {
         // No hostname has a colon, and every address has one.
         if text.contains(':') {
-            return text
-                .parse()
-                .map(Agent::Address)
-                .map_err(|e| format!("{e}; an agent's address looks like 1:0001.0000.0042"));
+            return agent_address(text).map(Agent::Address);
         }
         text.parse().map(Agent::Hostname).map_err(|e| format!("as a hostname: {e}"))
     }
+}
+
+/// An address where a decision is made about who has it: a hostname may be another's tomorrow.
+pub(crate) fn agent_address(text: &str) -> Result<Address, String> {
+    text.parse().map_err(|e| {
+        let hint = match text.parse::<Hostname>() {
+            Ok(name) => format!("; `pilotctl resolve {name}` prints the address of a hostname"),
+            Err(_) => String::new(),
+        };
+        format!("{e}{hint}")
+    })
 }
 
 /// A port of an agent, as `1:0001.0000.0042:8080` or `analysis-gcp:8080`.

@@ -75,8 +75,8 @@ pub(crate) async fn run(cx: &Context, cli: Cli) -> Result<(), Failure> {
             TrustCommand::Revoke(args) => trust::revoke(cx, args).await,
             TrustCommand::List(_) => trust::list(cx).await,
         },
-        Command::Handshake(agent::Handshake { address, justification }) => {
-            trust::request(cx, agent::TrustRequest { address, justification, wait: None }).await
+        Command::Handshake(agent::Handshake { agent, justification }) => {
+            trust::request(cx, agent::TrustRequest { agent, justification, wait: None }).await
         }
         Command::Pending(_) => trust::pending(cx).await,
         Command::Approve(args) => trust::approve(cx, args).await,

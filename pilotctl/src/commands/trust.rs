@@ -1,8 +1,10 @@
 //! Trust: ask, decide, end, list.
 
 use super::Context;
-use crate::api::{DecideTrust, Peers, Pending, RequestTrust, TrustState};
+use crate::api::{AgentEntry, DecideTrust, Peers, Pending, RequestTrust, TrustState};
 use crate::cli::agent::{TrustAllow, TrustApprove, TrustRefuse, TrustRequest, TrustRevoke};
+use crate::cli::values::Agent;
+use crate::client::Query;
 use crate::error::{Code, Failure};
 use crate::output::{cleaned, quoted, table, utc};
 use hyper::Method;
@@ -17,8 +19,16 @@ pub(super) async fn request(cx: &Context, args: TrustRequest) -> Result<(), Fail
         .parse()
         .map_err(|e| Failure::new(Code::Usage, format!("the justification is {e}")))?;
     let wait = args.wait.map(|span| span.0);
+    let address = match args.agent {
+        Agent::Address(address) => address.to_string(),
+        Agent::Hostname(name) => {
+            let query = Query::new("/v1/resolve").with("agent", Some(&name));
+            let found: AgentEntry = cx.client().get(query.as_str()).await?;
+            found.address
+        }
+    };
     let body = RequestTrust {
-        address: args.address.to_string(),
+        address,
         justification: justification.as_str().to_owned(),
         wait_ms: wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
     };

@@ -178,7 +178,26 @@ impl Node {
 
     /// Fails where a message could not be delivered however long it waited.
     pub(crate) fn check_grant(&self, to: Address) -> Result<(), Failure> {
-        if self.has_grant_from(to.on_backbone()) { Ok(()) } else { Err(no_grant(to)) }
+        if self.has_grant_from(to.on_backbone()) { Ok(()) } else { Err(self.no_grant(to)) }
+    }
+
+    /// Trust is between two.
+    fn check_other(&self, to: Address) -> Result<(), Failure> {
+        if self.agent.info().address.is_none_or(|own| own.node != to.node) {
+            return Ok(());
+        }
+        Err(Failure::new(Code::BadAddress, format!("{to} is this agent itself"))
+            .hint("name another agent: `pilotctl trust list` shows those that may be reached"))
+    }
+
+    fn no_grant(&self, to: Address) -> Failure {
+        if let Err(failure) = self.check_other(to) {
+            return failure;
+        }
+        let message = format!("{to} has not granted this agent access");
+        Failure::new(Code::NotTrusted, message).hint(format!(
+            "run `pilotctl trust request {to} --justification \"...\"` and wait for the other side to approve"
+        ))
     }
 
     fn has_grant_from(&self, address: Address) -> bool {
@@ -194,6 +213,7 @@ impl Node {
         wait: Option<Duration>,
     ) -> Result<&'static str, Failure> {
         let to = to.on_backbone();
+        self.check_other(to)?;
         let mut events = self.agent.events();
         self.agent.request_trust(to, justification.as_str()).map_err(from_trust)?;
         if self.has_grant_from(to) {
@@ -290,7 +310,7 @@ impl Node {
 
     /// How packets to a peer travel, and why not better.
     pub(crate) fn why(&self, peer: Address) -> Result<Why, Failure> {
-        let report = self.agent.why(peer).ok_or_else(|| no_grant(peer))?;
+        let report = self.agent.why(peer).ok_or_else(|| self.no_grant(peer))?;
         Ok(super::why::told(&report))
     }
 
@@ -324,7 +344,7 @@ impl Node {
         let time = limit.unwrap_or(CONNECT_TIME);
         match tokio::time::timeout(time, self.agent.connect(to, port)).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(ConnectError::Command(CommandError::NotTrusted))) => Err(no_grant(to)),
+            Ok(Err(ConnectError::Command(CommandError::NotTrusted))) => Err(self.no_grant(to)),
             Ok(Err(error)) => Err(from_connect(error)),
             Err(_) if limit.is_some() => {
                 Err(Failure::new(Code::Timeout, format!("{to} has not answered within {time:?}")))
@@ -421,13 +441,6 @@ fn from_trust(error: TrustError) -> Failure {
         TrustError::Command(error) => from_command(error),
         error => Failure::new(Code::Internal, error.to_string()),
     }
-}
-
-fn no_grant(to: Address) -> Failure {
-    let message = format!("{to} has not granted this agent access");
-    Failure::new(Code::NotTrusted, message).hint(format!(
-        "run `pilotctl trust request {to} --justification \"...\"` and wait for the other side to approve"
-    ))
 }
 
 fn no_request(error: TrustError, from: Address) -> Failure {

@@ -30,6 +30,7 @@ pub struct Home {
     pub path: PathBuf,
 }
 
+#[derive(Debug)]
 pub struct Run {
     pub code: i32,
     pub out: String,
