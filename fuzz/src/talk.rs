@@ -28,18 +28,6 @@ const PEER: u8 = 2;
 const THIRD: u8 = 3;
 const OF_PEER: usize = 3;
 const STEPS: usize = 120;
-const ALL: [Step; 10] = [
-    Step::Submit,
-    Step::Accept,
-    Step::Decline,
-    Step::Start,
-    Step::Progress,
-    Step::Complete,
-    Step::Fail,
-    Step::Cancel,
-    Step::Lapse,
-    Step::Expire,
-];
 
 fn identity(n: u8) -> Identity {
     Identity::from_secret([n; 32])
@@ -205,7 +193,7 @@ impl World {
     }
 
     fn act(&mut self, tape: &mut Tape<'_>) {
-        let (task, step) = (id(tape.below(10)), ALL[usize::from(tape.below(10))]);
+        let (task, step) = (id(tape.below(10)), Step::ALL[usize::from(tape.below(10))]);
         let body = match step {
             Step::Complete | Step::Progress | Step::Fail | Step::Decline | Step::Submit => {
                 content("done")
@@ -223,7 +211,7 @@ impl World {
 
     /// A statement about some task, nearly right.
     fn statement(&self, tape: &mut Tape<'_>) -> Vec<u8> {
-        let (task, step) = (id(tape.below(10)), ALL[usize::from(tape.below(10))]);
+        let (task, step) = (id(tape.below(10)), Step::ALL[usize::from(tape.below(10))]);
         let body = match tape.below(4) {
             0 => Vec::new(),
             1 => tape.chunk().to_vec(),

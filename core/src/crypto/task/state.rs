@@ -119,7 +119,8 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 10] = [
+    /// All steps in the order of their numbers.
+    pub const ALL: [Step; 10] = [
         Step::Submit,
         Step::Accept,
         Step::Decline,

@@ -18,18 +18,22 @@ async fn outcomes(pushes: &mut Pushes<Cut>, count: usize) -> Vec<(TransferId, Pu
     all
 }
 
-/// None waits for the one before, and what has come while the disk was busy is synced once.
-#[test]
-fn pushed_messages_share_a_sync() {
+/// A net whose disk does nothing until it is told that it is free.
+fn with_a_busy_disk(story: impl AsyncFnOnce(&Net, std::sync::mpsc::Sender<()>)) {
     let dir = tempfile::tempdir().unwrap();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
     let (free, busy) = std::sync::mpsc::channel();
     runtime.spawn_blocking(move || busy.recv());
-    runtime.block_on(async {
-        let net = Net::new(&dir);
+    runtime.block_on(async { story(&Net::new(&dir), free).await });
+}
+
+/// None waits for the one before, and what has come while the disk was busy is synced once.
+#[test]
+fn pushed_messages_share_a_sync() {
+    with_a_busy_disk(async |net, free| {
         let inbox = net.exchange.inbox.clone();
-        let mut pushes = Pushes::open(&net, PEER).await.unwrap();
+        let mut pushes = Pushes::open(net, PEER).await.unwrap();
         let text = "x".repeat(1000);
         let ids: Vec<_> = (1..=256).map(|n| push(&mut pushes, n, &text)).collect();
         assert!(!pushes.has_room());
@@ -43,7 +47,7 @@ fn pushed_messages_share_a_sync() {
         assert_eq!(outcomes(&mut pushes, 256).await, expected);
         assert_eq!((inbox.syncs(), inbox.count().0), (1, 256));
         // Again, over another stream.
-        let mut pushes = Pushes::open(&net, PEER).await.unwrap();
+        let mut pushes = Pushes::open(net, PEER).await.unwrap();
         let again: Vec<_> = (1..=3).map(|n| push(&mut pushes, n, &text)).collect();
         let expected: Vec<_> = again.iter().map(|id| (*id, Pushed::AlreadyThere)).collect();
         assert_eq!(outcomes(&mut pushes, 3).await, expected);
@@ -55,15 +59,9 @@ fn pushed_messages_share_a_sync() {
 /// A stream does not fill the memory while the disk is busy.
 #[test]
 fn what_waits_for_the_disk_is_bounded() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
-    let (free, busy) = std::sync::mpsc::channel();
-    runtime.spawn_blocking(move || busy.recv());
-    runtime.block_on(async {
-        let net = Net::new(&dir);
+    with_a_busy_disk(async |net, free| {
         let inbox = net.exchange.inbox.clone();
-        let mut pushes = Pushes::open(&net, PEER).await.unwrap();
+        let mut pushes = Pushes::open(net, PEER).await.unwrap();
         let text = "x".repeat(60_000);
         for n in 1..=40 {
             push(&mut pushes, n, &text);
