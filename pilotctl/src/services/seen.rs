@@ -1,4 +1,5 @@
-//! Which messages were here and are deleted, so that a late repetition does not bring one back.
+//! Which messages or files were here and are gone, so that a late repetition does not bring one
+//! back.
 //!
 //! Of a sender that numbers its messages (the outbox of this program does) this is a few ranges
 //! of numbers however many they are; of one with random ids the newest [`SEEN_MAX`] ids are

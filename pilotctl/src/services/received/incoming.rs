@@ -1,7 +1,7 @@
 //! One file on its way in.
 
 use super::unpack::{UnpackError, unpack};
-use super::{Entry, FileInfo, Key, Received, disk};
+use super::{Entry, FileInfo, Key, Received, disk, remove_tree};
 use pilot_core::service::exchange::{ContentHash, Digest, Failure, Kind, Offer};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -235,8 +235,31 @@ impl Incoming {
         Ok(info)
     }
 
+    /// Makes the directory of the content, and takes the entries that it has.
     fn unpack(&mut self, to: &std::path::Path) -> Result<u32, UnpackError> {
-        let most = self.store.entries_left(&self.store.state(), self.key.0);
+        let mut most = self.store.entries_left(&self.store.state(), &self.key);
+        let mut unpacked = self.unpack_at_most(to, most);
+        if matches!(unpacked, Err(UnpackError::TooMany)) {
+            // Those of directories that the user has moved away are free.
+            let mut state = self.store.state();
+            self.store.prune_index(&mut state);
+            let now = self.store.entries_left(&state, &self.key);
+            drop(state);
+            if now > most {
+                most = now;
+                unpacked = self.unpack_at_most(to, most);
+            }
+        }
+        let entries = unpacked?;
+        // Another directory may have become whole meanwhile.
+        if !self.store.take_entries(&self.key, entries) {
+            remove_tree(to);
+            return Err(UnpackError::TooMany);
+        }
+        Ok(entries)
+    }
+
+    fn unpack_at_most(&mut self, to: &std::path::Path, most: u64) -> Result<u32, UnpackError> {
         self.file.seek(io::SeekFrom::Start(0))?;
         let unpacked = unpack(&self.file, to, most);
         self.file.seek(io::SeekFrom::End(0))?;

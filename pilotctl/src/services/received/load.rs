@@ -53,6 +53,7 @@ impl Received {
                     size: entry.size,
                     note: Note::cleaned(entry.note.as_bytes()),
                     synced: entry.synced.min(entry.size),
+                    entries: 0,
                     touched_us: entry.time_us,
                     active: None,
                 };

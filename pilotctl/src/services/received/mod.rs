@@ -6,6 +6,7 @@
 //! received/.partial/NODE-ID.json        whose it is, and how much of it is surely on the disk
 //! received/.partial/NODE-ID.tree        a directory that is being made of a whole content
 //! received/.index/TIME-ID.json          what is known of a whole file
+//! received/.seen                        ids of files that were here, and have no entry any more
 //!
 //! (none) --begin--> active --finish--> whole
 //!                   active --suspend (stream broke, shutdown)--> partial
@@ -28,6 +29,7 @@ mod unpack;
 pub(crate) use incoming::{Active, Incoming};
 
 use super::disk;
+use super::seen::Seen;
 use load::Entry;
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{Digest, FileName, Kind, Note, Offer, Refusal, TransferId};
@@ -125,16 +127,19 @@ struct Partial {
     size: u64,
     note: Note,
     synced: u64,
+    /// Of a directory that was made of its content, and has no name yet.
+    entries: u32,
     touched_us: u64,
     active: Option<Arc<Active>>,
 }
 
-#[derive(Default)]
 struct State {
     /// By the time of arrival.
     files: BTreeMap<u64, FileInfo>,
     known: BTreeMap<Key, u64>,
     partials: BTreeMap<Key, Partial>,
+    /// Files without an index entry that were here.
+    seen: Seen,
     last_us: u64,
 }
 
@@ -162,7 +167,13 @@ impl Received {
         for path in [&dir, &dir.join(".partial"), &dir.join(".index")] {
             disk::private_dir(path)?;
         }
-        let state = Mutex::new(State::default());
+        let state = Mutex::new(State {
+            files: BTreeMap::new(),
+            known: BTreeMap::new(),
+            partials: BTreeMap::new(),
+            seen: Seen::load(dir.join(".seen"))?,
+            last_us: 0,
+        });
         let received = Received { dir, limits, state, released: Condvar::new() };
         received.load_partials()?;
         received.load_index()?;
@@ -227,7 +238,7 @@ impl Received {
         let active = Arc::new(Active::default());
         let offset = {
             let mut state = self.take_over(&key)?;
-            if state.known.contains_key(&key) {
+            if state.known.contains_key(&key) || state.seen.contains(&key) {
                 return Ok(Begin::Have);
             }
             let is_other = |p: &Partial| (p.size, p.kind) != (offer.size, offer.kind);
@@ -243,6 +254,7 @@ impl Received {
                 size: offer.size,
                 note: offer.note.clone(),
                 synced: 0,
+                entries: 0,
                 touched_us,
                 active: None,
             });
@@ -365,22 +377,44 @@ impl Received {
         remove_tree(&self.part_path(key, "tree"));
     }
 
-    /// Entries of directories that a sender may still bring.
-    fn entries_left(&self, state: &State, from: Address) -> u64 {
+    /// Entries that the directory of a transfer may have, beside those of all others.
+    fn entries_left(&self, state: &State, key: &Key) -> u64 {
         let (mut all, mut sender) = (0, 0);
-        for info in state.files.values() {
-            all += u64::from(info.entries);
-            if info.from.on_backbone() == from {
-                sender += u64::from(info.entries);
+        let whole = state.files.values().map(|f| (f.from.on_backbone(), f.entries));
+        let others =
+            state.partials.iter().filter(|(k, _)| *k != key).map(|(k, p)| (k.0, p.entries));
+        for (from, entries) in whole.chain(others) {
+            all += u64::from(entries);
+            if from == key.0 {
+                sender += u64::from(entries);
             }
         }
         let ReceivedLimits { entries, sender_entries, .. } = self.limits;
         entries.saturating_sub(all).min(sender_entries.saturating_sub(sender))
     }
 
-    /// Forgets files that the user has moved away or deleted.
+    /// Takes that many of them for the transfer, if they are there.
+    fn take_entries(&self, key: &Key, entries: u32) -> bool {
+        let mut state = self.state();
+        let there = u64::from(entries) <= self.entries_left(&state, key);
+        if let Some(partial) = state.partials.get_mut(key).filter(|_| there) {
+            partial.entries = entries;
+        }
+        there
+    }
+
+    /// Drops the entries of files that the user has moved away or deleted. That they were here
+    /// is remembered: a sender that has not learnt of it would bring them again.
     fn prune_index(&self, state: &mut State) {
         let gone: Vec<_> = state.files.values().filter(|f| !self.is_there(f)).cloned().collect();
+        if gone.is_empty() {
+            return;
+        }
+        let keys: Vec<_> = gone.iter().map(FileInfo::key).collect();
+        if let Err(error) = state.seen.remember(&keys).write() {
+            tracing::warn!(%error, "entries of files that are gone are kept");
+            return;
+        }
         for info in gone {
             state.files.remove(&info.received_us);
             state.known.remove(&info.key());

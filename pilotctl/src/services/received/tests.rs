@@ -362,10 +362,39 @@ fn what_is_no_directory_or_has_too_many_entries_is_not_shown() {
     // What was refused for want of room is kept, and goes on when there is some.
     put_tree(&received, 16, 3, &tree(4)).unwrap();
     assert_eq!(put_tree(&received, 17, 1, &tree(1)).unwrap_err(), Failure::Full, "of all");
+    // While another directory of theirs waits for its name, its entries are taken.
+    let taken = (address(18).on_backbone(), TransferId([9; 16]));
+    drop(go(&received, 18, &directory(9, "tree", 9)));
     std::fs::remove_dir_all(dir.path().join("received/tree")).unwrap();
-    received.prune_index(&mut received.state());
-    put_tree(&received, 17, 1, &tree(1)).unwrap();
+    assert!(!received.take_entries(&taken, 3) && received.take_entries(&taken, 2));
+    // What the user has moved away does not count.
+    put_tree(&received, 17, 1, &tree(4)).unwrap();
     assert_eq!(names(&received), ["tree"]);
+    assert!(!received.take_entries(&taken, 3) && received.take_entries(&taken, 2));
+}
+
+#[test]
+fn what_was_here_and_is_gone_does_not_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = ReceivedLimits { sender_files: 2, keep_free: 0, ..Default::default() };
+    let received = with(&dir, limits);
+    let first = put(&received, 16, 1, "a", b"one");
+    let second = put(&received, 16, 2, "b", b"two");
+    for info in [&first, &second] {
+        std::fs::remove_file(received.path(info)).unwrap();
+    }
+    // Their sender has not learnt that they have arrived; meanwhile there was no place for
+    // their entries.
+    let third = put(&received, 16, 3, "c", b"three");
+    assert_eq!(received.list(0, 9), [(third, true)]);
+    let again = |received: &Arc<Received>, from, id| {
+        matches!(received.begin(address(from), &offer(id, "a", 3)), Ok(Begin::Have))
+    };
+    drop(received);
+    let received = with(&dir, limits);
+    assert!(again(&received, 16, 1) && again(&received, 16, 2) && again(&received, 16, 3));
+    assert!(!again(&received, 16, 4) && !again(&received, 17, 1));
+    assert_eq!(names(&received), ["c"]);
 }
 
 #[test]
