@@ -1,4 +1,5 @@
-//! Every bound and every protocol timer in one table, checked at compile time.
+//! Bounds and protocol timers that more than one module needs in one table, checked at compile
+//! time.
 //!
 //! Bounds that an operator may change are in [`Limits`]; what both ends must agree on is a
 //! constant. Each says why it has its value.
@@ -104,14 +105,14 @@ pub const RELAYED_KEEPALIVE: Duration = s(2);
 /// Cloud NATs and security groups forget a UDP flow after 30 s.
 pub const NAT_KEEPALIVE: Duration = s(15);
 /// A beacon that answers nothing for this long although it is asked: our socket may be what is
-/// dead, and is replaced by one on another port (`nat.md` 2). Doubles from then on ...
+/// dead, and is replaced by one on another port (`nat.md` 3). Doubles from then on ...
 pub const ROTATE_AFTER: Duration = s(20);
 /// ... up to this.
 pub const ROTATE_AFTER_MAX: Duration = s(300);
 /// An empty frame on the relay channel of a peer with open streams, so that it stays bound.
 pub const RELAY_KEEPALIVE: Duration = s(120);
 
-/// Auxiliary UDP sockets of a node: 256 of a spray (`nat.md` 5) and 16 for discovery and fresh
+/// Auxiliary UDP sockets of a node: 256 of a spray (`nat.md` 2) and 16 for discovery and fresh
 /// attempts. One more is refused, and whoever wanted it does without.
 pub const AUXILIARY_MAX: usize = 256 + 16;
 

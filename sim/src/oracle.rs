@@ -1,4 +1,4 @@
-//! Which path two agents can have: the goal table (`nat.md` 5) as a function of what stands
+//! Which path two agents can have: the goal table (`nat.md` 4) as a function of what stands
 //! between them, for the checks of worlds at rest.
 //!
 //! | | open | endpoint-independent, filters addresses | endpoint-independent, filters ports | dependent |

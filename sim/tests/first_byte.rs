@@ -1,4 +1,4 @@
-//! How soon the first byte of an application is there (`docs/nat.md` 6): over the relay, without
+//! How soon the first byte of an application is there (`docs/nat.md` 2): over the relay, without
 //! waiting for any better path.
 
 use pilot_core::node::CommandError;

@@ -1,6 +1,6 @@
 //! The ladder alone: two real [`Punch`] machines and two real NATs, a relay that carries F9 and
 //! F6, and nothing else. So thousands of seeds are a matter of seconds, and the formula of the
-//! birthday spray can be held against what the machine really does (`nat.md` 5).
+//! birthday spray can be held against what the machine really does (`nat.md` 4).
 
 use pilot_core::limits::NAT_KEEPALIVE;
 use pilot_core::machine::{Path, SocketId};
@@ -412,7 +412,7 @@ fn a_lossy_pair_is_direct_within_a_second() {
 }
 
 /// First punches that die on the way keep each NAT from tracking what it did not ask for
-/// (`nat.md` 7).
+/// (`nat.md` 2).
 #[test]
 fn leaky_nats_are_got_through_by_priming() {
     for (a, b) in [

@@ -1,4 +1,4 @@
-//! The goal table of `nat.md` 5 as agents reach it: a reviewed statement.
+//! The goal table of `nat.md` 4 as agents reach it: a reviewed statement.
 
 use pilot_sim::matrix::{Technique, pairs, run_pair};
 use pilot_sim::nat::Preset;

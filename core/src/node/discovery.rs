@@ -27,7 +27,7 @@ impl Node<'_> {
         self.discover.set_server(now, server);
     }
 
-    /// The beacon is gone, or our socket is dead (`nat.md` 2). If no peer was heard by it
+    /// The beacon is gone, or our socket is dead (`nat.md` 3). If no peer was heard by it
     /// either, another one is tried, on another port, unless the owner has chosen the port (then
     /// others were told of it, or a router forwards it), or the beacon saw us where we are: then
     /// nothing on the way keeps a flow that could be dead.

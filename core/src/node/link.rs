@@ -112,7 +112,7 @@ pub(super) struct Link {
 }
 
 /// How long direct paths live, where something ends them after a fixed time however busy they
-/// are: carrier-grade NATs with an absolute lifetime do (`nat.md` 2). Two in a row that died at
+/// are: carrier-grade NATs with an absolute lifetime do (`nat.md` 3). Two in a row that died at
 /// about the same age are believed.
 #[derive(Debug, Default)]
 pub(super) struct Life {

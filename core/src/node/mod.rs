@@ -85,7 +85,7 @@ pub struct Config {
     /// Which paths may be used.
     pub path_policy: PathPolicy,
     /// Never look for a peer's port by a birthday spray, which may look like a port scan to
-    /// whoever watches the network (`nat.md` 5).
+    /// whoever watches the network (`nat.md` 2).
     pub forbid_spray: bool,
     /// Take the identity over from another home (`wire.md` 10).
     pub takeover: bool,

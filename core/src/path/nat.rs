@@ -1,4 +1,4 @@
-//! What a NAT does to an agent's packets, in the terms of RFC 4787 (`nat.md` 1, 4).
+//! What a NAT does to an agent's packets, in the terms of RFC 4787 (`nat.md` 1).
 //!
 //! Three separate facts, not four names: "symmetric" hides what matters for traversal. The
 //! classical name is derived from them, for people.
@@ -92,7 +92,7 @@ impl Nat {
     }
 
     /// Whether one external endpoint serves every destination. Unknown counts as yes: it is what
-    /// most NATs do, and a wrong guess costs an attempt (`nat.md` 6, step 6).
+    /// most NATs do, and a wrong guess costs an attempt (`nat.md` 1).
     pub const fn is_stable(self) -> bool {
         matches!(self.mapping, Mapping::Unknown | Mapping::EndpointIndependent)
     }
@@ -208,7 +208,7 @@ mod tests {
             let nat = Nat { mapping, filtering, allocation: Allocation::Unknown };
             Classical::new(nat, translated).as_str()
         };
-        // `nat.md` 4.
+        // `nat.md` 1.
         let (eim, apdm) = (M::EndpointIndependent, M::AddressAndPortDependent);
         assert_eq!(name(Some(true), eim, F::EndpointIndependent), "full cone");
         assert_eq!(name(Some(true), eim, F::AddressDependent), "restricted cone");

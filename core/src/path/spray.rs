@@ -1,4 +1,4 @@
-//! The birthday spray (`nat.md` 5): the end whose NAT gives every destination a random port opens
+//! The birthday spray (`nat.md` 2): the end whose NAT gives every destination a random port opens
 //! [`OPENED`] of them towards the other end's one endpoint; that end looks for one of them.
 //!
 //! With k of N ports open, n distinct probes find one with 1 − C(N−k, n) ⁄ C(N, n): 98.35 % at

@@ -1,5 +1,5 @@
 //! Which technique gets two agents through their NATs, and in which order they are tried
-//! (`nat.md` 5 and 6).
+//! (`nat.md` 2).
 //!
 //! Both ends compute this from the same two facts, so they need not agree on it by message: the
 //! NATs of both, told by F9, and the round, which is part of the attempt's number.
@@ -21,7 +21,7 @@ use core::fmt;
 
 /// Rounds of one episode: attempts are numbered `episode × ROUNDS + round`.
 pub const ROUNDS: u16 = 8;
-/// Rounds of port prediction; each is a fresh guess (`nat.md` 5: give up after four).
+/// Rounds of port prediction; each is a fresh guess (`nat.md` 2: give up after four).
 const PREDICTIONS: u16 = 4;
 /// Rounds with fresh sockets.
 const FRESH: u16 = 2;
@@ -32,7 +32,7 @@ pub enum Technique {
     /// Prime, then punch what both ends have announced.
     Plain,
     /// The same from a new socket at both ends: an entry that a stranger's packet made in a
-    /// NAT's table does not concern it (`nat.md` 7).
+    /// NAT's table does not concern it (`nat.md` 2).
     Fresh,
     /// An end whose NAT counts its ports says which will be next.
     Predict,

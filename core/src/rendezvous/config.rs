@@ -37,8 +37,8 @@ pub struct RendezvousLimits {
     pub channel_handshakes_per_second: u32,
     /// The same of one source (IPv4 address or IPv6 /64), so that none spends the budget of all.
     pub channel_handshakes_per_source: u32,
-    /// Beacon handshakes a second; a quarter of a second's worth may come at once. An
-    /// adapter sets it to what 80 % of its cores carry (`wire.md` 7).
+    /// Beacon handshakes a second; a quarter of a second's worth may come at once (`wire.md`
+    /// 7). A million agents return within minutes.
     pub beacon_handshakes_per_second: u32,
     /// Beacon handshakes a second of one source that has shown a cookie; a quarter of
     /// it at once, at least 5.

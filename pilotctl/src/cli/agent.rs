@@ -15,7 +15,7 @@ pub(crate) struct InNetwork {
     pub(crate) network: Option<u16>,
 }
 
-/// Join a network: addresses and hostnames are seen in it. Network 1 is open to all.
+/// Join a network: addresses and hostnames are seen in it. Every network is open to all.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:
   pilotctl join 1")]

@@ -214,7 +214,9 @@ pub(crate) struct Reset {
     pub(crate) keep_identity: bool,
 }
 
-/// Run the whole story on this machine: register, discover, trust, message, file, task.
+/// Run the whole story on this machine: register, discover, trust, message, file, event, task.
+///
+/// The file is cut in the middle and resumed; the task earns its agent a reputation.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

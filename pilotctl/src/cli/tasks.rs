@@ -217,7 +217,7 @@ pub(crate) struct TaskWait {
   pilotctl task queue")]
 pub(crate) struct TaskQueue {}
 
-/// Work: accept every task and run a program for each. Stays until it is stopped.
+/// Work: accept tasks as they come and run a program for each. Stays until it is stopped.
 ///
 /// Nothing is ever run unless this is. The program gets the description on standard input, as
 /// data of somebody else, and the task's files in its current directory, which is a fresh one

@@ -189,8 +189,8 @@ impl Explorer {
             self.world.restart_server();
             self.server_down = false;
         }
-        // Keepalives keep such a flow, and only another local port would end it, which agents do
-        // not take yet: part of the fault, so it heals with it.
+        // Keepalives keep such a flow until the agent takes another local port, which is
+        // `tests/rotation.rs`'s business: part of the fault, so it heals with it.
         for id in core::mem::take(&mut self.stale) {
             self.world.reboot(id);
         }

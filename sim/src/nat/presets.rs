@@ -1,5 +1,5 @@
 //! Named combinations: the lab's seven types and a few more, and the clouds as far as their
-//! documentation and others' measurements tell (`nat.md` 3 and 8).
+//! documentation and others' measurements tell (`nat.md` 5).
 
 use super::{
     Allocation, BoxConfig, Filtering, FirewallConfig, Hairpin, Mapping, NatConfig, OnClash,
@@ -80,7 +80,7 @@ impl Preset {
         Preset::UdpBlocked,
     ];
 
-    /// The seven of the goal table (`nat.md` 5), in its order.
+    /// The seven of the goal table (`nat.md` 4), in its order.
     pub const SEVEN: [Preset; 7] = [
         Preset::Public,
         Preset::Firewall,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// Filter entries of one mapping; of more, the one that was used least recently gives way. More
-/// than twice the longest spray of one socket (`nat.md` 5).
+/// than twice the longest spray of one socket (`nat.md` 2).
 pub(super) const FILTERS_MAX: usize = 4096;
 
 /// Which remotes a mapping is for.

@@ -1,7 +1,7 @@
 //! How long the beacon has been silent although it was asked, and what follows.
 //!
 //! A router that was renumbered may go on translating an old flow to the address that it had
-//! (`nat.md` 2, nebula 889): nothing that leaves by our socket's port is answered ever again, and
+//! (`nat.md` 3, nebula 889): nothing that leaves by our socket's port is answered ever again, and
 //! all would be well by another port. From here that looks like a beacon that is gone; so every
 //! now and then the socket is replaced.
 //!

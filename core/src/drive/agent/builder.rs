@@ -126,7 +126,7 @@ impl<R: Runtime> Builder<R> {
         self
     }
 
-    /// Never look for a peer's port by a birthday spray (`nat.md` 5): of all techniques the one
+    /// Never look for a peer's port by a birthday spray (`nat.md` 2): of all techniques the one
     /// that may look like a port scan to whoever watches the network. Pairs of which one end
     /// has random ports are relayed then. Default: allowed.
     #[must_use]

@@ -1,4 +1,4 @@
-//! One episode of punching towards one peer (`wire.md` 5.8, `nat.md` 6): rounds of ever harder
+//! One episode of punching towards one peer (`wire.md` 5.8, `nat.md` 2): rounds of ever harder
 //! techniques, until a direct path is proven or none is left.
 //!
 //! A pure machine: frames and time in, frames to send out. It encrypts nothing and opens nothing;
@@ -69,7 +69,7 @@ const SPRAY_PATIENCE: Duration = Duration::from_secs(4);
 /// How long a last punch's answer is waited for before the next round.
 const LAST_ANSWER: Duration = Duration::from_millis(400);
 /// Hop limits of first punches, by episode: they outlive one's own NATs and die before the
-/// peer's; two fits one NAT, carrier-grade NAT needs more (`nat.md` 7).
+/// peer's; two fits one NAT, carrier-grade NAT needs more (`nat.md` 2).
 const HOP_LIMITS: [NonZeroU8; 3] =
     [NonZeroU8::new(2).unwrap(), NonZeroU8::new(4).unwrap(), NonZeroU8::new(6).unwrap()];
 /// Most addresses that are punched in a round: the peer's candidates, and where the beacon sees

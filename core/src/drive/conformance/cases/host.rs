@@ -198,7 +198,7 @@ pub fn a_change_of_interfaces_is_noticed<A: Subject, B: Subject, R: Rendezvous>(
 }
 
 /// What the main sockets send is lost, as behind a router that was renumbered and keeps old flows
-/// (`nat.md` 2). After 20 s without an answer of the beacon others take their place, on other
+/// (`nat.md` 3). After 20 s without an answer of the beacon others take their place, on other
 /// ports, and the stream of before goes on.
 pub fn a_dead_socket_is_replaced<A: Subject, B: Subject, R: Rendezvous>() {
     block_on(async {
