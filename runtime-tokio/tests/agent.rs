@@ -2,6 +2,8 @@
 
 mod support;
 
+use pilot_core::drive::services::Heard;
+use pilot_core::service::events::BrokerLimits;
 use pilot_core::stats::DropReason;
 use pilot_tokio::{
     Agent, AgentEvent, Change, ConnectError, Hostname, Identity, Link, ListenError, MemoryStore,
@@ -380,4 +382,35 @@ async fn services_have_futures() {
 async fn tasks_have_futures() {
     let (_server, a, b) = friends().await;
     within(pilot_core::drive::conformance::futures::tasks(&a, &b)).await;
+}
+
+/// Publications that are given up leave no place taken, however many they are: the answers come
+/// to nobody, and the connection goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishing_may_be_given_up() {
+    let (_server, a, b) = friends().await;
+    let service = b.listen_events(BrokerLimits::default()).unwrap();
+    let (events, connection) =
+        within(async { tokio::join!(a.connect_events(b.address().unwrap()), service.accept()) })
+            .await;
+    let (mut events, mut connection) = (events.unwrap(), connection.unwrap());
+    tokio::spawn(async move { connection.serve().await });
+    let mut given_up = 0;
+    for n in 0..2000 {
+        let data = [n as u8; 8];
+        tokio::select! {
+            biased;
+            answer = events.publish("a", &data, false) => assert_eq!(answer.unwrap(), 0),
+            () = std::future::ready(()) => given_up += 1,
+        }
+        if n % 200 == 199 {
+            // Meanwhile the answers come.
+            assert_eq!(within(events.publish("b", b"", false)).await.unwrap(), 0);
+        }
+    }
+    assert!(given_up > 1000, "{given_up}");
+    within(events.subscribe("c", false)).await.unwrap();
+    assert_eq!(within(events.publish("c", b"here", false)).await.unwrap(), 1);
+    let Heard::Event(event) = within(events.next()).await.unwrap() else { panic!("lost") };
+    assert_eq!(event.data, b"here");
 }

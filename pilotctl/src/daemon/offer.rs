@@ -52,7 +52,10 @@ impl Offer {
         let unfinished = Unfinished::open(home.unfinished())
             .map_err(|e| Failure::io(format!("open {}", home.unfinished().display()), e))?;
         let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
-        let events = Arc::new(Events::new(BrokerLimits::default()));
+        let mut limits = BrokerLimits::default();
+        // Those of peers are counted where they are accepted; all programs here are one agent.
+        limits.of_peer = limits.connections;
+        let events = Arc::new(Events::new(limits));
         Ok(Offer { inbox, outbox, received, unfinished: Arc::new(unfinished), events })
     }
 

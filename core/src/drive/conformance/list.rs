@@ -51,6 +51,10 @@ macro_rules! __conformance_cases {
             a_file_goes_on_where_it_was_stored
             events_reach_those_who_subscribe
             an_echo_comes_back
+            who_does_not_read_its_answers_is_given_up
+            refusals_that_nobody_reads_stop_the_sender
+            a_broker_that_is_away_is_waited_for_in_peace
+            an_end_is_an_end_and_a_receipt_is_kept
             a_task_is_done_and_receipted
             a_task_is_declined_and_another_called_off
             a_worker_goes_on_from_its_records
@@ -168,6 +172,7 @@ mod tests {
     fn every_case_is_in_the_list_once() {
         let sources = [
             include_str!("cases/streams.rs"),
+            include_str!("cases/stalled.rs"),
             include_str!("cases/datagrams.rs"),
             include_str!("cases/cancel.rs"),
             include_str!("cases/host.rs"),

@@ -10,7 +10,7 @@ use super::served::{EchoService, ExchangeService, Served, Service};
 use super::upload::{Accepted, Upload};
 use crate::addr::Port;
 use crate::drive::agent::{Agent, ConnectError, ListenError, Place, StreamHandle};
-use crate::drive::runtime::{AsyncRuntime, Timer as _};
+use crate::drive::runtime::{AsyncRuntime, Runtime, Timer as _};
 use crate::node::Target;
 use crate::service::events::{BrokerLimits, Request};
 use crate::service::exchange::{Digest, Kind, Misuse, Note, Offer, TransferId};
@@ -19,14 +19,15 @@ use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use std::io;
 
-/// Polls `step`, also when the time that it names has come.
+/// Polls `step`, also when the time that it names has come. Where that is past once more, others
+/// of its thread are let run first: nothing here may keep a thread for itself.
 pub(super) async fn timed<R: AsyncRuntime, T>(
     host: R::Host,
     mut step: impl FnMut(&Waker) -> (Poll<T>, Instant),
 ) -> T {
     let mut timer = None;
     poll_fn(|cx| {
-        loop {
+        for _ in 0..2 {
             let (poll, due) = step(cx.waker());
             if poll.is_ready() {
                 return poll;
@@ -37,6 +38,8 @@ pub(super) async fn timed<R: AsyncRuntime, T>(
                 return Poll::Pending;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     })
     .await
 }
@@ -118,8 +121,9 @@ impl<R: AsyncRuntime, S: Service<R>> Served<R, S> {
 }
 
 impl<R: AsyncRuntime> Messages<R> {
-    /// Sends a message, and waits until the receiver has acknowledged it and all before it.
-    /// Dropping the future leaves it queued.
+    /// Sends a message, and waits until the receiver has acknowledged it. What becomes of messages
+    /// that were queued before is passed over: who wants to know asks for their
+    /// [receipts](Self::receipt) first. Dropping the future leaves it queued.
     pub async fn send(&mut self, kind: Kind, content: &[u8]) -> Result<TransferId, TransferError> {
         while !self.has_room() {
             self.receipt().await?;
@@ -196,7 +200,7 @@ impl<R: AsyncRuntime> EventsClient<R> {
     /// Subscribes to all topics that match; see [`begin_subscribe`](Self::begin_subscribe).
     pub async fn subscribe(&mut self, pattern: &str, retained: bool) -> Result<(), EventsFailure> {
         let request = self.begin_subscribe(pattern, retained)?;
-        self.done(request).await.map(drop)
+        self.answered(request).await.map(drop)
     }
 
     /// Publishes; into how many queues it went. See [`begin_publish`](Self::begin_publish).
@@ -207,7 +211,15 @@ impl<R: AsyncRuntime> EventsClient<R> {
         retain: bool,
     ) -> Result<u32, EventsFailure> {
         let request = self.begin_publish(topic, data, retain)?;
-        self.done(request).await
+        self.answered(request).await
+    }
+
+    /// The answer to a request that nobody else knows of: dropped, it is passed over.
+    async fn answered(&mut self, request: Request) -> Result<u32, EventsFailure> {
+        let mut wanted = Wanted { client: self, request: Some(request) };
+        let answer = wanted.client.done(request).await;
+        wanted.request = None;
+        answer
     }
 
     /// Waits for the answer to a request.
@@ -220,6 +232,20 @@ impl<R: AsyncRuntime> EventsClient<R> {
     pub async fn next(&mut self) -> Result<Heard, EventsFailure> {
         let host = self.host();
         timed::<R, _>(host, |waker| (self.poll_next(waker), self.due())).await
+    }
+}
+
+/// A request that somebody waits for.
+struct Wanted<'c, R: Runtime> {
+    client: &'c mut EventsClient<R>,
+    request: Option<Request>,
+}
+
+impl<R: Runtime> Drop for Wanted<'_, R> {
+    fn drop(&mut self) {
+        if let Some(request) = self.request {
+            self.client.disregard(request);
+        }
     }
 }
 

@@ -147,8 +147,9 @@ impl<R: ReadyRuntime, S: Service<R>> Served<R, S> {
 }
 
 impl<R: ReadyRuntime> Messages<R> {
-    /// Sends a message, and waits until the receiver has acknowledged it and all before it. After
-    /// the timeout it may still be delivered.
+    /// Sends a message, and waits until the receiver has acknowledged it. What becomes of messages
+    /// that were queued before is passed over: who wants to know asks for their
+    /// [receipts](Self::wait_receipt) first. After the timeout it may still be delivered.
     pub fn wait_send(
         &mut self,
         kind: Kind,
@@ -266,7 +267,7 @@ impl<R: ReadyRuntime> EventsClient<R> {
         timeout: Wait,
     ) -> Result<(), WaitError<EventsFailure>> {
         let request = self.begin_subscribe(pattern, retained)?;
-        self.wait_done(request, timeout).map(drop)
+        self.wait_answered(request, timeout).map(drop)
     }
 
     /// Publishes; into how many queues it went. See [`begin_publish`](Self::begin_publish).
@@ -278,7 +279,20 @@ impl<R: ReadyRuntime> EventsClient<R> {
         timeout: Wait,
     ) -> Result<u32, WaitError<EventsFailure>> {
         let request = self.begin_publish(topic, data, retain)?;
-        self.wait_done(request, timeout)
+        self.wait_answered(request, timeout)
+    }
+
+    /// The answer to a request that nobody else knows of: after the timeout it is passed over.
+    fn wait_answered(
+        &mut self,
+        request: Request,
+        timeout: Wait,
+    ) -> Result<u32, WaitError<EventsFailure>> {
+        let answer = self.wait_done(request, timeout);
+        if let Err(WaitError::TimedOut) = answer {
+            self.disregard(request);
+        }
+        answer
     }
 
     /// Waits for the answer to a request.

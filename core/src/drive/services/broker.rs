@@ -12,14 +12,15 @@ use crate::service::events::{
 };
 use crate::time::{Duration, Instant};
 use core::fmt;
-use core::task::{Poll, ready};
+use core::task::Poll;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 /// Bytes that are taken out of a queue at once.
 const OUTPUT: usize = 64 * 1024;
-/// A peer that says nothing for so long is gone: subscribers ping more often (`wire.md` 13).
+/// A peer that says nothing for so long is gone: subscribers ping more often (`wire.md` 13). One
+/// whose answers wait to be read, so that nothing more is read of it, has so long to read some.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// The machine, and whom to wake for what it has to say.
@@ -99,7 +100,8 @@ impl<R: Runtime> Broker<R> {
             self.hall().broker.handle_open(stream.peer().address).ok_or(EventsFailure::Full)?;
         let silent_at = stream.agent().shared().host().now() + SILENCE;
         let (broker, flow) = (self.clone(), Flow::new(stream));
-        Ok(BrokerConnection { broker, id, flow, silent_at, has_ended: false })
+        let silence = SILENCE;
+        Ok(BrokerConnection { broker, id, flow, silence, silent_at, written: 0, has_ended: false })
     }
 }
 
@@ -109,7 +111,10 @@ pub struct BrokerConnection<R: Runtime> {
     broker: Broker<R>,
     id: ConnId,
     pub(super) flow: Flow<R>,
+    silence: Duration,
     silent_at: Instant,
+    /// What the stream had taken when the peer was last seen to read.
+    written: u64,
     has_ended: bool,
 }
 
@@ -134,6 +139,13 @@ impl<R: Runtime> BrokerConnection<R> {
         self.silent_at
     }
 
+    /// For tests that cannot wait so long.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn set_silence(&mut self, silence: Duration) {
+        self.silence = silence;
+        self.silent_at = self.host().now() + silence;
+    }
+
     /// Serves until the peer has ended and has all answers.
     pub fn poll_serve(&mut self, waker: &R::Waker) -> Poll<Result<(), EventsFailure>> {
         let now = self.host().now();
@@ -141,7 +153,9 @@ impl<R: Runtime> BrokerConnection<R> {
             self.pull(waker);
             let flushed = self.flow.poll_flush(waker)?;
             if self.has_ended {
-                ready!(flushed);
+                if flushed.is_pending() {
+                    return self.poll_stalled(now);
+                }
                 if self.pull(waker) {
                     continue;
                 }
@@ -151,11 +165,11 @@ impl<R: Runtime> BrokerConnection<R> {
                 Taken::Frame(_) => continue,
                 Taken::Blocked if flushed.is_ready() => continue,
                 // What waits to be read stops the peer, and nobody else.
-                Taken::Blocked => return Poll::Pending,
+                Taken::Blocked => return self.poll_stalled(now),
                 Taken::More => {}
             }
             match self.flow.poll_fill(waker)? {
-                Poll::Ready(true) => self.silent_at = now + SILENCE,
+                Poll::Ready(true) => self.silent_at = now + self.silence,
                 Poll::Ready(false) if !self.flow.input().is_empty() => {
                     return Poll::Ready(Err(EventsError::Closed.into()));
                 }
@@ -170,6 +184,18 @@ impl<R: Runtime> BrokerConnection<R> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// The peer is not read from until it has read itself.
+    fn poll_stalled(&mut self, now: Instant) -> Poll<Result<(), EventsFailure>> {
+        let written = self.flow.written();
+        if written > self.written {
+            (self.written, self.silent_at) = (written, now + self.silence);
+        }
+        if now >= self.silent_at {
+            return Poll::Ready(Err(EventsFailure::Silent));
+        }
+        Poll::Pending
     }
 
     /// Takes what is to be written, if nothing else waits; whether there is something. From now on

@@ -13,7 +13,7 @@ use crate::time::{Duration, Instant};
 use core::fmt;
 use core::task::{Poll, ready};
 use std::borrow::ToOwned as _;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::string::String;
 use std::vec::Vec;
 
@@ -56,11 +56,15 @@ pub struct EventsClient<R: Runtime> {
     client: Client,
     /// Answers that nobody has taken yet.
     done: VecDeque<(Request, Result<u32, Refusal>)>,
-    heard: VecDeque<Event>,
-    dropped: u64,
+    /// Open requests whose answers nobody will take.
+    disregarded: BTreeSet<Request>,
+    /// At most [`HEARD_MAX`] and one more.
+    heard: VecDeque<Heard>,
     ping: Option<Request>,
     ping_at: Instant,
     silent_at: Instant,
+    /// After how long it asks, and gives up.
+    patience: (Duration, Duration),
 }
 
 impl<R: Runtime> fmt::Debug for EventsClient<R> {
@@ -77,12 +81,21 @@ impl<R: Runtime> EventsClient<R> {
             flow: Flow::new(stream),
             client: Client::new(),
             done: VecDeque::new(),
+            disregarded: BTreeSet::new(),
             heard: VecDeque::new(),
-            dropped: 0,
             ping: None,
             ping_at: now + PING,
             silent_at: now + SILENCE,
+            patience: (PING, SILENCE),
         }
+    }
+
+    /// For tests that cannot wait so long.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn set_patience(&mut self, ping: Duration, silence: Duration) {
+        let now = self.now();
+        (self.ping_at, self.silent_at) = (now + ping, now + silence);
+        self.patience = (ping, silence);
     }
 
     fn now(&self) -> Instant {
@@ -95,7 +108,8 @@ impl<R: Runtime> EventsClient<R> {
 
     /// When it wants to be polled again at the latest.
     pub fn due(&self) -> Instant {
-        self.ping_at.min(self.silent_at)
+        // While an answer is waited for, nothing more is asked.
+        if self.ping.is_some() { self.silent_at } else { self.ping_at.min(self.silent_at) }
     }
 
     /// Writes a frame behind what waits.
@@ -107,13 +121,21 @@ impl<R: Runtime> EventsClient<R> {
         if self.done.len() >= OUTSTANDING_MAX {
             return Err(Misuse::Outstanding.into());
         }
+        Ok(self.write(room, frame)?)
+    }
+
+    fn write<T>(
+        &mut self,
+        room: usize,
+        frame: impl FnOnce(&mut Client, &mut [u8]) -> Result<(usize, T), Misuse>,
+    ) -> Result<T, Misuse> {
         let output = self.flow.output();
         let start = output.len();
         output.resize(start + room.min(FRAME_MAX), 0);
         let put = frame(&mut self.client, &mut output[start..]);
         output.truncate(start + put.as_ref().map_or(0, |(len, _)| *len));
         let (_, result) = put?;
-        self.ping_at = self.now() + PING;
+        self.ping_at = self.now() + self.patience.0;
         Ok(result)
     }
 
@@ -176,6 +198,14 @@ impl<R: Runtime> EventsClient<R> {
         }
     }
 
+    /// Nobody will ask for the answer to a request.
+    pub(super) fn disregard(&mut self, request: Request) {
+        match self.done.iter().position(|(done, _)| *done == request) {
+            Some(at) => drop(self.done.remove(at)),
+            None => drop(self.disregarded.insert(request)),
+        }
+    }
+
     /// Waits until the stream has taken what was published.
     pub fn poll_flush(&mut self, waker: &R::Waker) -> Poll<Result<(), EventsFailure>> {
         self.flow.poll_flush(waker).map_err(EventsFailure::from)
@@ -184,12 +214,8 @@ impl<R: Runtime> EventsClient<R> {
     /// Waits for the next event.
     pub fn poll_next(&mut self, waker: &R::Waker) -> Poll<Result<Heard, EventsFailure>> {
         loop {
-            let dropped = core::mem::take(&mut self.dropped);
-            if dropped > 0 {
-                return Poll::Ready(Ok(Heard::Dropped(dropped)));
-            }
-            if let Some(event) = self.heard.pop_front() {
-                return Poll::Ready(Ok(Heard::Event(event)));
+            if let Some(heard) = self.heard.pop_front() {
+                return Poll::Ready(Ok(heard));
             }
             ready!(self.poll_frame(waker))?;
         }
@@ -200,7 +226,9 @@ impl<R: Runtime> EventsClient<R> {
         loop {
             let now = self.now();
             if self.ping.is_none() && now >= self.ping_at {
-                self.ping = Some(self.put(16, |client, out| client.ping(out))?);
+                // With as many questions as there may be the broker has something to answer.
+                self.ping = self.write(16, |client, out| client.ping(out)).ok();
+                self.ping_at = now + self.patience.0;
             }
             if let Poll::Ready(Err(error)) = self.flow.poll_flush(waker) {
                 return Poll::Ready(Err(error.into()));
@@ -213,15 +241,13 @@ impl<R: Runtime> EventsClient<R> {
                     self.flow.used(used);
                     continue;
                 }
+                Some(ClientEvent::Done(request, _)) if self.disregarded.remove(&request) => {}
                 Some(ClientEvent::Done(request, result)) => self.done.push_back((request, result)),
-                Some(ClientEvent::Dropped(count)) => self.dropped += count,
+                Some(ClientEvent::Dropped(count)) => hear(&mut self.heard, Heard::Dropped(count)),
                 Some(ClientEvent::Event { from, retained, topic, data }) => {
                     let (topic, data) = (topic.as_str().to_owned(), data.to_vec());
-                    self.heard.push_back(Event { from, retained, topic, data });
-                    if self.heard.len() > HEARD_MAX {
-                        self.heard.pop_front();
-                        self.dropped += 1;
-                    }
+                    let event = Event { from, retained, topic, data };
+                    hear(&mut self.heard, Heard::Event(event));
                 }
             }
             self.flow.used(used);
@@ -229,7 +255,7 @@ impl<R: Runtime> EventsClient<R> {
                 return Poll::Ready(Ok(()));
             }
             match self.flow.poll_fill(waker)? {
-                Poll::Ready(true) => self.silent_at = now + SILENCE,
+                Poll::Ready(true) => self.silent_at = now + self.patience.1,
                 Poll::Ready(false) => return Poll::Ready(Err(EventsFailure::Ended)),
                 Poll::Pending if now >= self.silent_at => {
                     return Poll::Ready(Err(EventsFailure::Silent));
@@ -237,5 +263,63 @@ impl<R: Runtime> EventsClient<R> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+/// Puts something behind what waits, and counts what is lost where it was.
+fn hear(queue: &mut VecDeque<Heard>, heard: Heard) {
+    match (queue.back_mut(), heard) {
+        (Some(Heard::Dropped(before)), Heard::Dropped(more)) => {
+            *before = before.saturating_add(more);
+        }
+        (_, heard) => queue.push_back(heard),
+    }
+    let mut lost = 0u64;
+    while queue.len() > HEARD_MAX {
+        match queue.pop_front() {
+            Some(Heard::Dropped(count)) => lost = lost.saturating_add(count),
+            Some(Heard::Event(_)) => lost = lost.saturating_add(1),
+            None => break,
+        }
+    }
+    if lost > 0 {
+        if let Some(Heard::Dropped(after)) = queue.front_mut() {
+            *after = after.saturating_add(lost);
+        } else {
+            queue.push_front(Heard::Dropped(lost));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(n: usize) -> Heard {
+        let topic = std::format!("t.{n}");
+        let from = Address::backbone(crate::addr::NodeId(1));
+        Heard::Event(Event { from, retained: false, topic, data: Vec::new() })
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_lost_and_counted_where_it_was() {
+        let mut queue = VecDeque::new();
+        hear(&mut queue, event(0));
+        for count in [7, u64::MAX, 1] {
+            hear(&mut queue, Heard::Dropped(count));
+        }
+        hear(&mut queue, event(1));
+        assert_eq!(queue, [event(0), Heard::Dropped(u64::MAX), event(1)]);
+
+        let mut queue = VecDeque::new();
+        let most = HEARD_MAX + 1;
+        for n in 0..3 * HEARD_MAX {
+            hear(&mut queue, event(n));
+            assert!(queue.len() <= most);
+        }
+        let Some(Heard::Dropped(lost)) = queue.pop_front() else { panic!("{:?}", queue.front()) };
+        let left: Vec<_> = queue.into_iter().collect();
+        assert_eq!(lost as usize + left.len(), 3 * HEARD_MAX);
+        assert!(left.len() >= HEARD_MAX - 1 && left.last() == Some(&event(3 * HEARD_MAX - 1)));
     }
 }

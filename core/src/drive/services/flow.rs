@@ -2,6 +2,7 @@
 
 use crate::drive::agent::StreamHandle;
 use crate::drive::runtime::Runtime;
+use crate::service::buffer::Buffer;
 use core::task::{Poll, ready};
 use std::io;
 use std::vec::Vec;
@@ -15,14 +16,14 @@ pub(super) struct Flow<R: Runtime> {
     input: Vec<u8>,
     start: usize,
     end: usize,
-    output: Vec<u8>,
-    /// Of the output that was written.
-    written: usize,
+    output: Buffer,
+    /// Bytes that the stream has taken since its beginning.
+    written: u64,
 }
 
 impl<R: Runtime> Flow<R> {
     pub(super) fn new(stream: StreamHandle<R>) -> Self {
-        let (input, output) = (Vec::new(), Vec::new());
+        let (input, output) = (Vec::new(), Buffer::default());
         Flow { stream, input, start: 0, end: 0, output, written: 0 }
     }
 
@@ -64,21 +65,26 @@ impl<R: Runtime> Flow<R> {
 
     /// Where to append what is to be written.
     pub(super) fn output(&mut self) -> &mut Vec<u8> {
-        &mut self.output
+        self.output.end()
     }
 
     /// Bytes that are still to be written.
     pub(super) fn backlog(&self) -> usize {
-        self.output.len() - self.written
+        self.output.len()
+    }
+
+    /// Bytes that the stream has taken since its beginning: a peer that reads makes room for more.
+    pub(super) fn written(&self) -> u64 {
+        self.written
     }
 
     /// Writes until nothing is left.
     pub(super) fn poll_flush(&mut self, waker: &R::Waker) -> Poll<io::Result<()>> {
-        while self.written < self.output.len() {
-            self.written += ready!(self.stream.poll_write(waker, &self.output[self.written..]))?;
+        while self.output.len() > 0 {
+            let n = ready!(self.stream.poll_write(waker, self.output.bytes()))?;
+            self.output.advance(n);
+            self.written += n as u64;
         }
-        self.output.clear();
-        self.written = 0;
         Poll::Ready(Ok(()))
     }
 

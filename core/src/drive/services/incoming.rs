@@ -14,6 +14,10 @@ use core::task::{Poll, ready};
 use std::boxed::Box;
 use std::vec::Vec;
 
+/// Bytes of answers that wait for the stream; beyond, nothing is read. Honest peers have 256 of 65
+/// bytes at most.
+const BACKLOG: usize = 256 * 1024;
+
 /// A message that has arrived.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message {
@@ -65,6 +69,8 @@ pub struct Incoming<R: Runtime> {
     flow: Flow<R>,
     receiver: Box<Receiver>,
     stage: Stage,
+    /// The sender has said its last.
+    has_ended: bool,
 }
 
 impl<R: Runtime> fmt::Debug for Incoming<R> {
@@ -93,7 +99,7 @@ impl<R: Runtime> Incoming<R> {
     /// Over a stream that was accepted on port 1001.
     pub fn new(stream: StreamHandle<R>) -> Self {
         let receiver = Box::new(Receiver::new());
-        Incoming { flow: Flow::new(stream), receiver, stage: Stage::Between }
+        Incoming { flow: Flow::new(stream), receiver, stage: Stage::Between, has_ended: false }
     }
 
     pub(super) fn host(&self) -> R::Host {
@@ -233,7 +239,7 @@ impl<R: Runtime> Incoming<R> {
         self.flow.poll_flush(waker).map_err(TransferError::from)
     }
 
-    /// What the machine has to say; its bound of messages without a last word bounds this, too.
+    /// What the machine has to say. [`BACKLOG`] bounds it.
     fn take_output(&mut self) {
         while !self.receiver.output().is_empty() {
             self.flow.output().extend_from_slice(self.receiver.output());
@@ -245,9 +251,17 @@ impl<R: Runtime> Incoming<R> {
     fn poll_more(&mut self, waker: &R::Waker) -> Poll<Result<bool, TransferError>> {
         // What was written before the other side went away may still be read.
         let flushed = self.flow.poll_flush(waker);
+        if self.has_ended {
+            ready!(flushed)?;
+            return Poll::Ready(Ok(false));
+        }
+        if flushed.is_pending() && self.flow.backlog() >= BACKLOG {
+            return Poll::Pending;
+        }
         let more = ready!(self.flow.poll_fill(waker))?;
         if !more {
             self.receiver.handle_end()?;
+            self.has_ended = true;
             ready!(flushed)?;
         }
         Poll::Ready(Ok(more))

@@ -70,12 +70,22 @@ impl<R: Runtime> Upload<R> {
         let Accepted::From(_) = ready!(self.poll_accepted(waker))? else {
             return Poll::Ready(Err(Misuse::State.into()));
         };
+        // All of it is there; the receipt is for who asks for it.
+        if let Some(Ok(_)) = self.outcome {
+            let more = if bytes.is_empty() { Ok(0) } else { Err(Misuse::TooMuch.into()) };
+            return Poll::Ready(more);
+        }
         ready!(self.flow.poll_flush(waker))?;
         // A receiver that gives up says so in the middle.
         if let Poll::Ready(heard) = self.poll_heard(waker) {
             heard?;
-            let Some(outcome) = self.outcome.take() else { return Poll::Ready(Ok(0)) };
-            return Poll::Ready(outcome.map(|_| 0));
+            return match self.outcome.take_if(|outcome| outcome.is_err()) {
+                Some(outcome) => Poll::Ready(outcome.map(|_| 0)),
+                None => Poll::Ready(Ok(0)),
+            };
+        }
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
         }
         let bytes = &bytes[..bytes.len().min(CHUNK)];
         if bytes.len() as u64 > self.sender.content_left() {

@@ -18,6 +18,8 @@ use alloc::vec::Vec;
 pub struct BrokerLimits {
     /// Connections; further ones are refused.
     pub connections: usize,
+    /// Connections of one peer; further ones are refused.
+    pub of_peer: usize,
     /// Patterns of one connection; further ones are refused.
     pub patterns: usize,
     /// Events that wait for one connection; then its oldest goes.
@@ -34,6 +36,7 @@ impl Default for BrokerLimits {
     fn default() -> Self {
         BrokerLimits {
             connections: 160,
+            of_peer: 16,
             patterns: 256,
             queue_events: 1024,
             queue_bytes: 512 * 1024,
@@ -138,9 +141,11 @@ impl Broker {
         }
     }
 
-    /// A peer has connected; `None` if there are as many connections as there may be.
+    /// A peer has connected; `None` if there are as many connections as there may be, of all or
+    /// of this peer.
     pub fn handle_open(&mut self, peer: Address) -> Option<ConnId> {
-        if self.conns.len() >= self.limits.connections {
+        let of_peer = self.conns.values().filter(|conn| conn.peer.node == peer.node).count();
+        if self.conns.len() >= self.limits.connections || of_peer >= self.limits.of_peer {
             return None;
         }
         self.last += 1;

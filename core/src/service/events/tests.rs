@@ -205,6 +205,19 @@ fn retained_values_come_to_those_who_ask() {
 }
 
 #[test]
+fn one_peer_leaves_places_to_others() {
+    let limits = BrokerLimits { of_peer: 2, connections: 5, ..BrokerLimits::default() };
+    let mut broker = Broker::new(limits);
+    let first = broker.handle_open(address(1)).unwrap();
+    broker.handle_open(address(1)).unwrap();
+    assert_eq!(broker.handle_open(address(1)), None);
+    broker.handle_open(address(2)).unwrap();
+    broker.handle_close(first);
+    broker.handle_open(address(1)).unwrap();
+    assert_eq!((broker.handle_open(address(1)), broker.stats().connections), (None, 3));
+}
+
+#[test]
 fn there_are_limits_to_connections_patterns_and_answers() {
     let limits = BrokerLimits { connections: 2, patterns: 3, ..BrokerLimits::default() };
     let mut broker = Broker::new(limits);

@@ -45,8 +45,6 @@
 
 #[cfg(feature = "alloc")]
 mod board;
-#[cfg(feature = "alloc")]
-mod buffer;
 mod content;
 mod frame;
 mod link;

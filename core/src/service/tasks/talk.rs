@@ -1,7 +1,6 @@
 //! One stream of tasks from its first byte to its last, and what it does on the board.
 
 use super::board::{Board, Tell};
-use super::buffer::Buffer;
 use super::content::About;
 use super::frame::{FRAME_MAX, Frame, HEADER};
 use super::link::{Asked, Link, LinkEvent, WINDOW};
@@ -10,6 +9,7 @@ use super::task::Party;
 use super::{TasksError, Verdict};
 use crate::crypto::IdentityKey;
 use crate::crypto::task::{CLAIM, RECEIPT, STATEMENT, Statement, Step, TaskId};
+use crate::service::buffer::Buffer;
 use crate::time::{Duration, Instant, UnixTime};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;

@@ -8,6 +8,7 @@ mod host;
 mod meeting;
 mod recovery;
 mod services;
+mod stalled;
 mod streams;
 mod tasks;
 
@@ -19,6 +20,7 @@ pub use host::*;
 pub use meeting::*;
 pub use recovery::*;
 pub use services::*;
+pub use stalled::*;
 pub use streams::*;
 pub use tasks::*;
 

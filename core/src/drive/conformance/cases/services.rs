@@ -21,10 +21,12 @@ use std::collections::VecDeque;
 use std::vec;
 use std::vec::Vec;
 
-type WakerOf<S> = <<S as Subject>::Runtime as Runtime>::Waker;
+pub(super) type WakerOf<S> = <<S as Subject>::Runtime as Runtime>::Waker;
 
 /// What waits by polls, as a future.
-fn poll<S: Subject, T>(mut poll: impl FnMut(&WakerOf<S>) -> Poll<T>) -> impl Future<Output = T> {
+pub(super) fn poll<S: Subject, T>(
+    mut poll: impl FnMut(&WakerOf<S>) -> Poll<T>,
+) -> impl Future<Output = T> {
     poll_fn(move |cx| poll(&S::waker(cx.waker())))
 }
 
@@ -36,7 +38,7 @@ impl<A: Subject, B: Subject, R: Rendezvous> Stage<A, B, R> {
     }
 
     /// A stream to a service of `b`, and how that has it.
-    async fn serve<S: Service<B::Runtime>>(
+    pub(super) async fn serve<S: Service<B::Runtime>>(
         &self,
         service: &Served<B::Runtime, S>,
         port: Port,

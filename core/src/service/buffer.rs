@@ -5,22 +5,22 @@ use alloc::vec::Vec;
 /// What is taken leaves a gap at the front, which is closed when it is the larger part: each
 /// byte is moved once at most for each byte that is taken.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
 }
 
 impl Buffer {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
     /// Takes the first `n`, or all.
-    pub(super) fn advance(&mut self, n: usize) {
+    pub(crate) fn advance(&mut self, n: usize) {
         self.start += n.min(self.len());
         if self.start == self.bytes.len() {
             self.bytes.clear();
@@ -32,12 +32,18 @@ impl Buffer {
         }
     }
 
-    pub(super) fn put(&mut self, bytes: &[u8]) {
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// What was put in, behind what was taken before: to append to, and for nothing else.
+    #[cfg(feature = "std")]
+    pub(crate) fn end(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
     /// Lets `write` put something of at most `room` bytes in; it says how many it needed.
-    pub(super) fn put_with<E>(
+    pub(crate) fn put_with<E>(
         &mut self,
         room: usize,
         write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
