@@ -15,7 +15,7 @@ pub(crate) type AnySigner = Box<dyn Signer + Send>;
 
 /// The store, and the contents of this batch.
 pub(super) struct Shelf {
-    store: Store,
+    pub(super) store: Store,
     fresh: Vec<(TaskId, About, Vec<u8>)>,
 }
 

@@ -136,17 +136,23 @@ impl Tasks {
 
     /// To whom a stream is to be opened now: tell [`called`](Self::called) what came of it.
     pub(crate) async fn due(self: &Arc<Self>) -> Result<Due, Failure> {
-        let tasks = Arc::clone(self);
-        self.run(move |desk| {
+        // Not the job's result, which is lost where others' changes could not be stored: whoever
+        // is taken from the calls is called.
+        let due = Arc::new(Mutex::new(Due::default()));
+        let (tasks, found) = (Arc::clone(self), Arc::clone(&due));
+        let looked = self.run(move |desk| {
             let (streams, mut calls) = (lock(&tasks.streams), lock(&tasks.calls));
-            let (mut due, now) = (Due::default(), tasks.instant());
+            let (mut found, now) = (lock(&found), tasks.instant());
             while let Some(peer) = calls.poll(now, &desk.board, &streams) {
-                due.peers.push(peer);
+                found.peers.push(peer);
             }
-            due.next = calls.deadline(&streams).map(|at| tasks.at(at));
-            Ok(due)
-        })
-        .await
+            found.next = calls.deadline(&streams).map(|at| tasks.at(at));
+            Ok(())
+        });
+        match looked.await {
+            Err(failure) if failure.code == Code::NotRunning => Err(failure),
+            _ => Ok(std::mem::take(&mut *lock(&due))),
+        }
     }
 
     /// A stream that was to be opened is open, or could not be opened or is over.

@@ -66,6 +66,22 @@ impl Side {
     }
 }
 
+impl Side {
+    /// From now on the store can neither be written nor read, or can again.
+    async fn break_store(&self, is_broken: bool) {
+        use std::os::unix::fs::PermissionsExt as _;
+        // One that others can read is refused when it is opened.
+        let mode = std::fs::Permissions::from_mode(if is_broken { 0o640 } else { 0o600 });
+        let path = self.dir.path().join("tasks.redb");
+        let set = move |desk: &mut Desk| {
+            desk.shelf.store.shut();
+            std::fs::set_permissions(&path, mode).unwrap();
+            Ok(())
+        };
+        drop(self.tasks.run(set).await);
+    }
+}
+
 fn try_open(dir: &tempfile::TempDir, secret: [u8; 32]) -> Result<Arc<Tasks>, Failure> {
     let path = dir.path().join("tasks.redb");
     let keys = Keys { identity: Identity::from_secret(secret), registry: REGISTRY };
@@ -194,4 +210,32 @@ async fn who_does_not_keep_to_the_protocol_loses_the_stream_alone() {
         assert_eq!(lock(&b.tasks.streams).open(peer.key), 0);
     }
     assert_eq!(b.tasks.run(|desk| Ok(desk.board.tasks().count())).await.unwrap(), 0);
+}
+
+/// Who is due while nothing can be stored is not forgotten: nobody else would call there.
+#[tokio::test]
+async fn a_commit_that_fails_loses_no_call() {
+    let (a, b, c) = (Side::new(24), Side::new(25), Side::new(26));
+    a.submit(TaskId([1; 16]), b.party).await;
+    a.break_store(true).await;
+    // All of this is one batch: the first job waits until the others are there.
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let other = c.party;
+    let submit = move |desk: &mut Desk| {
+        desk.submit(TaskId([2; 16]), other, &Content::of_text("x"), super::now())
+    };
+    let (_, submitted, due, ()) = tokio::join!(
+        a.tasks.run(move |_| Ok(drop(gate.recv()))),
+        a.tasks.run(submit),
+        a.tasks.due(),
+        async { open.send(()).unwrap() },
+    );
+    assert_eq!(submitted.unwrap_err().code, Code::Permissions);
+    a.break_store(false).await;
+    let mut peers = due.unwrap_or_default().peers;
+    peers.extend(a.tasks.due().await.unwrap().peers);
+    assert!(peers.contains(&b.party), "{peers:?}");
+    a.tasks.called(b.party.key, false);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert!(a.tasks.due().await.unwrap().peers.contains(&b.party), "and called again");
 }
