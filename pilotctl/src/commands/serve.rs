@@ -1,12 +1,17 @@
 //! `task serve`: a program for each task that others submit.
 //!
 //! ```text
-//! NEW --accept--> ACCEPTED --(a place is free, its files are here) start--> the program runs
+//! NEW --(the queue has room) accept--> ACCEPTED
+//! ACCEPTED --(a place is free, its files are here) start--> the program runs
 //!   ends with 0 → complete with what it printed
 //!   ends otherwise, at a limit, or with this command → fail with why
 //!   its task is cancelled → killed
 //! found EXECUTING and not running here → fail: nothing is run twice
 //! ```
+//!
+//! * [`queue`]: which tasks are accepted.
+
+mod queue;
 
 use super::Context;
 use super::guard::Guard;
@@ -19,6 +24,7 @@ use crate::error::{Code, Failure};
 use crate::home::HomeLock;
 use crate::output::{cleaned, quoted};
 use hyper::Method;
+use queue::{Queue, has_files};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -161,7 +167,7 @@ impl Serving<'_> {
 
     /// Goes through the open tasks; how long to wait for a change of them.
     async fn look(&mut self, tasks: &[Task]) -> Result<Duration, Failure> {
-        let mut waiting = tasks.iter().filter(|task| task.state == "accepted").count();
+        let mut queue = Queue::of(tasks, self.args.queue);
         let is_open = |id: &String| tasks.iter().any(|task| task.id == *id);
         // The task of a program that is not open any more was cancelled.
         let gone: Vec<String> = self.running.keys().filter(|id| !is_open(id)).cloned().collect();
@@ -169,10 +175,11 @@ impl Serving<'_> {
         let mut wait = FOLLOW;
         for task in tasks {
             match task.state.as_str() {
-                "new" if waiting < self.args.queue => {
-                    waiting += 1;
+                "new" if queue.take(task) => {
                     self.step(&task.id, "accept", TaskStep::default()).await?;
                 }
+                // Its files may come before it lapses.
+                "new" if !has_files(task) => wait = LOOK,
                 // Begun by an earlier one of these, or the answer to `start` was lost.
                 "executing" if task.served && !self.is_mine(&task.id) => {
                     let text = "the worker was interrupted".to_owned();
@@ -180,7 +187,7 @@ impl Serving<'_> {
                     self.step(&task.id, "fail", fail).await?;
                 }
                 "accepted" if self.running.len() < usize::from(self.args.jobs) => {
-                    if task.files.iter().all(|file| file.path.is_some()) {
+                    if has_files(task) {
                         self.begin(task).await?;
                     } else {
                         wait = LOOK;
