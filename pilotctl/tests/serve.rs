@@ -140,8 +140,11 @@ fn a_killed_server_leaves_no_program_running() {
     assert!(lives());
     serving.signal(Signal::KILL);
     wait_for("what it had started is killed", || !lives());
+    let folder = w.path.join("serving").join(&id);
+    assert!(folder.exists(), "nobody was left to remove it");
     let _serving = Serving::start(w, &worker, &[]);
     fails(&pair, &id, "interrupted");
+    assert!(!folder.exists());
 }
 
 #[test]

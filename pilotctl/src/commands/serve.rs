@@ -10,7 +10,9 @@
 //! ```
 //!
 //! * [`queue`]: which tasks are accepted.
+//! * [`folder`]: where the programs run.
 
+mod folder;
 mod queue;
 
 use super::Context;
@@ -23,6 +25,7 @@ use crate::daemon::Signals;
 use crate::error::{Code, Failure};
 use crate::home::HomeLock;
 use crate::output::{cleaned, quoted};
+use folder::Folder;
 use hyper::Method;
 use queue::{Queue, has_files};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -90,10 +93,12 @@ pub(super) async fn serve(cx: &Context, args: TaskServe) -> Result<(), Failure> 
 fn one_at_a_time(cx: &Context) -> Result<HomeLock, Failure> {
     let lock = cx.home.serving();
     lock.prepare()?;
-    lock.try_lock()?.ok_or_else(|| {
+    let locked = lock.try_lock()?.ok_or_else(|| {
         Failure::new(Code::AlreadyRunning, "another `pilotctl task serve` works for this agent")
             .hint("stop it first, or let it run more at a time with --jobs")
-    })
+    })?;
+    folder::clear(lock.path());
+    Ok(locked)
 }
 
 /// The program's full path: the programs run elsewhere.
@@ -277,16 +282,11 @@ async fn execute(
     guard: Arc<Guard>,
 ) -> Result<String, String> {
     let dir = Folder::new(home, &task.id).map_err(|e| format!("no folder for its files: {e}"))?;
-    for file in &task.files {
-        let from = file.path.as_ref().ok_or("a file is not here")?;
-        // A base name, as the protocol has checked.
-        let copied = tokio::fs::copy(from, dir.0.join(&file.name)).await;
-        copied.map_err(|e| format!("cannot copy a file: {e}"))?;
-    }
+    dir.fill(task).await?;
     let mut command = Command::new(&args.exec);
     command
         .args(&args.arguments)
-        .current_dir(&dir.0)
+        .current_dir(dir.path())
         .env("PILOT_HOME", home)
         .env("PILOT_TASK_ID", &task.id)
         .env("PILOT_TASK_FROM", &task.peer)
@@ -420,29 +420,6 @@ fn failed(status: ExitStatus, tail: &[u8]) -> String {
         from += 1;
     }
     if said.is_empty() { how } else { format!("{how}: {}", &said[from..]) }
-}
-
-/// A fresh folder in the home, removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(home: &Path, id: &str) -> std::io::Result<Folder> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        // An id is 32 hexadecimal digits, as the daemon prints it.
-        let path = home.join("serving").join(id);
-        match std::fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]
