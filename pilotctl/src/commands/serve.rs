@@ -25,7 +25,7 @@ use crate::daemon::Signals;
 use crate::error::{Code, Failure};
 use crate::home::HomeLock;
 use crate::output::{cleaned, quoted};
-use folder::Folder;
+use folder::{Folder, Room};
 use hyper::Method;
 use queue::{Queue, has_files};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -60,6 +60,7 @@ struct Serving<'c> {
     cx: &'c Context,
     args: TaskServe,
     guard: Arc<Guard>,
+    room: Room,
     programs: JoinSet<Ended>,
     /// Kills a program, by its task.
     running: BTreeMap<String, oneshot::Sender<()>>,
@@ -76,6 +77,7 @@ pub(super) async fn serve(cx: &Context, args: TaskServe) -> Result<(), Failure> 
         cx,
         args,
         guard: Arc::new(Guard::start()?),
+        room: Room::default(),
         programs: JoinSet::new(),
         running: BTreeMap::new(),
         ended: Vec::new(),
@@ -233,9 +235,9 @@ impl Serving<'_> {
         let (kill, killed) = oneshot::channel();
         self.running.insert(task.id.clone(), kill);
         let (args, home) = (self.args.clone(), self.cx.home.path().to_owned());
-        let guard = self.guard.clone();
+        let (guard, room) = (self.guard.clone(), self.room.clone());
         self.programs.spawn(async move {
-            let result = execute(&args, &home, &task, killed, guard).await;
+            let result = execute(&args, &home, &task, killed, guard, &room).await;
             (task.id, result)
         });
         Ok(())
@@ -280,9 +282,10 @@ async fn execute(
     task: &Task,
     killed: oneshot::Receiver<()>,
     guard: Arc<Guard>,
+    room: &Room,
 ) -> Result<String, String> {
     let dir = Folder::new(home, &task.id).map_err(|e| format!("no folder for its files: {e}"))?;
-    dir.fill(task).await?;
+    dir.fill(task, room).await?;
     let mut command = Command::new(&args.exec);
     command
         .args(&args.arguments)
