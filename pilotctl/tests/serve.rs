@@ -12,8 +12,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-use support::pair::{Pair, pair};
-use support::{Home, start, wait_at_most, wait_for};
+use support::pair::{Api, Pair, pair};
+use support::{Home, mutual, request_of, start, wait_at_most, wait_for};
 
 /// Whoever is killed all the time uses up what one source may ask of others, and waits.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -140,8 +140,11 @@ fn a_killed_server_leaves_no_program_running() {
     assert!(lives());
     serving.signal(Signal::KILL);
     wait_for("what it had started is killed", || !lives());
+    let folder = w.path.join("serving").join(&id);
+    assert!(folder.exists(), "nobody was left to remove it");
     let _serving = Serving::start(w, &worker, &[]);
     fails(&pair, &id, "interrupted");
+    assert!(!folder.exists());
 }
 
 #[test]
@@ -195,6 +198,47 @@ fn programs_that_hang_flood_or_fail_cost_their_task_alone() {
     pair.b.ok(&["task", "cancel", &id]);
     assert_eq!(ended(&pair, &id)["state"], "cancelled");
     wait_for("its folder goes", || !w.path.join("serving").join(&id).exists());
+}
+
+/// Whoever names files that never come keeps out nobody but himself.
+#[test]
+fn tasks_whose_files_never_come_keep_nobody_out() {
+    let pair = pair();
+    let w = &pair.a;
+    let (other, process) = Home::agent(&pair.registry, &pair.beacon);
+    let to_other = process["address"].as_str().unwrap();
+    other.ok(&["trust", "request", &pair.to_a]);
+    request_of(w, to_other);
+    w.ok(&["trust", "approve", to_other, "--allow", "all"]);
+    mutual(&other);
+
+    let mut api = Api::open(&pair.b).unwrap();
+    let mut ask = |n: usize| {
+        let file = serde_json::json!({
+            "id": format!("{n:032x}"), "name": "never", "bytes": 1, "sha256": "ab".repeat(32),
+        });
+        let task = serde_json::json!({ "to": pair.to_a, "description": "x", "files": [file] });
+        let (_, answer) = api.ask("POST", "tasks", &task.to_string()).unwrap();
+        answer["data"]["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let ids: Vec<String> = (1..=6).map(&mut ask).collect();
+    wait_for("all come", || ids.iter().all(|id| w.run(&["task", "show", id]).code == 0));
+    let worker = program(w, "worker", "cat");
+    let _serving = Serving::start(w, &worker, &["--queue", "4"]);
+    let accepted = || {
+        let is_so = |id: &&String| w.data(&["task", "show", id])["state"] == "accepted";
+        ids.iter().filter(is_so).count()
+    };
+    wait_for("one waits for its file", || accepted() > 0);
+    let id = other.ok(&["task", "submit", &pair.to_a, "--description", "mine"]);
+    wait_at_most(Duration::from_secs(80), "it ends", || {
+        other.data(&["task", "show", &id])["settled"] == true
+    });
+    let over = other.data(&["task", "show", &id]);
+    assert_eq!(over["result"], "mine", "{over}");
+    let id = submit(&pair, "without files");
+    assert_eq!(ended(&pair, &id)["result"], "without files");
+    assert_eq!(accepted(), 1, "a quarter of the queue");
 }
 
 fn kills() -> usize {

@@ -249,7 +249,8 @@ pub(crate) struct TaskServe {
     /// One that prints more bytes is killed, and its task fails; at most 64 KiB.
     #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) output: u32,
-    /// Accept no more while so many wait: those beyond lapse after a minute.
+    /// Accept no more while so many wait for their turn, or of one submitter a quarter of that
+    /// for their files: those beyond lapse after a minute.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) queue: usize,
     /// End after so many tasks.

@@ -1,12 +1,19 @@
 //! `task serve`: a program for each task that others submit.
 //!
 //! ```text
-//! NEW --accept--> ACCEPTED --(a place is free, its files are here) start--> the program runs
+//! NEW --(the queue has room) accept--> ACCEPTED
+//! ACCEPTED --(a place is free, its files are here) start--> the program runs
 //!   ends with 0 → complete with what it printed
 //!   ends otherwise, at a limit, or with this command → fail with why
 //!   its task is cancelled → killed
 //! found EXECUTING and not running here → fail: nothing is run twice
 //! ```
+//!
+//! * [`queue`]: which tasks are accepted.
+//! * [`folder`]: where the programs run.
+
+mod folder;
+mod queue;
 
 use super::Context;
 use super::guard::Guard;
@@ -18,7 +25,9 @@ use crate::daemon::Signals;
 use crate::error::{Code, Failure};
 use crate::home::HomeLock;
 use crate::output::{cleaned, quoted};
+use folder::{Folder, Room};
 use hyper::Method;
+use queue::{Queue, has_files};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,6 +60,7 @@ struct Serving<'c> {
     cx: &'c Context,
     args: TaskServe,
     guard: Arc<Guard>,
+    room: Room,
     programs: JoinSet<Ended>,
     /// Kills a program, by its task.
     running: BTreeMap<String, oneshot::Sender<()>>,
@@ -67,6 +77,7 @@ pub(super) async fn serve(cx: &Context, args: TaskServe) -> Result<(), Failure> 
         cx,
         args,
         guard: Arc::new(Guard::start()?),
+        room: Room::default(),
         programs: JoinSet::new(),
         running: BTreeMap::new(),
         ended: Vec::new(),
@@ -84,10 +95,12 @@ pub(super) async fn serve(cx: &Context, args: TaskServe) -> Result<(), Failure> 
 fn one_at_a_time(cx: &Context) -> Result<HomeLock, Failure> {
     let lock = cx.home.serving();
     lock.prepare()?;
-    lock.try_lock()?.ok_or_else(|| {
+    let locked = lock.try_lock()?.ok_or_else(|| {
         Failure::new(Code::AlreadyRunning, "another `pilotctl task serve` works for this agent")
             .hint("stop it first, or let it run more at a time with --jobs")
-    })
+    })?;
+    folder::clear(lock.path());
+    Ok(locked)
 }
 
 /// The program's full path: the programs run elsewhere.
@@ -161,7 +174,7 @@ impl Serving<'_> {
 
     /// Goes through the open tasks; how long to wait for a change of them.
     async fn look(&mut self, tasks: &[Task]) -> Result<Duration, Failure> {
-        let mut waiting = tasks.iter().filter(|task| task.state == "accepted").count();
+        let mut queue = Queue::of(tasks, self.args.queue);
         let is_open = |id: &String| tasks.iter().any(|task| task.id == *id);
         // The task of a program that is not open any more was cancelled.
         let gone: Vec<String> = self.running.keys().filter(|id| !is_open(id)).cloned().collect();
@@ -169,10 +182,11 @@ impl Serving<'_> {
         let mut wait = FOLLOW;
         for task in tasks {
             match task.state.as_str() {
-                "new" if waiting < self.args.queue => {
-                    waiting += 1;
+                "new" if queue.take(task) => {
                     self.step(&task.id, "accept", TaskStep::default()).await?;
                 }
+                // Its files may come before it lapses.
+                "new" if !has_files(task) => wait = LOOK,
                 // Begun by an earlier one of these, or the answer to `start` was lost.
                 "executing" if task.served && !self.is_mine(&task.id) => {
                     let text = "the worker was interrupted".to_owned();
@@ -180,7 +194,7 @@ impl Serving<'_> {
                     self.step(&task.id, "fail", fail).await?;
                 }
                 "accepted" if self.running.len() < usize::from(self.args.jobs) => {
-                    if task.files.iter().all(|file| file.path.is_some()) {
+                    if has_files(task) {
                         self.begin(task).await?;
                     } else {
                         wait = LOOK;
@@ -221,9 +235,9 @@ impl Serving<'_> {
         let (kill, killed) = oneshot::channel();
         self.running.insert(task.id.clone(), kill);
         let (args, home) = (self.args.clone(), self.cx.home.path().to_owned());
-        let guard = self.guard.clone();
+        let (guard, room) = (self.guard.clone(), self.room.clone());
         self.programs.spawn(async move {
-            let result = execute(&args, &home, &task, killed, guard).await;
+            let result = execute(&args, &home, &task, killed, guard, &room).await;
             (task.id, result)
         });
         Ok(())
@@ -268,18 +282,14 @@ async fn execute(
     task: &Task,
     killed: oneshot::Receiver<()>,
     guard: Arc<Guard>,
+    room: &Room,
 ) -> Result<String, String> {
     let dir = Folder::new(home, &task.id).map_err(|e| format!("no folder for its files: {e}"))?;
-    for file in &task.files {
-        let from = file.path.as_ref().ok_or("a file is not here")?;
-        // A base name, as the protocol has checked.
-        let copied = tokio::fs::copy(from, dir.0.join(&file.name)).await;
-        copied.map_err(|e| format!("cannot copy a file: {e}"))?;
-    }
+    dir.fill(task, room).await?;
     let mut command = Command::new(&args.exec);
     command
         .args(&args.arguments)
-        .current_dir(&dir.0)
+        .current_dir(dir.path())
         .env("PILOT_HOME", home)
         .env("PILOT_TASK_ID", &task.id)
         .env("PILOT_TASK_FROM", &task.peer)
@@ -413,29 +423,6 @@ fn failed(status: ExitStatus, tail: &[u8]) -> String {
         from += 1;
     }
     if said.is_empty() { how } else { format!("{how}: {}", &said[from..]) }
-}
-
-/// A fresh folder in the home, removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(home: &Path, id: &str) -> std::io::Result<Folder> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        // An id is 32 hexadecimal digits, as the daemon prints it.
-        let path = home.join("serving").join(id);
-        match std::fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

@@ -168,11 +168,8 @@ async fn watch(shared: Arc<Shared>, tasks: Arc<Tasks>) {
     let mut changed = tasks.changed();
     loop {
         changed.mark_unchanged();
-        let due = match tasks.due().await {
-            Ok(due) => due,
-            Err(failure) if failure.code == Code::NotRunning => return,
-            Err(_) => crate::tasks::Due::default(),
-        };
+        // It fails only where the daemon stops.
+        let Ok(due) = tasks.due().await else { return };
         for peer in due.peers {
             tokio::spawn(carry(Arc::clone(&shared), Arc::clone(&tasks), peer));
         }

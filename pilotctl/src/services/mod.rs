@@ -17,7 +17,7 @@
 //! that queue, then the stream's window, and stops its sender alone.
 
 pub(crate) mod accept;
-mod disk;
+pub(crate) mod disk;
 pub(crate) mod echo;
 pub(crate) mod events;
 mod group;

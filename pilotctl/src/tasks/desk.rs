@@ -15,7 +15,7 @@ pub(crate) type AnySigner = Box<dyn Signer + Send>;
 
 /// The store, and the contents of this batch.
 pub(super) struct Shelf {
-    store: Store,
+    pub(super) store: Store,
     fresh: Vec<(TaskId, About, Vec<u8>)>,
 }
 
@@ -46,6 +46,9 @@ impl Contents for Shelf {
 pub(crate) struct Desk {
     pub(crate) board: Board<AnySigner>,
     pub(super) shelf: Shelf,
+    /// Changed by a commit that has failed, after which the store could not be read, either: in
+    /// memory these tasks are ahead of it.
+    ahead: Vec<TaskId>,
 }
 
 impl Desk {
@@ -62,7 +65,7 @@ impl Desk {
                 tracing::warn!(%error, "a stored task is left alone");
             }
         }
-        Ok(Desk { board, shelf: Shelf { store, fresh: Vec::new() } })
+        Ok(Desk { board, shelf: Shelf { store, fresh: Vec::new() }, ahead: Vec::new() })
     }
 
     /// Makes what was done durable, or takes it back; which tasks have changed.
@@ -75,18 +78,25 @@ impl Desk {
         }
         let Err(failure) = self.shelf.store.commit(&changes) else { return Ok(ids) };
         tracing::warn!(%failure, "tasks cannot be stored");
-        for id in ids {
-            match self.shelf.store.task(id) {
-                Ok(Some(record)) => {
-                    // It was read from the same store at the start, or written by us.
-                    let _ = self.board.restore(&record);
-                }
-                Ok(None) => self.board.forget(id),
-                // What is in memory is ahead of the disk; it is stored with its next change.
-                Err(_) => {}
-            }
+        self.ahead.extend(ids);
+        if let Err(failure) = self.take_back() {
+            tracing::warn!(%failure, "what was stored of tasks cannot be read");
         }
         Err(failure)
+    }
+
+    /// Takes back what could not be stored; until that is done nothing else may be: it would show
+    /// or tell what nobody has, and of which somebody was told that it failed.
+    pub(super) fn take_back(&mut self) -> Result<(), Failure> {
+        while let Some(&id) = self.ahead.last() {
+            match self.shelf.store.task(id)? {
+                // It was read from the same store at the start, or written by us.
+                Some(record) => drop(self.board.restore(&record)),
+                None => self.board.forget(id),
+            }
+            self.ahead.pop();
+        }
+        Ok(())
     }
 
     /// What a task is about; nothing, if that is not known.

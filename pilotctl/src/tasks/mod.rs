@@ -42,7 +42,8 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Says to whoever waits for a job that it is durable, or why not.
 type Reply = Box<dyn FnOnce(Result<(), Failure>) + Send>;
-type Job = Box<dyn FnOnce(&mut Desk) -> Reply + Send>;
+/// Gets the desk, or why there is none now.
+type Job = Box<dyn FnOnce(Result<&mut Desk, Failure>) -> Reply + Send>;
 
 /// All tasks of this agent.
 pub(crate) struct Tasks {
@@ -99,7 +100,7 @@ impl Tasks {
     ) -> Result<T, Failure> {
         let (to, done) = oneshot::channel();
         let job: Job = Box::new(move |desk| {
-            let result = work(desk);
+            let result = desk.and_then(work);
             Box::new(move |stored| {
                 let _ = to.send(stored.and(result));
             })
@@ -136,17 +137,23 @@ impl Tasks {
 
     /// To whom a stream is to be opened now: tell [`called`](Self::called) what came of it.
     pub(crate) async fn due(self: &Arc<Self>) -> Result<Due, Failure> {
-        let tasks = Arc::clone(self);
-        self.run(move |desk| {
+        // Not the job's result, which is lost where others' changes could not be stored: whoever
+        // is taken from the calls is called.
+        let due = Arc::new(Mutex::new(Due::default()));
+        let (tasks, found) = (Arc::clone(self), Arc::clone(&due));
+        let looked = self.run(move |desk| {
             let (streams, mut calls) = (lock(&tasks.streams), lock(&tasks.calls));
-            let (mut due, now) = (Due::default(), tasks.instant());
+            let (mut found, now) = (lock(&found), tasks.instant());
             while let Some(peer) = calls.poll(now, &desk.board, &streams) {
-                due.peers.push(peer);
+                found.peers.push(peer);
             }
-            due.next = calls.deadline(&streams).map(|at| tasks.at(at));
-            Ok(due)
-        })
-        .await
+            found.next = calls.deadline(&streams).map(|at| tasks.at(at));
+            Ok(())
+        });
+        match looked.await {
+            Err(failure) if failure.code == Code::NotRunning => Err(failure),
+            _ => Ok(std::mem::take(&mut *lock(&due))),
+        }
     }
 
     /// A stream that was to be opened is open, or could not be opened or is over.
@@ -204,37 +211,49 @@ fn work(
     changed: &watch::Sender<u64>,
     changes: &broadcast::Sender<Arc<[TaskId]>>,
 ) {
+    let mut has_failed = false;
     loop {
         let now = now();
         let until = desk.board.deadline().map_or(LOOK, |due| {
             LOOK.min(Duration::from_millis(due.as_millis().saturating_sub(now.as_millis())))
         });
-        let mut replies = Vec::new();
-        match jobs.recv_timeout(until) {
-            Ok(job) => replies.push(job(&mut desk)),
-            Err(RecvTimeoutError::Timeout) => {}
+        let first = match jobs.recv_timeout(until) {
+            Ok(job) => Some(job),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
-        }
-        while replies.len() < BATCH
-            && !replies.is_empty()
-            && let Ok(job) = jobs.try_recv()
-        {
-            replies.push(job(&mut desk));
-        }
-        desk.board.handle_time(self::now());
-        let stored = desk.commit();
+        };
+        let is_usable = desk.take_back();
+        let batch = first.into_iter().chain(jobs.try_iter()).take(BATCH);
+        let replies: Vec<Reply> = batch
+            .map(|job| match &is_usable {
+                Ok(()) => job(Ok(&mut desk)),
+                Err(failure) => job(Err(failure.clone())),
+            })
+            .collect();
+        let stored = is_usable.and_then(|()| {
+            desk.board.handle_time(self::now());
+            desk.commit()
+        });
         let result = stored.as_ref().map(|_| ()).map_err(Clone::clone);
         for reply in replies {
             reply(result.clone());
         }
         match stored {
-            Ok(ids) if !ids.is_empty() => {
-                changed.send_modify(|n| *n += 1);
-                // Nobody may follow.
-                let _ = changes.send(ids.into());
+            Ok(ids) => {
+                // Who has failed with others' changes has something to look for again.
+                if has_failed || !ids.is_empty() {
+                    changed.send_modify(|n| *n += 1);
+                }
+                if !ids.is_empty() {
+                    // Nobody may follow.
+                    let _ = changes.send(ids.into());
+                }
+                has_failed = false;
             }
-            Ok(_) => {}
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            Err(_) => {
+                has_failed = true;
+                std::thread::sleep(Duration::from_millis(100));
+            }
         }
     }
 }

@@ -66,6 +66,29 @@ impl Side {
     }
 }
 
+impl Side {
+    /// From now on the store can be neither written nor read.
+    async fn break_store(&self) {
+        self.set_mode(0o640);
+        let shut = |desk: &mut Desk| {
+            desk.shelf.store.shut();
+            Ok(())
+        };
+        self.tasks.run(shut).await.unwrap();
+    }
+
+    fn mend_store(&self) {
+        self.set_mode(0o600);
+    }
+
+    /// A file that others can read is refused when it is opened.
+    fn set_mode(&self, mode: u32) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(self.dir.path().join("tasks.redb"), mode).unwrap();
+    }
+}
+
 fn try_open(dir: &tempfile::TempDir, secret: [u8; 32]) -> Result<Arc<Tasks>, Failure> {
     let path = dir.path().join("tasks.redb");
     let keys = Keys { identity: Identity::from_secret(secret), registry: REGISTRY };
@@ -194,4 +217,58 @@ async fn who_does_not_keep_to_the_protocol_loses_the_stream_alone() {
         assert_eq!(lock(&b.tasks.streams).open(peer.key), 0);
     }
     assert_eq!(b.tasks.run(|desk| Ok(desk.board.tasks().count())).await.unwrap(), 0);
+}
+
+/// Who is due while nothing can be stored is not forgotten: nobody else would call there.
+#[tokio::test]
+async fn a_commit_that_fails_loses_no_call() {
+    let (a, b, c) = (Side::new(24), Side::new(25), Side::new(26));
+    a.submit(TaskId([1; 16]), b.party).await;
+    a.break_store().await;
+    // All of this is one batch: the first job waits until the others are there.
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let other = c.party;
+    let submit = move |desk: &mut Desk| {
+        desk.submit(TaskId([2; 16]), other, &Content::of_text("x"), super::now())
+    };
+    let (_, submitted, due, ()) = tokio::join!(
+        a.tasks.run(move |_| Ok(gate.recv().is_ok())),
+        a.tasks.run(submit),
+        a.tasks.due(),
+        async { open.send(()).unwrap() },
+    );
+    assert_eq!(submitted.unwrap_err().code, Code::Permissions);
+    a.mend_store();
+    let mut peers = due.unwrap_or_default().peers;
+    peers.extend(a.tasks.due().await.unwrap().peers);
+    assert!(peers.contains(&b.party), "{peers:?}");
+    a.tasks.called(b.party.key, false);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert!(a.tasks.due().await.unwrap().peers.contains(&b.party), "and called again");
+}
+
+/// A client was told that it has failed; so it has, also where the store could not be read then.
+#[tokio::test]
+async fn what_was_not_stored_is_taken_back_before_anything_else_is_done() {
+    let (mut a, b) = (Side::new(27), Side::new(28));
+    let (kept, lost) = (TaskId([1; 16]), TaskId([2; 16]));
+    a.submit(kept, b.party).await;
+    a.break_store().await;
+    let to = b.party;
+    let submit = move |desk: &mut Desk| desk.submit(lost, to, &Content::of_text("x"), super::now());
+    assert_eq!(a.tasks.run(submit).await.unwrap_err().code, Code::Permissions);
+    let count = |desk: &mut Desk| Ok(desk.board.tasks().count());
+    assert_eq!(a.tasks.run(count).await.unwrap_err().code, Code::Permissions, "nobody knows");
+    let mut changed = a.tasks.changed();
+    changed.mark_unchanged();
+    a.mend_store();
+    assert_eq!(a.tasks.run(count).await.unwrap(), 1);
+    let again = tokio::time::timeout(Duration::from_secs(20), changed.changed());
+    again.await.expect("whoever waits looks again").unwrap();
+    let stream = connect(&a, &b, Ok(()));
+    b.becomes(kept, State::New).await;
+    assert_eq!((a.state(lost).await, b.state(lost).await), (None, None));
+    drop(stream);
+    a.restart().await;
+    assert_eq!((a.state(kept).await, a.state(lost).await), (Some(State::New), None));
 }

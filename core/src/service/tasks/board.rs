@@ -28,7 +28,7 @@ pub struct BoardLimits {
     /// Tasks that we have submitted and that have not ended; further ones are an error.
     pub submitted: usize,
     /// Tasks that have ended; the one that ended first is forgotten for one more, those with
-    /// something still to tell last.
+    /// something still to tell, or a receipt that is not counted yet, last.
     pub settled: usize,
 }
 
@@ -61,7 +61,7 @@ struct Place {
     following: Option<IdentityKey>,
     lapse: Option<UnixTime>,
     queued: Option<UnixTime>,
-    /// Whether something is still to tell, and when it changed last.
+    /// Whether something is still to tell or to hand in, and when it changed last.
     settled: Option<(bool, UnixTime)>,
     open_of: Option<IdentityKey>,
     receipt: bool,
@@ -73,18 +73,19 @@ impl Place {
         let (is_open, state) = (!task.is_settled(), task.state());
         let is_ours = |state: State, of: State| is_worker && is_open && state == of;
         let times = task.times();
+        let receipt = !task.is_counted
+            && task.receipt.is_some_and(|receipt| {
+                // Each side hands in what the other would rather not have counted.
+                is_worker == (receipt.claim.outcome == Outcome::Succeeded)
+            });
         Place {
             untold: task.to_tell().map(|_| task.peer.key),
             following: (is_open && !is_worker).then_some(task.peer.key),
             lapse: is_ours(state, State::New).then_some(times.arrived + TASK_ANSWER),
             queued: is_ours(state, State::Accepted).then_some(times.accepted),
-            settled: (!is_open).then_some((!task.is_told(), task.changed)),
+            settled: (!is_open).then_some((!task.is_told() || receipt, task.changed)),
             open_of: (is_open && is_worker).then_some(task.peer.key),
-            receipt: !task.is_counted
-                && task.receipt.is_some_and(|receipt| {
-                    // Each side hands in what the other would rather not have counted.
-                    is_worker == (receipt.claim.outcome == Outcome::Succeeded)
-                }),
+            receipt,
         }
     }
 }

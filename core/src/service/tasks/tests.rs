@@ -4,7 +4,7 @@ use super::frame::{HEADER, PONG, TELL};
 use super::*;
 use crate::addr::{Address, NodeId};
 use crate::crypto::task::statement::submission;
-use crate::crypto::task::{Claim, Side, State, Statement, Step, TaskId, Times};
+use crate::crypto::task::{Claim, Head, Side, State, Statement, Step, TaskId, Times};
 use crate::crypto::{Identity, IdentityKey};
 use crate::time::UnixTime;
 use proptest::prelude::*;
@@ -200,7 +200,7 @@ fn a_repeated_statement_changes_nothing_and_a_second_result_is_refused() {
     }
     assert_eq!(*submitter.get(ID).unwrap(), before);
     // A claim with better times, about the same task.
-    let head = crate::crypto::task::Head::restore(&result);
+    let head = Head::restore(&result);
     let times = Times::from_millis([1, 2, 3, u64::MAX]);
     let claim = Claim::sign(&identity(17), &REGISTRY, &head, times).unwrap();
     assert_eq!(submitter.judge_claim(party(17), &claim, at(9)), Err(Verdict::Wrong));
@@ -377,6 +377,38 @@ fn bounds_are_kept_and_the_oldest_that_ended_is_forgotten() {
     );
     submitter.give_up(party(17).key, Verdict::NotPermitted, true, at(1));
     assert!(submitter.tasks().all(|task| task.refused() == Some(Verdict::NotPermitted)));
+}
+
+/// Nobody pushes receipts out by tasks that he submits and cancels.
+#[test]
+fn a_receipt_that_is_not_counted_outlives_what_others_call_off() {
+    let (mut submitter, mut worker) = pair();
+    for step in [Step::Accept, Step::Start, Step::Complete] {
+        act(&mut worker, step).unwrap();
+    }
+    tell(&mut worker, 17, &mut submitter, 16);
+    assert_eq!(worker.receipts().count(), 1);
+    let body = content("do it");
+    for n in 0..=BoardLimits::default().settled as u64 {
+        let id = TaskId(core::array::from_fn(|i| if i < 8 { 0 } else { n.to_be_bytes()[i - 8] }));
+        let fields = submission(id, party(18).key, party(17).key, at(0), &body);
+        let first = Statement::sign(&identity(18), &REGISTRY, fields).unwrap();
+        let now = at(100 + n);
+        let applied = worker.judge(party(18), &first, &body, || Ok(()), now);
+        assert_eq!(applied, Verdict::Applied);
+        let cancel = Head::begin(&first, &REGISTRY).unwrap();
+        let cancel = cancel.next(Step::Cancel, Side::Submitter, now, &[]).unwrap();
+        let cancel = Statement::sign(&identity(18), &REGISTRY, cancel).unwrap();
+        assert_eq!(worker.judge(party(18), &cancel, &[], || Ok(()), now), Verdict::Applied);
+    }
+    assert_eq!(worker.receipts().count(), 1, "it waits for the registry");
+    assert_eq!(worker.tasks().count(), BoardLimits::default().settled);
+    // Once it is counted it is the oldest.
+    worker.counted(ID);
+    let id = TaskId([7; 16]);
+    worker.submit(id, party(18), &body, at(9999)).unwrap();
+    worker.act(id, Step::Cancel, &[], at(9999)).unwrap();
+    assert!(worker.get(ID).is_none());
 }
 
 #[test]

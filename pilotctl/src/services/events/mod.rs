@@ -26,7 +26,8 @@ use tokio::time::timeout;
 const CHUNK: usize = 16 * 1024;
 /// Bytes written at a time, and up to one frame more.
 const BATCH: usize = 32 * 1024;
-/// A peer that says nothing for so long is gone: subscribers ping more often.
+/// A peer that says nothing for so long is gone: subscribers ping more often. So is one that for
+/// so long makes no room for the answers that it asks for.
 const IDLE: Duration = Duration::from_secs(60);
 /// A peer that has said its last takes its answers within this time.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -40,7 +41,7 @@ pub(crate) enum ServeError {
     Stream(#[from] io::Error),
     #[error("it ended within a frame")]
     Truncated,
-    #[error("it said nothing for too long")]
+    #[error("it said or read nothing for too long")]
     Idle,
     #[error("there are too many connections")]
     Full,
@@ -145,7 +146,10 @@ impl Conn<'_> {
                 match self.take(&buf[start..])? {
                     Taken::Frame(used) => start += used,
                     Taken::More => break,
-                    Taken::Blocked => self.bell.room.notified().await,
+                    // One that asks and never reads would keep its place for ever.
+                    Taken::Blocked => timeout(IDLE, self.bell.room.notified())
+                        .await
+                        .map_err(|_| ServeError::Idle)?,
                 }
             }
             buf.drain(..start);

@@ -163,3 +163,24 @@ async fn pings_keep_a_quiet_subscription_and_silence_ends_it() {
     assert!(started.elapsed() < Duration::from_secs(60));
     broker.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_and_never_reads_loses_its_place() {
+    let net = Net::new();
+    let ping = [22, 0, 0, 4, 0, 0, 0, 1];
+    let (mut deaf, served) = net.stream();
+    let flood = tokio::spawn(async move { while deaf.write_all(&ping).await.is_ok() {} });
+    let ended = timeout(3 * IDLE, served).await.expect("it ends").unwrap();
+    assert!(matches!(ended, Err(ServeError::Idle)), "{ended:?}");
+    flood.await.unwrap();
+
+    // One that has said its last, and does not take its answers: more than the pipe holds.
+    let (mut deaf, served) = net.stream();
+    for _ in 0..600 {
+        deaf.write_all(&ping).await.unwrap();
+    }
+    deaf.shutdown().await.unwrap();
+    let ended = timeout(2 * FAREWELL, served).await.expect("it ends").unwrap();
+    assert!(matches!(ended, Err(ServeError::Idle)), "{ended:?}");
+    assert_eq!(net.0.stats().connections, 0);
+}
