@@ -4,7 +4,7 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Creates a directory for its owner alone, and its parents, unless it exists.
 pub(super) fn private_dir(path: &Path) -> io::Result<()> {
@@ -37,6 +37,11 @@ pub(super) fn ends_in_newline(file: &File) -> io::Result<bool> {
         file.read_exact_at(&mut last, at)?;
     }
     Ok(last == *b"\n")
+}
+
+/// What is in a directory now: whatever is created while one goes through it is not among it.
+pub(super) fn paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Makes names created, renamed and removed in a directory durable.

@@ -223,8 +223,8 @@ impl Inbox {
             seen: Seen::load(dir.join("seen"))?,
         };
         let segments = Segments::new(dir.clone(), "msg");
-        for entry in std::fs::read_dir(&dir)? {
-            let path = entry?.path();
+        // Listed before any is read: what reading one makes room with is a file of its own.
+        for path in disk::paths(&dir)? {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.ends_with(".tmp") {
                 std::fs::remove_file(&path)?;

@@ -135,8 +135,13 @@ impl Segments {
     // ---- reading ----
 
     /// Reads a segment that an earlier process has left: its records, and whether their content is
-    /// what it was. A file without a record is left alone.
+    /// what it was. A file without a record is left alone, and one that was read or written already.
     pub(super) fn load<R: Record>(&self, path: &Path) -> io::Result<Vec<(R, bool)>> {
+        let is_known = |segment: &Segment| segment.path.as_os_str() == path.as_os_str();
+        if lock(&self.index).segments.values().any(is_known) {
+            // Its records would be taken for moved ones, and the only ones there are removed.
+            return Ok(Vec::new());
+        }
         if path.metadata()?.len() > SEGMENT_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }

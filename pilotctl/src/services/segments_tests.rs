@@ -193,6 +193,17 @@ fn what_was_being_moved_is_there_once() {
 }
 
 #[test]
+fn a_file_that_is_known_already_is_not_taken_for_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments = empty(&dir);
+    append(&segments, &[note(1, 5), note(2, 5)]).unwrap();
+    let path = files(&dir).remove(0);
+    assert_eq!(segments.load::<(u64, u64, Digest)>(&path).unwrap(), []);
+    assert_eq!(segments.read(2).unwrap(), note(2, 5).content);
+    assert_eq!(orders(&dir), [1, 2]);
+}
+
+#[test]
 fn a_failed_write_leaves_nothing_and_the_next_one_works() {
     let dir = tempfile::tempdir().unwrap();
     let segments = empty(&dir);
