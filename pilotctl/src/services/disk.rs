@@ -44,8 +44,19 @@ pub(super) fn paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
 }
 
+#[cfg(test)]
+thread_local! {
+    /// A directory that [`sync_dir`] fails for, as it does where no more files may be opened.
+    pub(super) static CANNOT_SYNC: std::cell::RefCell<Option<PathBuf>> =
+        const { std::cell::RefCell::new(None) };
+}
+
 /// Makes names created, renamed and removed in a directory durable.
 pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    if CANNOT_SYNC.with_borrow(|dir| dir.as_deref() == Some(path)) {
+        return Err(io::Error::other("as the test wants"));
+    }
     File::open(path)?.sync_all()
 }
 
@@ -71,7 +82,7 @@ pub(super) fn sync_all_below(_dir: &std::os::fd::OwnedFd, path: &Path) -> io::Re
 }
 
 /// Writes a file whole or not at all: beside it, then renamed over it. With `durable` it has
-/// survived a power loss when this returns.
+/// survived a power loss when this returns; the file may be there in spite of an error.
 pub(super) fn replace(path: &Path, parts: &[&[u8]], durable: bool) -> io::Result<()> {
     create(path, parts, durable).map(drop)
 }
@@ -116,7 +127,9 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         }
         Err(Errno::INVAL | Errno::NOSYS) => {
             std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
+            std::fs::remove_file(from).inspect_err(|_| {
+                let _ = std::fs::remove_file(to);
+            })
         }
         other => Ok(other?),
     }

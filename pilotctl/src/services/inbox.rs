@@ -486,12 +486,28 @@ impl State {
     ) -> io::Result<()> {
         for (info, is_whole) in found {
             if is_whole {
-                self.insert(info);
+                self.insert_once(segments, info)?;
             } else {
                 tracing::warn!(id = %info.id, from = %info.from, "a message is damaged: not shown");
                 segments.remove(&[info.received_us], true)?;
             }
         }
+        Ok(())
+    }
+
+    /// One that is there twice was written, could not be made durable, and came again: that is the
+    /// later, which was acknowledged.
+    fn insert_once(&mut self, segments: &Segments, info: MessageInfo) -> io::Result<()> {
+        if let Some(known) = self.known.get(&info.key()).copied() {
+            segments.remove(&[known.min(info.received_us)], true)?;
+            if known > info.received_us {
+                return Ok(());
+            }
+            if let Some(before) = self.messages.get(&known).cloned() {
+                self.forget(&before);
+            }
+        }
+        self.insert(info);
         Ok(())
     }
 

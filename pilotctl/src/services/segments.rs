@@ -290,7 +290,10 @@ impl Segments {
     /// The first records of a segment; its length is counted by the caller.
     fn begin(&self, name: &str, bytes: &[u8], records: usize) -> io::Result<Writer> {
         let path = self.dir.join(name).with_extension(self.extension);
-        let file = disk::create(&path, &[bytes], true)?;
+        let file = disk::create(&path, &[bytes], true).inspect_err(|_| {
+            // It may have its name, and would be read at the next start.
+            let _ = remove_file(&path);
+        })?;
         self.count_sync();
         let mut index = lock(&self.index);
         let segment = index.begin(path);

@@ -218,6 +218,11 @@ fn a_failed_write_leaves_nothing_and_the_next_one_works() {
     *lock(&segments.writer) = None;
     assert!(append(&segments, &[note(9, 5)]).is_err());
     assert_eq!(segments.read(9).unwrap_err().kind(), io::ErrorKind::NotFound);
+    // A file that has its name, but not for sure.
+    disk::CANNOT_SYNC.set(Some(dir.path().to_owned()));
+    assert!(append(&segments, &[note(8, 5)]).is_err());
+    disk::CANNOT_SYNC.set(None);
+    assert_eq!(orders(&dir), [1, 2]);
     segments.remove(&[1, 2], true).unwrap();
     assert!(orders(&dir).is_empty());
 }

@@ -224,14 +224,18 @@ impl Incoming {
             }
         };
         self.store.name_file(&whole, &mut info).map_err(failed)?;
+        let synced = disk::sync_dir(&self.store.dir);
+        // It has its name, whatever became of that: sent again it would get another.
         self.is_over = true;
         let mut state = self.store.state();
+        state.is_unsynced |= synced.is_err();
         // Its content, too, where that has become a directory.
         self.store.drop_partial(&mut state, &self.key);
         state.known.insert(self.key, info.received_us);
         state.files.insert(info.received_us, info.clone());
         drop(state);
         self.store.released.notify_all();
+        synced.map_err(failed)?;
         Ok(info)
     }
 

@@ -141,6 +141,8 @@ struct State {
     /// Files without an index entry that were here.
     seen: Seen,
     last_us: u64,
+    /// A file has its name, and that could not be made durable.
+    is_unsynced: bool,
 }
 
 /// The folder of received files of one agent. Every method blocks on the disk.
@@ -173,6 +175,7 @@ impl Received {
             partials: BTreeMap::new(),
             seen: Seen::load(dir.join(".seen"))?,
             last_us: 0,
+            is_unsynced: false,
         });
         let received = Received { dir, limits, state, released: Condvar::new() };
         received.load_partials()?;
@@ -239,6 +242,10 @@ impl Received {
         let offset = {
             let mut state = self.take_over(&key)?;
             if state.known.contains_key(&key) || state.seen.contains(&key) {
+                self.sync_names(&mut state).map_err(|error| {
+                    tracing::warn!(%error, "cannot make the name of a received file durable");
+                    Refusal::Failed
+                })?;
                 return Ok(Begin::Have);
             }
             let is_other = |p: &Partial| (p.size, p.kind) != (offer.size, offer.kind);
@@ -435,7 +442,17 @@ impl Received {
         }
     }
 
-    /// Gives a whole, synced file or directory its index entry and a name that nothing has.
+    /// Makes durable what could not be when it was named: only then its sender is told of it.
+    fn sync_names(&self, state: &mut State) -> io::Result<()> {
+        if state.is_unsynced {
+            disk::sync_dir(&self.dir)?;
+            state.is_unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Gives a whole, synced file or directory its index entry and a name that nothing has, which
+    /// is to be synced yet. After an error it has neither.
     fn name_file(&self, part: &Path, info: &mut FileInfo) -> io::Result<()> {
         let wanted = info.name.clone();
         for n in 1..=NAMES_MAX {
@@ -458,15 +475,16 @@ impl Received {
                 hash: Some(info.hash.to_string()),
                 synced: info.size,
             };
-            disk::replace(&self.index_path(info), &[&serde_json::to_vec(&entry)?], true)?;
-            match disk::rename_new(part, &path) {
+            let entry = serde_json::to_vec(&entry)?;
+            let noted = disk::replace(&self.index_path(info), &[&entry], true);
+            match noted.and_then(|()| disk::rename_new(part, &path)) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => {
                     // The file stays partial, and its next attempt makes an entry of its own.
                     remove(&self.index_path(info));
                     return Err(e);
                 }
-                Ok(()) => return disk::sync_dir(&self.dir),
+                Ok(()) => return Ok(()),
             }
         }
         remove(&self.index_path(info));

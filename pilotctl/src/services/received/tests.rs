@@ -184,6 +184,52 @@ fn a_crash_between_index_and_name_is_mended() {
 }
 
 #[test]
+fn a_file_whose_name_could_not_be_synced_does_not_get_another() {
+    let tree = tree(2);
+    let as_file = (offer(1, "data.csv", 3), b"abc".to_vec());
+    for (offer, content) in [as_file, (directory(1, "tree", tree.len() as u64), tree)] {
+        let dir = tempfile::tempdir().unwrap();
+        let received = open(&dir);
+        let name = offer.name.clone().unwrap().to_string();
+        // Before it has its name: it goes on as a partial one, and nothing is left of its entry.
+        let mut incoming = go(&received, 16, &offer);
+        incoming.write(&content).unwrap();
+        disk::CANNOT_SYNC.set(Some(dir.path().join("received/.index")));
+        assert_eq!(incoming.finish(hashed(&content)), Err(Failure::Failed));
+        disk::CANNOT_SYNC.set(None);
+        let indexed = || std::fs::read_dir(dir.path().join("received/.index")).unwrap().count();
+        assert_eq!((indexed(), names(&received)), (0, vec![]));
+        // After that: it has come, and its sender is told so once that is durable.
+        let incoming = go(&received, 16, &offer);
+        assert_eq!(incoming.offset(), content.len() as u64);
+        disk::CANNOT_SYNC.set(Some(dir.path().join("received")));
+        assert_eq!(incoming.finish(hashed(&content)), Err(Failure::Failed));
+        assert_eq!(refusal(received.begin(address(16), &offer)), Some(Refusal::Failed));
+        disk::CANNOT_SYNC.set(None);
+        assert!(matches!(received.begin(address(16), &offer), Ok(Begin::Have)));
+        assert_eq!((indexed(), names(&received)), (1, vec![name.clone()]));
+        assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
+        drop(received);
+        assert_eq!(names(&open(&dir)), [name]);
+    }
+}
+
+#[test]
+fn an_entry_of_a_failed_attempt_goes_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let info = put(&open(&dir), 16, 1, "data.csv", b"abc");
+    let entry =
+        |at: u64| dir.path().join("received/.index").join(format!("{at:017}-{}.json", info.id));
+    let text = std::fs::read_to_string(entry(info.received_us)).unwrap();
+    let earlier = info.received_us - 1;
+    let text = text.replace(&info.received_us.to_string(), &earlier.to_string());
+    std::fs::write(entry(earlier), text).unwrap();
+    let received = open(&dir);
+    assert_eq!(received.list(0, 9), [(info.clone(), true)]);
+    assert!(!entry(earlier).exists() && entry(info.received_us).exists());
+}
+
+#[test]
 fn quotas_hold_and_make_room_where_they_can() {
     let dir = tempfile::tempdir().unwrap();
     let limits = ReceivedLimits {
