@@ -325,9 +325,10 @@ impl Received {
         }
         let have = state.partials.get(key).map_or(0, |partial| partial.synced);
         let free = disk::free_bytes(&self.dir).map_err(|_| Refusal::Failed)?;
-        // A directory is there twice while it is made of its content.
-        let unpacked = if offer.kind == Kind::Directory { size } else { 0 };
-        let wanted = (size - have).saturating_add(unpacked);
+        // What others may write still is free only for now.
+        let active = state.partials.iter().filter(|(k, p)| *k != key && p.active.is_some());
+        let coming = active.map(|(_, p)| to_write(p.kind, p.size, p.synced));
+        let wanted = coming.fold(to_write(offer.kind, size, have), u64::saturating_add);
         if wanted.saturating_add(self.limits.keep_free) > free {
             return Err(Refusal::Full);
         }
@@ -498,6 +499,12 @@ impl State {
         self.last_us = disk::unix_micros().max(self.last_us + 1);
         self.last_us
     }
+}
+
+/// Bytes that a transfer may write still: a directory is there twice while it is made of its content.
+fn to_write(kind: Kind, size: u64, have: u64) -> u64 {
+    let unpacked = if kind == Kind::Directory { size } else { 0 };
+    size.saturating_sub(have).saturating_add(unpacked)
 }
 
 /// Removes a file that is of no more use; one that stays is found again at the next start.

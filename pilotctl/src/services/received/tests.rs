@@ -281,6 +281,28 @@ fn a_nearly_full_disk_refuses() {
 }
 
 #[test]
+fn what_others_may_write_still_is_not_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = |keep_free| ReceivedLimits { keep_free, ..ReceivedLimits::default() };
+    // Other programs use the disk meanwhile, but not an eighth of what is free.
+    let free = disk::free_bytes(dir.path()).unwrap();
+    let part = free.min(64 << 30) / 8;
+    let received = with(&dir, limits(free - 8 * part));
+    let (large, tree) = (offer(1, "f", 5 * part), directory(2, "d", 3 * part));
+    let mut held = go(&received, 16, &large);
+    assert_eq!(refusal(received.begin(address(17), &large)), Some(Refusal::Full));
+    assert_eq!(refusal(received.begin(address(17), &tree)), Some(Refusal::Full));
+    drop(go(&received, 17, &offer(2, "f", 2 * part)));
+    held.write(b"abc").unwrap();
+    // Nobody sends it any more.
+    drop(held);
+    let held = go(&received, 17, &tree);
+    assert_eq!(refusal(received.begin(address(16), &large)), Some(Refusal::Full));
+    drop(held);
+    drop(go(&received, 16, &large));
+}
+
+#[test]
 fn old_partials_are_removed_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let received = open(&dir);
