@@ -33,7 +33,7 @@ use super::seen::Seen;
 use load::Entry;
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{Digest, FileName, Kind, Note, Offer, Refusal, TransferId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -141,6 +141,8 @@ struct State {
     /// Files without an index entry that were here.
     seen: Seen,
     last_us: u64,
+    /// Times of arrival that were given to files which are not among `files` yet.
+    naming: BTreeSet<u64>,
     /// A file has its name, and that could not be made durable.
     is_unsynced: bool,
 }
@@ -175,6 +177,7 @@ impl Received {
             partials: BTreeMap::new(),
             seen: Seen::load(dir.join(".seen"))?,
             last_us: 0,
+            naming: BTreeSet::new(),
             is_unsynced: false,
         });
         let received = Received { dir, limits, state, released: Condvar::new() };
@@ -204,13 +207,15 @@ impl Received {
     }
 
     /// At most `limit` files that were whole after `after_us`, oldest first, and whether each
-    /// is still where it was put.
+    /// is still where it was put. None ever comes to stand before one that was listed.
     pub(crate) fn list(&self, after_us: u64, limit: usize) -> Vec<(FileInfo, bool)> {
         let after = after_us.saturating_add(1);
         let state = self.state();
         let newest: BTreeMap<_, _> =
             state.files.values().map(|f| (&f.name, f.received_us)).collect();
-        let listed = state.files.range(after..).take(limit).map(|(_, info)| {
+        let end = state.naming.first().copied().unwrap_or(u64::MAX);
+        let listed = state.files.range(after..).take_while(|(at, _)| **at < end).take(limit);
+        let listed = listed.map(|(_, info)| {
             let there = newest.get(&info.name) == Some(&info.received_us) && self.is_there(info);
             (info.clone(), there)
         });

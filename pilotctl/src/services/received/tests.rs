@@ -303,6 +303,35 @@ fn what_others_may_write_still_is_not_free() {
 }
 
 #[test]
+fn a_list_ends_before_a_file_that_still_gets_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    let whole = |id| {
+        let mut incoming = go(&received, 16, &offer(id, "f", 3));
+        incoming.write(b"abc").unwrap();
+        incoming
+    };
+    let mut first = whole(1);
+    let (path, entries) = first.make_whole().unwrap();
+    let info = first.describe(entries, hashed(b"abc")).unwrap();
+    let second = put(&received, 16, 2, "f", b"two");
+    assert!(info.received_us < second.received_us);
+    // Whoever has seen the second would never ask for the first.
+    assert_eq!(received.list(0, 9), []);
+    let first = first.name(&path, info).unwrap();
+    assert_eq!(received.list(0, 9), [(first, true), (second.clone(), true)]);
+    // One that fails holds up nothing.
+    let mut third = whole(3);
+    let (path, entries) = third.make_whole().unwrap();
+    let info = third.describe(entries, hashed(b"abc")).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let fourth = put(&received, 16, 4, "f", b"four");
+    assert_eq!(received.list(second.received_us, 9), []);
+    assert_eq!(third.name(&path, info), Err(Failure::Failed));
+    assert_eq!(received.list(second.received_us, 9), [(fourth, true)]);
+}
+
+#[test]
 fn old_partials_are_removed_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let received = open(&dir);
