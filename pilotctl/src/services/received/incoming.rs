@@ -247,8 +247,7 @@ impl Incoming {
         if let Some(at) = self.naming.take() {
             state.naming.remove(&at);
         }
-        state.known.insert(self.key, info.received_us);
-        state.files.insert(info.received_us, info.clone());
+        state.insert(info.clone());
         drop(state);
         self.store.released.notify_all();
         synced.map_err(failed)?;

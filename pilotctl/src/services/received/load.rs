@@ -111,8 +111,7 @@ impl Received {
                     let info = self.complete(info)?;
                     let mut state = self.state();
                     state.last_us = state.last_us.max(info.received_us);
-                    state.known.insert(info.key(), info.received_us);
-                    state.files.insert(info.received_us, info);
+                    state.insert(info);
                 }
                 _ => tracing::warn!(path = %path.display(), "not an index entry: left alone"),
             }
@@ -123,7 +122,7 @@ impl Received {
     /// Whether an attempt to name a file has left this, and a later one has named it.
     fn is_stale(&self, info: &FileInfo) -> bool {
         let named = self.find(info.from, info.id);
-        named.is_some_and(|named| named.name == info.name || !self.is_there(info))
+        named.is_some_and(|(named, _)| named.name == info.name || !self.has_place(info))
     }
 
     /// A crash came between an index entry and the file's name: the content is still partial.

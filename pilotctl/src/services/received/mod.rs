@@ -137,6 +137,8 @@ struct State {
     /// By the time of arrival.
     files: BTreeMap<u64, FileInfo>,
     known: BTreeMap<Key, u64>,
+    /// The newest file of each name; one before it has been moved away.
+    names: BTreeMap<FileName, u64>,
     partials: BTreeMap<Key, Partial>,
     /// Files without an index entry that were here.
     seen: Seen,
@@ -174,6 +176,7 @@ impl Received {
         let state = Mutex::new(State {
             files: BTreeMap::new(),
             known: BTreeMap::new(),
+            names: BTreeMap::new(),
             partials: BTreeMap::new(),
             seen: Seen::load(dir.join(".seen"))?,
             last_us: 0,
@@ -211,19 +214,18 @@ impl Received {
     pub(crate) fn list(&self, after_us: u64, limit: usize) -> Vec<(FileInfo, bool)> {
         let after = after_us.saturating_add(1);
         let state = self.state();
-        let newest: BTreeMap<_, _> =
-            state.files.values().map(|f| (&f.name, f.received_us)).collect();
         let end = state.naming.first().copied().unwrap_or(u64::MAX);
         let listed = state.files.range(after..).take_while(|(at, _)| **at < end).take(limit);
-        let listed = listed.map(|(_, info)| {
-            let there = newest.get(&info.name) == Some(&info.received_us) && self.is_there(info);
-            (info.clone(), there)
-        });
-        listed.collect()
+        listed.map(|(_, info)| (info.clone(), self.is_there(&state, info))).collect()
     }
 
-    /// Whether a file or directory has its place and kind still.
-    pub(crate) fn is_there(&self, info: &FileInfo) -> bool {
+    /// Whether a file or directory is still where it was put.
+    fn is_there(&self, state: &State, info: &FileInfo) -> bool {
+        state.names.get(&info.name) == Some(&info.received_us) && self.has_place(info)
+    }
+
+    /// Whether something of its kind has its name.
+    fn has_place(&self, info: &FileInfo) -> bool {
         let meta = self.path(info).symlink_metadata();
         meta.is_ok_and(|meta| match info.kind {
             Kind::Directory => meta.is_dir(),
@@ -231,11 +233,12 @@ impl Received {
         })
     }
 
-    /// What a sender's transfer has become, once it is whole.
-    pub(crate) fn find(&self, from: Address, id: TransferId) -> Option<FileInfo> {
+    /// What a sender's transfer has become, once it is whole, and whether it is still where it was
+    /// put.
+    pub(crate) fn find(&self, from: Address, id: TransferId) -> Option<(FileInfo, bool)> {
         let state = self.state();
-        let at = state.known.get(&(from.on_backbone(), id))?;
-        state.files.get(at).cloned()
+        let info = state.files.get(state.known.get(&(from.on_backbone(), id))?)?;
+        Some((info.clone(), self.is_there(&state, info)))
     }
 
     /// Decides an offer of a file and opens it for writing. Reads what is stored of it
@@ -419,7 +422,8 @@ impl Received {
     /// Drops the entries of files that the user has moved away or deleted. That they were here
     /// is remembered: a sender that has not learnt of it would bring them again.
     fn prune_index(&self, state: &mut State) {
-        let gone: Vec<_> = state.files.values().filter(|f| !self.is_there(f)).cloned().collect();
+        let gone = state.files.values().filter(|f| !self.is_there(state, f)).cloned();
+        let gone: Vec<_> = gone.collect();
         if gone.is_empty() {
             return;
         }
@@ -429,8 +433,7 @@ impl Received {
             return;
         }
         for info in gone {
-            state.files.remove(&info.received_us);
-            state.known.remove(&info.key());
+            state.forget(&info);
             remove(&self.index_path(&info));
         }
     }
@@ -499,6 +502,25 @@ impl Received {
 }
 
 impl State {
+    fn insert(&mut self, info: FileInfo) {
+        let at = info.received_us;
+        for newest in [
+            self.known.entry(info.key()).or_default(),
+            self.names.entry(info.name.clone()).or_default(),
+        ] {
+            *newest = at.max(*newest);
+        }
+        self.files.insert(at, info);
+    }
+
+    fn forget(&mut self, info: &FileInfo) {
+        self.files.remove(&info.received_us);
+        self.known.remove(&info.key());
+        if self.names.get(&info.name) == Some(&info.received_us) {
+            self.names.remove(&info.name);
+        }
+    }
+
     /// The time, later than every one before.
     fn tick(&mut self) -> u64 {
         self.last_us = disk::unix_micros().max(self.last_us + 1);

@@ -60,7 +60,7 @@ fn files_land_whole_under_names_of_their_own() {
     assert_eq!(std::fs::read(received.path(&first)).unwrap(), b"one");
     assert_eq!(std::fs::read(received.path(&second)).unwrap(), b"two");
     assert_eq!(std::fs::read(received.path(&third)).unwrap(), b"");
-    assert_eq!(received.find(address(16), first.id), Some(first));
+    assert_eq!(received.find(address(16), first.id), Some((first, true)));
     assert_eq!(received.find(address(18), second.id), None);
     assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
     let before = received.list(0, usize::MAX);
@@ -329,6 +329,24 @@ fn a_list_ends_before_a_file_that_still_gets_its_name() {
     assert_eq!(received.list(second.received_us, 9), []);
     assert_eq!(third.name(&path, info), Err(Failure::Failed));
     assert_eq!(received.list(second.received_us, 9), [(fourth, true)]);
+}
+
+#[test]
+fn a_file_of_another_in_its_place_is_not_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    let first = put(&received, 16, 1, "data.csv", b"one");
+    std::fs::rename(received.path(&first), dir.path().join("kept")).unwrap();
+    let second = put(&received, 17, 1, "data.csv", b"two");
+    for received in [received, open(&dir)] {
+        assert_eq!(received.find(address(16), first.id), Some((first.clone(), false)));
+        assert_eq!(received.find(address(17), second.id), Some((second.clone(), true)));
+        assert_eq!(received.list(0, 9), [(first.clone(), false), (second.clone(), true)]);
+    }
+    // Nor does it take a place among what is there.
+    let received = open(&dir);
+    received.prune_index(&mut received.state());
+    assert_eq!(open(&dir).list(0, 9), [(second, true)]);
 }
 
 #[test]
