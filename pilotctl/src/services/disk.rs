@@ -135,6 +135,14 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// When a file has changed last, or what is in a directory, in microseconds since the Unix epoch.
+pub(super) fn changed_us(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = path.metadata().ok()?;
+    let (secs, nanos) = (u64::try_from(meta.ctime()).ok()?, u64::try_from(meta.ctime_nsec()).ok()?);
+    secs.checked_mul(1_000_000)?.checked_add(nanos / 1000)
+}
+
 /// Bytes that an ordinary user may still write where `path` is.
 pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;

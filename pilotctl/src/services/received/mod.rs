@@ -24,6 +24,7 @@
 
 mod incoming;
 mod load;
+mod look;
 mod unpack;
 
 pub(crate) use incoming::{Active, Incoming};
@@ -31,6 +32,7 @@ pub(crate) use incoming::{Active, Incoming};
 use super::disk;
 use super::seen::Seen;
 use load::Entry;
+use look::Look;
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{Digest, FileName, Kind, Note, Offer, Refusal, TransferId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +40,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a newer stream of a transfer waits until the older one has let go of the file.
 const TAKE_OVER: Duration = Duration::from_secs(10);
@@ -145,6 +148,7 @@ struct State {
     last_us: u64,
     /// Times of arrival that were given to files which are not among `files` yet.
     naming: BTreeSet<u64>,
+    look: Look,
     /// A file has its name, and that could not be made durable.
     is_unsynced: bool,
 }
@@ -181,6 +185,7 @@ impl Received {
             seen: Seen::load(dir.join(".seen"))?,
             last_us: 0,
             naming: BTreeSet::new(),
+            look: Look::default(),
             is_unsynced: false,
         });
         let received = Received { dir, limits, state, released: Condvar::new() };
@@ -422,6 +427,10 @@ impl Received {
     /// Drops the entries of files that the user has moved away or deleted. That they were here
     /// is remembered: a sender that has not learnt of it would bring them again.
     fn prune_index(&self, state: &mut State) {
+        let changed_us = disk::changed_us(&self.dir);
+        if !state.look.is_due(Instant::now(), disk::unix_micros(), changed_us) {
+            return;
+        }
         let gone = state.files.values().filter(|f| !self.is_there(state, f)).cloned();
         let gone: Vec<_> = gone.collect();
         if gone.is_empty() {

@@ -350,6 +350,22 @@ fn a_file_of_another_in_its_place_is_not_it() {
 }
 
 #[test]
+fn offers_without_room_do_not_look_through_the_folder_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = with(&dir, ReceivedLimits { files: 1, keep_free: 0, ..Default::default() });
+    let info = put(&received, 16, 1, "f", b"abc");
+    std::thread::sleep(Duration::from_millis(60));
+    let full = || refusal(received.begin(address(16), &offer(2, "g", 1))) == Some(Refusal::Full);
+    assert!(full());
+    let looked = received.state().look.last().unwrap();
+    assert!((0..20).all(|_| full()));
+    assert_eq!(received.state().look.last(), Some(looked));
+    // There is room as soon as it is made.
+    std::fs::remove_file(received.path(&info)).unwrap();
+    assert!(!full());
+}
+
+#[test]
 fn old_partials_are_removed_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let received = open(&dir);
