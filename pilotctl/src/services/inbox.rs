@@ -214,13 +214,14 @@ impl Inbox {
     /// A file that is not a message is left alone and not shown. Blocks on the disk.
     pub(crate) fn open(dir: PathBuf, limits: InboxLimits) -> io::Result<Inbox> {
         disk::private_dir(&dir)?;
+        let seen = Seen::load(dir.join("seen"))?;
         let mut state = State {
             messages: BTreeMap::new(),
             known: BTreeMap::new(),
             senders: BTreeMap::new(),
             bytes: 0,
-            last_us: 0,
-            seen: Seen::load(dir.join("seen"))?,
+            last_us: seen.latest_us(),
+            seen,
         };
         let segments = Segments::new(dir.clone(), "msg");
         // Listed before any is read: what reading one makes room with is a file of its own.
@@ -386,7 +387,8 @@ impl Inbox {
                 return Ok(0);
             }
             let keys: Vec<_> = there.iter().map(MessageInfo::key).collect();
-            let note = state.seen.remember(&keys);
+            let latest_us = there.iter().map(|info| info.received_us).max();
+            let note = state.seen.remember(&keys, latest_us.unwrap_or_default());
             (there, note)
         };
         // Durably, before they go.

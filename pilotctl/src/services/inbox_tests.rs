@@ -212,6 +212,24 @@ fn a_message_that_was_written_twice_is_there_once() {
 }
 
 #[test]
+fn the_time_of_arrival_does_not_go_back_behind_what_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let inbox = open(&dir);
+    // The clock was an hour ahead, and goes right from the next start on.
+    inbox.state().last_us = disk::unix_micros() + 3_600_000_000;
+    for id in [1, 2] {
+        put(&inbox, 16, id, b"early").unwrap();
+    }
+    let all = inbox.list(0, 9);
+    inbox.remove(&all[1..]).unwrap();
+    inbox.remove(&all[..1]).unwrap();
+    drop(inbox);
+    let inbox = open(&dir);
+    put(&inbox, 16, 3, b"next").unwrap();
+    assert_eq!(inbox.list(all[1].received_us, 9).len(), 1);
+}
+
+#[test]
 fn a_damaged_message_is_not_shown_and_the_others_are() {
     let dir = tempfile::tempdir().unwrap();
     let inbox = open(&dir);

@@ -177,13 +177,14 @@ impl Received {
         for path in [&dir, &dir.join(".partial"), &dir.join(".index")] {
             disk::private_dir(path)?;
         }
+        let seen = Seen::load(dir.join(".seen"))?;
         let state = Mutex::new(State {
             files: BTreeMap::new(),
             known: BTreeMap::new(),
             names: BTreeMap::new(),
             partials: BTreeMap::new(),
-            seen: Seen::load(dir.join(".seen"))?,
-            last_us: 0,
+            last_us: seen.latest_us(),
+            seen,
             naming: BTreeSet::new(),
             look: Look::default(),
             is_unsynced: false,
@@ -437,7 +438,8 @@ impl Received {
             return;
         }
         let keys: Vec<_> = gone.iter().map(FileInfo::key).collect();
-        if let Err(error) = state.seen.remember(&keys).write() {
+        let latest_us = gone.iter().map(|info| info.received_us).max().unwrap_or_default();
+        if let Err(error) = state.seen.remember(&keys, latest_us).write() {
             tracing::warn!(%error, "entries of files that are gone are kept");
             return;
         }

@@ -366,6 +366,20 @@ fn offers_without_room_do_not_look_through_the_folder_each() {
 }
 
 #[test]
+fn the_time_of_arrival_does_not_go_back_behind_what_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    // The clock was an hour ahead, and goes right from the next start on.
+    received.state().last_us = disk::unix_micros() + 3_600_000_000;
+    let early = put(&received, 16, 1, "f", b"early");
+    std::fs::remove_file(received.path(&early)).unwrap();
+    received.prune_index(&mut received.state());
+    drop(received);
+    let next = put(&open(&dir), 16, 2, "g", b"next");
+    assert!(next.received_us > early.received_us);
+}
+
+#[test]
 fn old_partials_are_removed_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let received = open(&dir);
