@@ -4,7 +4,7 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Creates a directory for its owner alone, and its parents, unless it exists.
 pub(super) fn private_dir(path: &Path) -> io::Result<()> {
@@ -39,8 +39,24 @@ pub(super) fn ends_in_newline(file: &File) -> io::Result<bool> {
     Ok(last == *b"\n")
 }
 
+/// What is in a directory now: whatever is created while one goes through it is not among it.
+pub(super) fn paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// A directory that [`sync_dir`] fails for, as it does where no more files may be opened.
+    pub(super) static CANNOT_SYNC: std::cell::RefCell<Option<PathBuf>> =
+        const { std::cell::RefCell::new(None) };
+}
+
 /// Makes names created, renamed and removed in a directory durable.
 pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    if CANNOT_SYNC.with_borrow(|dir| dir.as_deref() == Some(path)) {
+        return Err(io::Error::other("as the test wants"));
+    }
     File::open(path)?.sync_all()
 }
 
@@ -66,7 +82,7 @@ pub(super) fn sync_all_below(_dir: &std::os::fd::OwnedFd, path: &Path) -> io::Re
 }
 
 /// Writes a file whole or not at all: beside it, then renamed over it. With `durable` it has
-/// survived a power loss when this returns.
+/// survived a power loss when this returns; the file may be there in spite of an error.
 pub(super) fn replace(path: &Path, parts: &[&[u8]], durable: bool) -> io::Result<()> {
     create(path, parts, durable).map(drop)
 }
@@ -111,10 +127,20 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         }
         Err(Errno::INVAL | Errno::NOSYS) => {
             std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
+            std::fs::remove_file(from).inspect_err(|_| {
+                let _ = std::fs::remove_file(to);
+            })
         }
         other => Ok(other?),
     }
+}
+
+/// When a file has changed last, or what is in a directory, in microseconds since the Unix epoch.
+pub(super) fn changed_us(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = path.metadata().ok()?;
+    let (secs, nanos) = (u64::try_from(meta.ctime()).ok()?, u64::try_from(meta.ctime_nsec()).ok()?);
+    secs.checked_mul(1_000_000)?.checked_add(nanos / 1000)
 }
 
 /// Bytes that an ordinary user may still write where `path` is.

@@ -214,17 +214,18 @@ impl Inbox {
     /// A file that is not a message is left alone and not shown. Blocks on the disk.
     pub(crate) fn open(dir: PathBuf, limits: InboxLimits) -> io::Result<Inbox> {
         disk::private_dir(&dir)?;
+        let seen = Seen::load(dir.join("seen"))?;
         let mut state = State {
             messages: BTreeMap::new(),
             known: BTreeMap::new(),
             senders: BTreeMap::new(),
             bytes: 0,
-            last_us: 0,
-            seen: Seen::load(dir.join("seen"))?,
+            last_us: seen.latest_us(),
+            seen,
         };
         let segments = Segments::new(dir.clone(), "msg");
-        for entry in std::fs::read_dir(&dir)? {
-            let path = entry?.path();
+        // Listed before any is read: what reading one makes room with is a file of its own.
+        for path in disk::paths(&dir)? {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.ends_with(".tmp") {
                 std::fs::remove_file(&path)?;
@@ -386,7 +387,8 @@ impl Inbox {
                 return Ok(0);
             }
             let keys: Vec<_> = there.iter().map(MessageInfo::key).collect();
-            let note = state.seen.remember(&keys);
+            let latest_us = there.iter().map(|info| info.received_us).max();
+            let note = state.seen.remember(&keys, latest_us.unwrap_or_default());
             (there, note)
         };
         // Durably, before they go.
@@ -486,12 +488,28 @@ impl State {
     ) -> io::Result<()> {
         for (info, is_whole) in found {
             if is_whole {
-                self.insert(info);
+                self.insert_once(segments, info)?;
             } else {
                 tracing::warn!(id = %info.id, from = %info.from, "a message is damaged: not shown");
                 segments.remove(&[info.received_us], true)?;
             }
         }
+        Ok(())
+    }
+
+    /// One that is there twice was written, could not be made durable, and came again: that is the
+    /// later, which was acknowledged.
+    fn insert_once(&mut self, segments: &Segments, info: MessageInfo) -> io::Result<()> {
+        if let Some(known) = self.known.get(&info.key()).copied() {
+            segments.remove(&[known.min(info.received_us)], true)?;
+            if known > info.received_us {
+                return Ok(());
+            }
+            if let Some(before) = self.messages.get(&known).cloned() {
+                self.forget(&before);
+            }
+        }
+        self.insert(info);
         Ok(())
     }
 

@@ -189,6 +189,47 @@ fn messages_of_a_group_share_a_sync_and_a_file_and_are_in_order() {
 }
 
 #[test]
+fn a_message_that_was_written_twice_is_there_once() {
+    for earlier in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        put(&open(&dir), 16, 1, b"once").unwrap();
+        let acknowledged = open(&dir).list(0, 9);
+        let file = std::fs::read_dir(dir.path().join("inbox")).unwrap().next().unwrap().unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let at = acknowledged[0].received_us;
+        let other = if earlier { at - 1 } else { at + 1 };
+        let text = text.replace(&at.to_string(), &other.to_string());
+        std::fs::write(file.path().with_file_name("00-other.msg"), text).unwrap();
+        let inbox = open(&dir);
+        assert_eq!(inbox.count(), (1, 4));
+        let there = inbox.list(0, 9);
+        assert_eq!(there[0].received_us, at.max(other));
+        assert_eq!(texts(&inbox), ["once"]);
+        assert_eq!(inbox.remove(&there).unwrap(), 1);
+        assert_eq!(open(&dir).count(), (0, 0));
+        assert_eq!(std::fs::read_dir(dir.path().join("inbox")).unwrap().count(), 1, "seen");
+    }
+}
+
+#[test]
+fn the_time_of_arrival_does_not_go_back_behind_what_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let inbox = open(&dir);
+    // The clock was an hour ahead, and goes right from the next start on.
+    inbox.state().last_us = disk::unix_micros() + 3_600_000_000;
+    for id in [1, 2] {
+        put(&inbox, 16, id, b"early").unwrap();
+    }
+    let all = inbox.list(0, 9);
+    inbox.remove(&all[1..]).unwrap();
+    inbox.remove(&all[..1]).unwrap();
+    drop(inbox);
+    let inbox = open(&dir);
+    put(&inbox, 16, 3, b"next").unwrap();
+    assert_eq!(inbox.list(all[1].received_us, 9).len(), 1);
+}
+
+#[test]
 fn a_damaged_message_is_not_shown_and_the_others_are() {
     let dir = tempfile::tempdir().unwrap();
     let inbox = open(&dir);

@@ -9,6 +9,7 @@
 //! ```text
 //! ADDRESS ID                          a message
 //! ADDRESS INCARNATION FIRST LAST      a range of numbers
+//! latest MICROSECONDS                 when the latest of them has arrived
 //! ```
 
 use super::disk;
@@ -29,6 +30,9 @@ const INCARNATIONS: usize = 8_192;
 /// Lines by which the file may outgrow what it has to say.
 const SLACK: usize = 2 * SEEN_MAX;
 
+/// Begins the line of the time: no address, and to earlier versions a line that says nothing.
+const LATEST: &str = "latest ";
+
 /// A message: sender, on the backbone, and id.
 pub(super) type MessageKey = (Address, TransferId);
 
@@ -46,6 +50,7 @@ pub(super) struct Seen {
     random_order: VecDeque<MessageKey>,
     numbered: BTreeMap<(Address, [u8; 8]), Numbers>,
     used: u64,
+    latest_us: u64,
     /// Lines in the file.
     lines: usize,
     /// Beyond so many it is rewritten.
@@ -67,6 +72,7 @@ impl Seen {
             random_order: VecDeque::new(),
             numbered: BTreeMap::new(),
             used: 0,
+            latest_us: 0,
             lines: 0,
             rewrite_at: SLACK,
         };
@@ -78,6 +84,10 @@ impl Seen {
     }
 
     fn read_line(&mut self, line: &str) -> Option<()> {
+        if let Some(us) = line.strip_prefix(LATEST) {
+            self.latest_us = self.latest_us.max(us.parse().ok()?);
+            return Some(());
+        }
         let mut words = line.split(' ');
         let from: Address = words.next()?.parse().ok()?;
         let second = words.next()?;
@@ -107,21 +117,31 @@ impl Seen {
         }
     }
 
-    /// Remembers messages, until the process ends; once what is returned was written they are
-    /// remembered after a power loss too.
-    pub(super) fn remember(&mut self, keys: &[MessageKey]) -> Note {
+    /// When the latest message that was deleted has arrived: the time of arrival does not go back
+    /// behind it.
+    pub(super) const fn latest_us(&self) -> u64 {
+        self.latest_us
+    }
+
+    /// Remembers messages, of which the latest has arrived at `latest_us`, until the process ends;
+    /// once what is returned was written they are remembered after a power loss too.
+    pub(super) fn remember(&mut self, keys: &[MessageKey], latest_us: u64) -> Note {
         for key in keys {
             self.see(*key);
         }
+        // Also the same again: the write before may have failed.
+        let later = (latest_us >= self.latest_us.max(1)).then(|| latest_line(latest_us));
+        self.latest_us = self.latest_us.max(latest_us);
         let path = self.path.clone();
-        if self.lines + keys.len() > self.rewrite_at {
+        let more = keys.len() + usize::from(later.is_some());
+        if self.lines + more > self.rewrite_at {
             let lines = self.all_lines();
             self.lines = lines.len();
             self.rewrite_at = 2 * lines.len() + SLACK;
             return Note { path, lines: lines.concat(), is_all: true };
         }
-        self.lines += keys.len();
-        let lines = keys.iter().map(|(from, id)| format!("{from} {id}\n")).collect();
+        self.lines += more;
+        let lines = keys.iter().map(|(from, id)| format!("{from} {id}\n")).chain(later).collect();
         Note { path, lines, is_all: false }
     }
 
@@ -134,7 +154,8 @@ impl Seen {
             let ranges = numbers.set.ranges();
             ranges.map(move |(first, last)| format!("{from} {incarnation:016x} {first} {last}\n"))
         });
-        random.chain(ranges).collect()
+        let latest = Some(self.latest_us).filter(|us| *us > 0).map(latest_line);
+        random.chain(ranges).chain(latest).collect()
     }
 
     fn see(&mut self, key: MessageKey) {
@@ -169,6 +190,10 @@ impl Seen {
         numbers.set.insert(first, last);
         numbers.used = self.used;
     }
+}
+
+fn latest_line(us: u64) -> String {
+    format!("{LATEST}{us}\n")
 }
 
 /// What is to be written of messages that were deleted, in the order in which it was returned.
@@ -224,7 +249,7 @@ mod tests {
         let mut seen = Seen::load(path.clone()).unwrap();
         let keys: Vec<_> = (1..=3 * SEEN_MAX as u64).map(|n| (from(1), numbered(7, n))).collect();
         for some in keys.chunks(1000) {
-            seen.remember(some).write().unwrap();
+            seen.remember(some, 0).write().unwrap();
         }
         assert!(std::fs::metadata(&path).unwrap().len() < 3 << 20);
         for seen in [seen, Seen::load(path).unwrap()] {
@@ -241,15 +266,16 @@ mod tests {
         let path = dir.path().join("seen");
         let mut seen = Seen::load(path.clone()).unwrap();
         let random = (from(3), TransferId([0xA5; 16]));
-        seen.remember(&[random, (from(1), numbered(7, 1)), (from(1), numbered(7, 3))])
+        seen.remember(&[random, (from(1), numbered(7, 1)), (from(1), numbered(7, 3))], 9)
             .write()
             .unwrap();
         seen.rewrite_at = 0;
-        seen.remember(&[(from(2), numbered(9, 5))]).write().unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4);
-        seen.remember(&[(from(2), numbered(9, 6))]).write().unwrap();
+        seen.remember(&[(from(2), numbered(9, 5))], 8).write().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 5);
+        seen.remember(&[(from(2), numbered(9, 6))], 0).write().unwrap();
         for seen in [seen, Seen::load(path).unwrap()] {
             assert!(seen.contains(&random));
+            assert_eq!(seen.latest_us(), 9);
             assert!(seen.contains(&(from(1), numbered(7, 3))));
             assert!(!seen.contains(&(from(1), numbered(7, 2))));
             assert!(seen.contains(&(from(2), numbered(9, 5))));
@@ -281,7 +307,7 @@ mod tests {
         let mut seen = Seen::load(path.clone()).unwrap();
         assert!(seen.contains(&(from(1), numbered(7, 5))));
         assert!(!seen.contains(&(from(1), numbered(7, 7))));
-        seen.remember(&[(from(1), numbered(7, 7))]).write().unwrap();
+        seen.remember(&[(from(1), numbered(7, 7))], 0).write().unwrap();
         assert!(Seen::load(path).unwrap().contains(&(from(1), numbered(7, 7))));
     }
 }

@@ -12,7 +12,7 @@
 
 use super::disk;
 use pilot_core::service::exchange::{ContentHash, Digest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -79,6 +79,8 @@ struct Segment {
 struct Index {
     segments: BTreeMap<u64, Segment>,
     places: BTreeMap<u64, Place>,
+    /// Those of them that are not what they were when they were read.
+    damaged: BTreeSet<u64>,
     next: u64,
 }
 
@@ -135,8 +137,13 @@ impl Segments {
     // ---- reading ----
 
     /// Reads a segment that an earlier process has left: its records, and whether their content is
-    /// what it was. A file without a record is left alone.
+    /// what it was. A file without a record is left alone, and one that was read or written already.
     pub(super) fn load<R: Record>(&self, path: &Path) -> io::Result<Vec<(R, bool)>> {
+        let is_known = |segment: &Segment| segment.path.as_os_str() == path.as_os_str();
+        if lock(&self.index).segments.values().any(is_known) {
+            // Its records would be taken for moved ones, and the only ones there are removed.
+            return Ok(Vec::new());
+        }
         if path.metadata()?.len() > SEGMENT_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -171,6 +178,8 @@ impl Segments {
         self.register(path, found, removed)
     }
 
+    /// Of a record that is there in another segment already, the whole one stays; the records that
+    /// are new.
     fn register<R: Record>(
         &self,
         path: &Path,
@@ -179,28 +188,45 @@ impl Segments {
     ) -> io::Result<Vec<(R, bool)>> {
         let mut index = lock(&self.index);
         let number = index.begin(path.to_owned());
-        let (mut records, mut bytes, mut twice) = (Vec::new(), 0, Vec::new());
+        let (mut records, mut bytes, mut there) = (Vec::new(), 0, 0);
+        let (mut twice, mut gone) = (Vec::new(), Vec::new());
         for (record, is_whole, place) in found {
-            let place = Place { segment: number, ..place };
-            if index.places.contains_key(&record.order()) {
-                // It was being moved when the process ended.
+            let (order, place) = (record.order(), Place { segment: number, ..place });
+            let other = index.places.get(&order).copied();
+            // It was being moved when the process ended, or when the power failed: then what was
+            // written last may be damaged.
+            let is_better = is_whole && index.damaged.contains(&order);
+            if other.is_some_and(|other| !is_better || other.segment == number) {
                 twice.push(place);
                 continue;
             }
-            index.places.insert(record.order(), place);
-            bytes += place.len();
-            records.push((record, is_whole));
+            if let Some(other) = other {
+                let path = index.segments.get(&other.segment).map(|segment| segment.path.clone());
+                let is_last = index.forget(other.segment, &[(order, other)]).is_some();
+                gone.extend(path.map(|path| (path, other, is_last)));
+            } else {
+                records.push((record, is_whole));
+            }
+            if !is_whole {
+                index.damaged.insert(order);
+            }
+            index.places.insert(order, place);
+            (there, bytes) = (there + 1, bytes + place.len());
         }
         if let Some(segment) = index.segments.get_mut(&number) {
-            (segment.records, segment.bytes) = (records.len(), bytes);
+            (segment.records, segment.bytes) = (there, bytes);
             segment.removed = removed + twice.iter().map(|place| place.len()).sum::<u64>();
         }
-        if records.is_empty() {
+        if there == 0 {
             index.segments.remove(&number);
-            drop(index);
+        }
+        drop(index);
+        for (path, place, is_last) in gone {
+            if is_last { remove_file(&path)? } else { mark(&path, &[place], true)? }
+        }
+        if there == 0 {
             std::fs::remove_file(path)?;
         } else if !twice.is_empty() {
-            drop(index);
             mark(path, &twice, true)?;
         }
         Ok(records)
@@ -285,7 +311,10 @@ impl Segments {
     /// The first records of a segment; its length is counted by the caller.
     fn begin(&self, name: &str, bytes: &[u8], records: usize) -> io::Result<Writer> {
         let path = self.dir.join(name).with_extension(self.extension);
-        let file = disk::create(&path, &[bytes], true)?;
+        let file = disk::create(&path, &[bytes], true).inspect_err(|_| {
+            // It may have its name, and would be read at the next start.
+            let _ = remove_file(&path);
+        })?;
         self.count_sync();
         let mut index = lock(&self.index);
         let segment = index.begin(path);
@@ -407,6 +436,7 @@ impl Index {
     fn forget(&mut self, number: u64, records: &[(u64, Place)]) -> Option<PathBuf> {
         for (order, place) in records {
             self.places.remove(order);
+            self.damaged.remove(order);
             if let Some(segment) = self.segments.get_mut(&number) {
                 segment.bytes -= place.len();
                 segment.removed += place.len();

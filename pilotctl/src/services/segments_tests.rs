@@ -193,6 +193,57 @@ fn what_was_being_moved_is_there_once() {
 }
 
 #[test]
+fn of_a_record_that_was_moved_the_whole_copy_stays() {
+    for torn_first in [true, false] {
+        for others in [0, 1] {
+            let dir = tempfile::tempdir().unwrap();
+            let segments = empty(&dir);
+            let notes: Vec<_> = (1..=2 + others).map(|order| note(order, 50)).collect();
+            append(&segments, &notes).unwrap();
+            let good = files(&dir).remove(0);
+            // The power failed while they were written elsewhere, by blocks in any order.
+            let mut torn = std::fs::read(&good).unwrap();
+            let at = torn.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            torn[at..at + 50].fill(0);
+            let moved = dir.path().join("moved.seg");
+            std::fs::write(&moved, torn).unwrap();
+            if others == 1 {
+                segments.remove(&[3], true).unwrap();
+            }
+            let segments = empty(&dir);
+            let mut found = Vec::new();
+            for path in if torn_first { [&moved, &good] } else { [&good, &moved] } {
+                let records = segments.load::<(u64, u64, Digest)>(path).unwrap();
+                found.extend(records.into_iter().map(|((order, ..), _)| order));
+            }
+            found.sort_unstable();
+            assert!(found.starts_with(&[1, 2]) && found[2..].iter().all(|order| *order == 3));
+            for segments in [segments, reopen(&dir).0] {
+                assert_eq!(segments.read(1).unwrap(), notes[0].content);
+                assert_eq!(segments.read(2).unwrap(), notes[1].content);
+                assert!(!lock(&segments.index).damaged.contains(&1));
+            }
+            let (segments, found) = reopen(&dir);
+            segments
+                .remove(&found.into_iter().map(|(order, _)| order).collect::<Vec<_>>(), true)
+                .unwrap();
+            assert!(files(&dir).is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_known_already_is_not_taken_for_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments = empty(&dir);
+    append(&segments, &[note(1, 5), note(2, 5)]).unwrap();
+    let path = files(&dir).remove(0);
+    assert_eq!(segments.load::<(u64, u64, Digest)>(&path).unwrap(), []);
+    assert_eq!(segments.read(2).unwrap(), note(2, 5).content);
+    assert_eq!(orders(&dir), [1, 2]);
+}
+
+#[test]
 fn a_failed_write_leaves_nothing_and_the_next_one_works() {
     let dir = tempfile::tempdir().unwrap();
     let segments = empty(&dir);
@@ -207,6 +258,11 @@ fn a_failed_write_leaves_nothing_and_the_next_one_works() {
     *lock(&segments.writer) = None;
     assert!(append(&segments, &[note(9, 5)]).is_err());
     assert_eq!(segments.read(9).unwrap_err().kind(), io::ErrorKind::NotFound);
+    // A file that has its name, but not for sure.
+    disk::CANNOT_SYNC.set(Some(dir.path().to_owned()));
+    assert!(append(&segments, &[note(8, 5)]).is_err());
+    disk::CANNOT_SYNC.set(None);
+    assert_eq!(orders(&dir), [1, 2]);
     segments.remove(&[1, 2], true).unwrap();
     assert!(orders(&dir).is_empty());
 }

@@ -200,7 +200,7 @@ pub(super) async fn received_one(
             let received = shared.offer.received.clone();
             let found = blocking("read the received files", move || {
                 let found = received.find(from, id);
-                Ok(found.map(|info| file(&received, &info, received.is_there(&info))))
+                Ok(found.map(|(info, there)| file(&received, &info, there)))
             });
             found.await?.ok_or_else(|| {
                 let message = format!("nothing with id {id} of {from} has been received whole");

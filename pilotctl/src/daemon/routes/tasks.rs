@@ -14,7 +14,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use pilot_core::addr::NetworkId;
 use pilot_core::crypto::task::{Outcome, Side, State as TaskState, Step, TaskId};
-use pilot_core::service::exchange::{FileName, TransferId};
+use pilot_core::service::exchange::{FileName, Kind, TransferId};
 use pilot_core::service::tasks::{About, Content, Task, TaskFile};
 use pilot_core::time::UnixTime;
 use schemars::JsonSchema;
@@ -120,13 +120,16 @@ impl Whole {
         let received = &shared.offer.received;
         let found = is_theirs.then(|| received.find(self.task.peer().address, file.id)).flatten();
         // Only what was announced is it.
-        let found = found.filter(|info| (info.size, info.hash) == (file.size, file.hash));
+        let found = found.filter(|(info, there)| {
+            let is_it = (info.kind, info.size, info.hash) == (Kind::File, file.size, file.hash);
+            *there && is_it
+        });
         api::TaskFile {
             id: file.id.to_string(),
             name: file.name.as_str().to_owned(),
             bytes: file.size,
             sha256: file.hash.to_string().trim_start_matches("sha256:").to_owned(),
-            path: found.map(|info| received.path(&info)).filter(|path| path.is_file()),
+            path: found.map(|(info, _)| received.path(&info)),
         }
     }
 }

@@ -301,8 +301,8 @@ impl Outbox {
         }
         let segments = Segments::new(dir.clone(), "out");
         let mut contents = Vec::new();
-        for entry in std::fs::read_dir(&dir)? {
-            let path = entry?.path();
+        // Listed before any is read: what reading one makes room with is a file of its own.
+        for path in disk::paths(&dir)? {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.ends_with(".tmp") {
                 std::fs::remove_file(&path)?;

@@ -1,10 +1,11 @@
 //! One file on its way in.
 
 use super::unpack::{UnpackError, unpack};
-use super::{Entry, FileInfo, Key, Received, disk, remove_tree};
+use super::{Entry, FileInfo, Key, Partial, Received, disk, remove_tree};
 use pilot_core::service::exchange::{ContentHash, Digest, Failure, Kind, Offer};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -58,6 +59,8 @@ pub(crate) struct Incoming {
     syncing: Option<Syncing>,
     hash: ContentHash,
     active: Arc<Active>,
+    /// Its time of arrival, while it gets its name.
+    naming: Option<u64>,
     is_over: bool,
 }
 
@@ -99,6 +102,7 @@ impl Incoming {
             syncing: None,
             hash,
             active,
+            naming: None,
             is_over: false,
         };
         incoming.note()?;
@@ -183,60 +187,75 @@ impl Incoming {
     /// The content is whole and has this hash: gives the file, or the directory that is made of
     /// it, its name. When it returns well, that survives a power loss.
     pub(crate) fn finish(mut self, hash: Digest) -> Result<FileInfo, Failure> {
-        let failed = |error: io::Error| {
-            tracing::warn!(%error, "cannot store a received file");
-            if disk::is_full(&error) { Failure::Full } else { Failure::Failed }
-        };
+        match self.make_whole() {
+            Ok((whole, entries)) => {
+                let info = self.describe(entries, hash)?;
+                self.name(&whole, info)
+            }
+            Err(Failure::BadContent) => {
+                self.discard();
+                Err(Failure::BadContent)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What is to get its name, on the disk, and the entries that it has.
+    pub(super) fn make_whole(&mut self) -> Result<(PathBuf, u32), Failure> {
         if self.written != self.size {
             return Err(Failure::Failed);
         }
         self.await_sync().and_then(|()| self.file.sync_all()).map_err(failed)?;
         self.synced = self.written;
         let mut whole = self.store.part_path(&self.key, "part");
-        let mut entries = 0;
-        if self.kind == Kind::Directory {
-            whole.set_extension("tree");
-            match self.unpack(&whole) {
-                Ok(n) => entries = n,
-                Err(UnpackError::Disk(error)) => return Err(failed(error)),
-                Err(UnpackError::TooMany) => return Err(Failure::Full),
-                Err(error) => {
-                    tracing::info!(%error, "a directory was not what it should be");
-                    self.discard();
-                    return Err(Failure::BadContent);
-                }
+        if self.kind != Kind::Directory {
+            return Ok((whole, 0));
+        }
+        whole.set_extension("tree");
+        match self.unpack(&whole) {
+            Ok(entries) => Ok((whole, entries)),
+            Err(UnpackError::Disk(error)) => Err(failed(error)),
+            Err(UnpackError::TooMany) => Err(Failure::Full),
+            Err(error) => {
+                tracing::info!(%error, "a directory was not what it should be");
+                Err(Failure::BadContent)
             }
         }
-        let mut info = {
-            let mut state = self.store.state();
-            let received_us = state.tick();
-            let partial = state.partials.get(&self.key).ok_or(Failure::Failed)?;
-            FileInfo {
-                id: self.key.1,
-                from: partial.from,
-                kind: self.kind,
-                name: partial.name.clone(),
-                received_us,
-                size: self.size,
-                entries,
-                hash,
-                note: partial.note.clone(),
-            }
-        };
-        self.store.name_file(&whole, &mut info).map_err(failed)?;
+    }
+
+    /// What it is from now on: until it is listed no later one is.
+    pub(super) fn describe(&mut self, entries: u32, hash: Digest) -> Result<FileInfo, Failure> {
+        let mut state = self.store.state();
+        let partial = state.partials.get(&self.key).cloned().ok_or(Failure::Failed)?;
+        let received_us = state.tick();
+        state.naming.insert(received_us);
+        self.naming = Some(received_us);
+        let Partial { from, name, note, .. } = partial;
+        let (id, kind, size) = (self.key.1, self.kind, self.size);
+        Ok(FileInfo { id, from, kind, name, received_us, size, entries, hash, note })
+    }
+
+    pub(super) fn name(mut self, whole: &Path, mut info: FileInfo) -> Result<FileInfo, Failure> {
+        self.store.name_file(whole, &mut info).map_err(failed)?;
+        let synced = disk::sync_dir(&self.store.dir);
+        // It has its name, whatever became of that: sent again it would get another.
         self.is_over = true;
         let mut state = self.store.state();
+        state.is_unsynced |= synced.is_err();
         // Its content, too, where that has become a directory.
         self.store.drop_partial(&mut state, &self.key);
-        state.known.insert(self.key, info.received_us);
-        state.files.insert(info.received_us, info.clone());
+        if let Some(at) = self.naming.take() {
+            state.naming.remove(&at);
+        }
+        state.insert(info.clone());
         drop(state);
         self.store.released.notify_all();
+        synced.map_err(failed)?;
         Ok(info)
     }
 
     /// Makes the directory of the content, and takes the entries that it has.
-    fn unpack(&mut self, to: &std::path::Path) -> Result<u32, UnpackError> {
+    fn unpack(&mut self, to: &Path) -> Result<u32, UnpackError> {
         let mut most = self.store.entries_left(&self.store.state(), &self.key);
         let mut unpacked = self.unpack_at_most(to, most);
         if matches!(unpacked, Err(UnpackError::TooMany)) {
@@ -259,7 +278,7 @@ impl Incoming {
         Ok(entries)
     }
 
-    fn unpack_at_most(&mut self, to: &std::path::Path, most: u64) -> Result<u32, UnpackError> {
+    fn unpack_at_most(&mut self, to: &Path, most: u64) -> Result<u32, UnpackError> {
         self.file.seek(io::SeekFrom::Start(0))?;
         let unpacked = unpack(&self.file, to, most);
         self.file.seek(io::SeekFrom::End(0))?;
@@ -274,6 +293,11 @@ impl Incoming {
     }
 }
 
+fn failed(error: io::Error) -> Failure {
+    tracing::warn!(%error, "cannot store a received file");
+    if disk::is_full(&error) { Failure::Full } else { Failure::Failed }
+}
+
 impl Drop for Incoming {
     fn drop(&mut self) {
         if self.is_over {
@@ -283,6 +307,9 @@ impl Drop for Incoming {
             tracing::warn!(%error, "what was received of a file is kept up to its last checkpoint");
         }
         let mut state = self.store.state();
+        if let Some(at) = self.naming.take() {
+            state.naming.remove(&at);
+        }
         if let Some(partial) = state.partials.get_mut(&self.key) {
             partial.active = None;
         }

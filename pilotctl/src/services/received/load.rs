@@ -1,6 +1,6 @@
 //! What the folder writes of its files, and what of it is read and mended at the start.
 
-use super::{FileInfo, Partial, Received, remove, remove_tree};
+use super::{FileInfo, Partial, Received, disk, remove, remove_tree};
 use crate::services::inbox::parse_digest;
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{Kind, Note};
@@ -86,7 +86,10 @@ impl Received {
     }
 
     pub(super) fn load_index(&self) -> io::Result<()> {
-        for (path, entry) in read_entries(&self.dir.join(".index"))? {
+        let mut entries = read_entries(&self.dir.join(".index"))?;
+        // The newest first.
+        entries.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        for (path, entry) in entries {
             let loaded = entry.and_then(|entry| {
                 Some(FileInfo {
                     id: entry.id.parse().ok()?,
@@ -101,17 +104,25 @@ impl Received {
                 })
             });
             match loaded {
+                Some(info) if self.index_path(&info) == path && self.is_stale(&info) => {
+                    remove(&path);
+                }
                 Some(info) if self.index_path(&info) == path => {
                     let info = self.complete(info)?;
                     let mut state = self.state();
                     state.last_us = state.last_us.max(info.received_us);
-                    state.known.insert(info.key(), info.received_us);
-                    state.files.insert(info.received_us, info);
+                    state.insert(info);
                 }
                 _ => tracing::warn!(path = %path.display(), "not an index entry: left alone"),
             }
         }
         Ok(())
+    }
+
+    /// Whether an attempt to name a file has left this, and a later one has named it.
+    fn is_stale(&self, info: &FileInfo) -> bool {
+        let named = self.find(info.from, info.id);
+        named.is_some_and(|(named, _)| named.name == info.name || !self.has_place(info))
     }
 
     /// A crash came between an index entry and the file's name: the content is still partial.
@@ -121,12 +132,14 @@ impl Received {
         if info.kind == Kind::Directory {
             if tree.is_dir() {
                 self.name_file(&tree, &mut info)?;
+                disk::sync_dir(&self.dir)?;
             }
         } else if part.metadata().is_ok_and(|meta| meta.len() == info.size) {
             if is_same_file(&part, &self.path(&info)) {
                 remove(&part);
             } else {
                 self.name_file(&part, &mut info)?;
+                disk::sync_dir(&self.dir)?;
             }
         }
         self.drop_partial(&mut self.state(), &key);

@@ -24,6 +24,7 @@
 
 mod incoming;
 mod load;
+mod look;
 mod unpack;
 
 pub(crate) use incoming::{Active, Incoming};
@@ -31,13 +32,15 @@ pub(crate) use incoming::{Active, Incoming};
 use super::disk;
 use super::seen::Seen;
 use load::Entry;
+use look::Look;
 use pilot_core::addr::Address;
 use pilot_core::service::exchange::{Digest, FileName, Kind, Note, Offer, Refusal, TransferId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a newer stream of a transfer waits until the older one has let go of the file.
 const TAKE_OVER: Duration = Duration::from_secs(10);
@@ -137,10 +140,17 @@ struct State {
     /// By the time of arrival.
     files: BTreeMap<u64, FileInfo>,
     known: BTreeMap<Key, u64>,
+    /// The newest file of each name; one before it has been moved away.
+    names: BTreeMap<FileName, u64>,
     partials: BTreeMap<Key, Partial>,
     /// Files without an index entry that were here.
     seen: Seen,
     last_us: u64,
+    /// Times of arrival that were given to files which are not among `files` yet.
+    naming: BTreeSet<u64>,
+    look: Look,
+    /// A file has its name, and that could not be made durable.
+    is_unsynced: bool,
 }
 
 /// The folder of received files of one agent. Every method blocks on the disk.
@@ -167,12 +177,17 @@ impl Received {
         for path in [&dir, &dir.join(".partial"), &dir.join(".index")] {
             disk::private_dir(path)?;
         }
+        let seen = Seen::load(dir.join(".seen"))?;
         let state = Mutex::new(State {
             files: BTreeMap::new(),
             known: BTreeMap::new(),
+            names: BTreeMap::new(),
             partials: BTreeMap::new(),
-            seen: Seen::load(dir.join(".seen"))?,
-            last_us: 0,
+            last_us: seen.latest_us(),
+            seen,
+            naming: BTreeSet::new(),
+            look: Look::default(),
+            is_unsynced: false,
         });
         let received = Received { dir, limits, state, released: Condvar::new() };
         received.load_partials()?;
@@ -201,21 +216,22 @@ impl Received {
     }
 
     /// At most `limit` files that were whole after `after_us`, oldest first, and whether each
-    /// is still where it was put.
+    /// is still where it was put. None ever comes to stand before one that was listed.
     pub(crate) fn list(&self, after_us: u64, limit: usize) -> Vec<(FileInfo, bool)> {
         let after = after_us.saturating_add(1);
         let state = self.state();
-        let newest: BTreeMap<_, _> =
-            state.files.values().map(|f| (&f.name, f.received_us)).collect();
-        let listed = state.files.range(after..).take(limit).map(|(_, info)| {
-            let there = newest.get(&info.name) == Some(&info.received_us) && self.is_there(info);
-            (info.clone(), there)
-        });
-        listed.collect()
+        let end = state.naming.first().copied().unwrap_or(u64::MAX);
+        let listed = state.files.range(after..).take_while(|(at, _)| **at < end).take(limit);
+        listed.map(|(_, info)| (info.clone(), self.is_there(&state, info))).collect()
     }
 
-    /// Whether a file or directory has its place and kind still.
-    pub(crate) fn is_there(&self, info: &FileInfo) -> bool {
+    /// Whether a file or directory is still where it was put.
+    fn is_there(&self, state: &State, info: &FileInfo) -> bool {
+        state.names.get(&info.name) == Some(&info.received_us) && self.has_place(info)
+    }
+
+    /// Whether something of its kind has its name.
+    fn has_place(&self, info: &FileInfo) -> bool {
         let meta = self.path(info).symlink_metadata();
         meta.is_ok_and(|meta| match info.kind {
             Kind::Directory => meta.is_dir(),
@@ -223,11 +239,12 @@ impl Received {
         })
     }
 
-    /// What a sender's transfer has become, once it is whole.
-    pub(crate) fn find(&self, from: Address, id: TransferId) -> Option<FileInfo> {
+    /// What a sender's transfer has become, once it is whole, and whether it is still where it was
+    /// put.
+    pub(crate) fn find(&self, from: Address, id: TransferId) -> Option<(FileInfo, bool)> {
         let state = self.state();
-        let at = state.known.get(&(from.on_backbone(), id))?;
-        state.files.get(at).cloned()
+        let info = state.files.get(state.known.get(&(from.on_backbone(), id))?)?;
+        Some((info.clone(), self.is_there(&state, info)))
     }
 
     /// Decides an offer of a file and opens it for writing. Reads what is stored of it
@@ -239,6 +256,10 @@ impl Received {
         let offset = {
             let mut state = self.take_over(&key)?;
             if state.known.contains_key(&key) || state.seen.contains(&key) {
+                self.sync_names(&mut state).map_err(|error| {
+                    tracing::warn!(%error, "cannot make the name of a received file durable");
+                    Refusal::Failed
+                })?;
                 return Ok(Begin::Have);
             }
             let is_other = |p: &Partial| (p.size, p.kind) != (offer.size, offer.kind);
@@ -318,9 +339,10 @@ impl Received {
         }
         let have = state.partials.get(key).map_or(0, |partial| partial.synced);
         let free = disk::free_bytes(&self.dir).map_err(|_| Refusal::Failed)?;
-        // A directory is there twice while it is made of its content.
-        let unpacked = if offer.kind == Kind::Directory { size } else { 0 };
-        let wanted = (size - have).saturating_add(unpacked);
+        // What others may write still is free only for now.
+        let active = state.partials.iter().filter(|(k, p)| *k != key && p.active.is_some());
+        let coming = active.map(|(_, p)| to_write(p.kind, p.size, p.synced));
+        let wanted = coming.fold(to_write(offer.kind, size, have), u64::saturating_add);
         if wanted.saturating_add(self.limits.keep_free) > free {
             return Err(Refusal::Full);
         }
@@ -406,18 +428,23 @@ impl Received {
     /// Drops the entries of files that the user has moved away or deleted. That they were here
     /// is remembered: a sender that has not learnt of it would bring them again.
     fn prune_index(&self, state: &mut State) {
-        let gone: Vec<_> = state.files.values().filter(|f| !self.is_there(f)).cloned().collect();
+        let changed_us = disk::changed_us(&self.dir);
+        if !state.look.is_due(Instant::now(), disk::unix_micros(), changed_us) {
+            return;
+        }
+        let gone = state.files.values().filter(|f| !self.is_there(state, f)).cloned();
+        let gone: Vec<_> = gone.collect();
         if gone.is_empty() {
             return;
         }
         let keys: Vec<_> = gone.iter().map(FileInfo::key).collect();
-        if let Err(error) = state.seen.remember(&keys).write() {
+        let latest_us = gone.iter().map(|info| info.received_us).max().unwrap_or_default();
+        if let Err(error) = state.seen.remember(&keys, latest_us).write() {
             tracing::warn!(%error, "entries of files that are gone are kept");
             return;
         }
         for info in gone {
-            state.files.remove(&info.received_us);
-            state.known.remove(&info.key());
+            state.forget(&info);
             remove(&self.index_path(&info));
         }
     }
@@ -435,7 +462,17 @@ impl Received {
         }
     }
 
-    /// Gives a whole, synced file or directory its index entry and a name that nothing has.
+    /// Makes durable what could not be when it was named: only then its sender is told of it.
+    fn sync_names(&self, state: &mut State) -> io::Result<()> {
+        if state.is_unsynced {
+            disk::sync_dir(&self.dir)?;
+            state.is_unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Gives a whole, synced file or directory its index entry and a name that nothing has, which
+    /// is to be synced yet. After an error it has neither.
     fn name_file(&self, part: &Path, info: &mut FileInfo) -> io::Result<()> {
         let wanted = info.name.clone();
         for n in 1..=NAMES_MAX {
@@ -458,15 +495,16 @@ impl Received {
                 hash: Some(info.hash.to_string()),
                 synced: info.size,
             };
-            disk::replace(&self.index_path(info), &[&serde_json::to_vec(&entry)?], true)?;
-            match disk::rename_new(part, &path) {
+            let entry = serde_json::to_vec(&entry)?;
+            let noted = disk::replace(&self.index_path(info), &[&entry], true);
+            match noted.and_then(|()| disk::rename_new(part, &path)) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => {
                     // The file stays partial, and its next attempt makes an entry of its own.
                     remove(&self.index_path(info));
                     return Err(e);
                 }
-                Ok(()) => return disk::sync_dir(&self.dir),
+                Ok(()) => return Ok(()),
             }
         }
         remove(&self.index_path(info));
@@ -475,11 +513,36 @@ impl Received {
 }
 
 impl State {
+    fn insert(&mut self, info: FileInfo) {
+        let at = info.received_us;
+        for newest in [
+            self.known.entry(info.key()).or_default(),
+            self.names.entry(info.name.clone()).or_default(),
+        ] {
+            *newest = at.max(*newest);
+        }
+        self.files.insert(at, info);
+    }
+
+    fn forget(&mut self, info: &FileInfo) {
+        self.files.remove(&info.received_us);
+        self.known.remove(&info.key());
+        if self.names.get(&info.name) == Some(&info.received_us) {
+            self.names.remove(&info.name);
+        }
+    }
+
     /// The time, later than every one before.
     fn tick(&mut self) -> u64 {
         self.last_us = disk::unix_micros().max(self.last_us + 1);
         self.last_us
     }
+}
+
+/// Bytes that a transfer may write still: a directory is there twice while it is made of its content.
+fn to_write(kind: Kind, size: u64, have: u64) -> u64 {
+    let unpacked = if kind == Kind::Directory { size } else { 0 };
+    size.saturating_sub(have).saturating_add(unpacked)
 }
 
 /// Removes a file that is of no more use; one that stays is found again at the next start.

@@ -60,7 +60,7 @@ fn files_land_whole_under_names_of_their_own() {
     assert_eq!(std::fs::read(received.path(&first)).unwrap(), b"one");
     assert_eq!(std::fs::read(received.path(&second)).unwrap(), b"two");
     assert_eq!(std::fs::read(received.path(&third)).unwrap(), b"");
-    assert_eq!(received.find(address(16), first.id), Some(first));
+    assert_eq!(received.find(address(16), first.id), Some((first, true)));
     assert_eq!(received.find(address(18), second.id), None);
     assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
     let before = received.list(0, usize::MAX);
@@ -184,6 +184,52 @@ fn a_crash_between_index_and_name_is_mended() {
 }
 
 #[test]
+fn a_file_whose_name_could_not_be_synced_does_not_get_another() {
+    let tree = tree(2);
+    let as_file = (offer(1, "data.csv", 3), b"abc".to_vec());
+    for (offer, content) in [as_file, (directory(1, "tree", tree.len() as u64), tree)] {
+        let dir = tempfile::tempdir().unwrap();
+        let received = open(&dir);
+        let name = offer.name.clone().unwrap().to_string();
+        // Before it has its name: it goes on as a partial one, and nothing is left of its entry.
+        let mut incoming = go(&received, 16, &offer);
+        incoming.write(&content).unwrap();
+        disk::CANNOT_SYNC.set(Some(dir.path().join("received/.index")));
+        assert_eq!(incoming.finish(hashed(&content)), Err(Failure::Failed));
+        disk::CANNOT_SYNC.set(None);
+        let indexed = || std::fs::read_dir(dir.path().join("received/.index")).unwrap().count();
+        assert_eq!((indexed(), names(&received)), (0, vec![]));
+        // After that: it has come, and its sender is told so once that is durable.
+        let incoming = go(&received, 16, &offer);
+        assert_eq!(incoming.offset(), content.len() as u64);
+        disk::CANNOT_SYNC.set(Some(dir.path().join("received")));
+        assert_eq!(incoming.finish(hashed(&content)), Err(Failure::Failed));
+        assert_eq!(refusal(received.begin(address(16), &offer)), Some(Refusal::Failed));
+        disk::CANNOT_SYNC.set(None);
+        assert!(matches!(received.begin(address(16), &offer), Ok(Begin::Have)));
+        assert_eq!((indexed(), names(&received)), (1, vec![name.clone()]));
+        assert_eq!(std::fs::read_dir(dir.path().join("received/.partial")).unwrap().count(), 0);
+        drop(received);
+        assert_eq!(names(&open(&dir)), [name]);
+    }
+}
+
+#[test]
+fn an_entry_of_a_failed_attempt_goes_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let info = put(&open(&dir), 16, 1, "data.csv", b"abc");
+    let entry =
+        |at: u64| dir.path().join("received/.index").join(format!("{at:017}-{}.json", info.id));
+    let text = std::fs::read_to_string(entry(info.received_us)).unwrap();
+    let earlier = info.received_us - 1;
+    let text = text.replace(&info.received_us.to_string(), &earlier.to_string());
+    std::fs::write(entry(earlier), text).unwrap();
+    let received = open(&dir);
+    assert_eq!(received.list(0, 9), [(info.clone(), true)]);
+    assert!(!entry(earlier).exists() && entry(info.received_us).exists());
+}
+
+#[test]
 fn quotas_hold_and_make_room_where_they_can() {
     let dir = tempfile::tempdir().unwrap();
     let limits = ReceivedLimits {
@@ -232,6 +278,105 @@ fn a_nearly_full_disk_refuses() {
     let limits = ReceivedLimits { keep_free: u64::MAX, ..ReceivedLimits::default() };
     let received = with(&dir, limits);
     assert_eq!(refusal(received.begin(address(16), &offer(1, "f", 1))), Some(Refusal::Full));
+}
+
+#[test]
+fn what_others_may_write_still_is_not_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = |keep_free| ReceivedLimits { keep_free, ..ReceivedLimits::default() };
+    // Other programs use the disk meanwhile, but not an eighth of what is free.
+    let free = disk::free_bytes(dir.path()).unwrap();
+    let part = free.min(64 << 30) / 8;
+    let received = with(&dir, limits(free - 8 * part));
+    let (large, tree) = (offer(1, "f", 5 * part), directory(2, "d", 3 * part));
+    let mut held = go(&received, 16, &large);
+    assert_eq!(refusal(received.begin(address(17), &large)), Some(Refusal::Full));
+    assert_eq!(refusal(received.begin(address(17), &tree)), Some(Refusal::Full));
+    drop(go(&received, 17, &offer(2, "f", 2 * part)));
+    held.write(b"abc").unwrap();
+    // Nobody sends it any more.
+    drop(held);
+    let held = go(&received, 17, &tree);
+    assert_eq!(refusal(received.begin(address(16), &large)), Some(Refusal::Full));
+    drop(held);
+    drop(go(&received, 16, &large));
+}
+
+#[test]
+fn a_list_ends_before_a_file_that_still_gets_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    let whole = |id| {
+        let mut incoming = go(&received, 16, &offer(id, "f", 3));
+        incoming.write(b"abc").unwrap();
+        incoming
+    };
+    let mut first = whole(1);
+    let (path, entries) = first.make_whole().unwrap();
+    let info = first.describe(entries, hashed(b"abc")).unwrap();
+    let second = put(&received, 16, 2, "f", b"two");
+    assert!(info.received_us < second.received_us);
+    // Whoever has seen the second would never ask for the first.
+    assert_eq!(received.list(0, 9), []);
+    let first = first.name(&path, info).unwrap();
+    assert_eq!(received.list(0, 9), [(first, true), (second.clone(), true)]);
+    // One that fails holds up nothing.
+    let mut third = whole(3);
+    let (path, entries) = third.make_whole().unwrap();
+    let info = third.describe(entries, hashed(b"abc")).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let fourth = put(&received, 16, 4, "f", b"four");
+    assert_eq!(received.list(second.received_us, 9), []);
+    assert_eq!(third.name(&path, info), Err(Failure::Failed));
+    assert_eq!(received.list(second.received_us, 9), [(fourth, true)]);
+}
+
+#[test]
+fn a_file_of_another_in_its_place_is_not_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    let first = put(&received, 16, 1, "data.csv", b"one");
+    std::fs::rename(received.path(&first), dir.path().join("kept")).unwrap();
+    let second = put(&received, 17, 1, "data.csv", b"two");
+    for received in [received, open(&dir)] {
+        assert_eq!(received.find(address(16), first.id), Some((first.clone(), false)));
+        assert_eq!(received.find(address(17), second.id), Some((second.clone(), true)));
+        assert_eq!(received.list(0, 9), [(first.clone(), false), (second.clone(), true)]);
+    }
+    // Nor does it take a place among what is there.
+    let received = open(&dir);
+    received.prune_index(&mut received.state());
+    assert_eq!(open(&dir).list(0, 9), [(second, true)]);
+}
+
+#[test]
+fn offers_without_room_do_not_look_through_the_folder_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = with(&dir, ReceivedLimits { files: 1, keep_free: 0, ..Default::default() });
+    let info = put(&received, 16, 1, "f", b"abc");
+    std::thread::sleep(Duration::from_millis(60));
+    let full = || refusal(received.begin(address(16), &offer(2, "g", 1))) == Some(Refusal::Full);
+    assert!(full());
+    let looked = received.state().look.last().unwrap();
+    assert!((0..20).all(|_| full()));
+    assert_eq!(received.state().look.last(), Some(looked));
+    // There is room as soon as it is made.
+    std::fs::remove_file(received.path(&info)).unwrap();
+    assert!(!full());
+}
+
+#[test]
+fn the_time_of_arrival_does_not_go_back_behind_what_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = open(&dir);
+    // The clock was an hour ahead, and goes right from the next start on.
+    received.state().last_us = disk::unix_micros() + 3_600_000_000;
+    let early = put(&received, 16, 1, "f", b"early");
+    std::fs::remove_file(received.path(&early)).unwrap();
+    received.prune_index(&mut received.state());
+    drop(received);
+    let next = put(&open(&dir), 16, 2, "g", b"next");
+    assert!(next.received_us > early.received_us);
 }
 
 #[test]
