@@ -219,8 +219,15 @@ async fn within(shared: &Shared, item: &Item, until: Instant) -> Result<Outgoing
 
 /// Cancels a message that waits; what has become of it.
 async fn take_back(shared: &Shared, id: TransferId) -> Result<Item, Failure> {
-    let outbox = Arc::clone(&shared.offer.outbox);
-    let settle = move || outbox.settle(id, ItemState::Cancelled, None);
+    let offer = shared.offer.clone();
+    let settle = move || {
+        let is_cancelled = offer.outbox.settle(id, ItemState::Cancelled, None)?;
+        // Sent again, the same file is a new one.
+        if is_cancelled && let Err(error) = offer.unfinished.end(id) {
+            tracing::warn!(%error, %id, "cannot note that a file was taken back");
+        }
+        Ok(is_cancelled)
+    };
     let is_cancelled = blocking("remove it from the outbox", settle).await?;
     let outbox = &shared.offer.outbox;
     let mut changes = outbox.changes();

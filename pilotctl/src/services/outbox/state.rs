@@ -175,7 +175,7 @@ impl State {
                 Ok(item) if record::file_name(&item) != name => {
                     tracing::warn!(file = name, "not named as its item: left alone");
                 }
-                Ok(item) if self.is_settled(item.id) => std::fs::remove_file(path)?,
+                Ok(item) if self.is_settled(&item) => std::fs::remove_file(path)?,
                 Ok(item) => self.insert(item),
                 Err(_) => tracing::warn!(file = name, "not an item: left alone"),
             }
@@ -185,7 +185,7 @@ impl State {
             Ok(found) => {
                 // Whoever gets a damaged one to send says so.
                 for (item, _) in found {
-                    match self.is_settled(item.id) {
+                    match self.is_settled(&item) {
                         true => segments.remove(&[item.created_us], true)?,
                         false => self.insert(item),
                     }
@@ -196,8 +196,10 @@ impl State {
         Ok(())
     }
 
-    fn is_settled(&self, id: TransferId) -> bool {
-        self.settled.iter().any(|settled| settled.id == id)
+    fn is_settled(&self, item: &Item) -> bool {
+        // A file that is sent again after it was taken back may have the id that it had.
+        let it = (item.id, item.created_us);
+        self.settled.iter().any(|settled| (settled.id, settled.created_us) == it)
     }
 
     /// Keeps a content in memory, if there is room.

@@ -309,6 +309,22 @@ async fn a_file_that_was_torn_or_changed_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_taken_back_and_given_again_with_its_id_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = OutboxLimits::default().files;
+    let outbox = with(&dir, limits);
+    let id = Some(keep(&outbox, 16, b"first").await.unwrap().id);
+    let again = || NewFile { id, ..file(16, 5) };
+    outbox.settle(id.unwrap(), ItemState::Cancelled, None).unwrap();
+    let kept = keep_file(&outbox, again(), &mut &b"again"[..], |_| {}).await.unwrap();
+    drop(outbox);
+    let outbox = with(&dir, limits);
+    let found = outbox.find(kept.id).unwrap();
+    assert_eq!((found.state, found.created_us), (ItemState::Queued, kept.created_us));
+    assert_eq!(content(&outbox, &kept).await.unwrap(), b"again");
+}
+
+#[tokio::test]
 async fn files_have_bounds_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = with(&dir, Quota { items: 3, bytes: 25, peer_items: 2, peer_bytes: 12 });
