@@ -113,7 +113,7 @@ impl Drop for Kept {
             let path = self.outbox.dir.join(record::file_name(&self.item));
             let _ = std::fs::remove_file(&path);
             let _ = std::fs::remove_file(path.with_extension("data"));
-            self.outbox.state().unload(&self.item);
+            self.outbox.state().release(&self.item);
         }
     }
 }
@@ -138,7 +138,7 @@ impl Outbox {
                 is_over: false,
             }),
             Err(e) => {
-                self.state().unload(&item);
+                self.state().release(&item);
                 Err(e.into())
             }
         }

@@ -377,7 +377,7 @@ impl Outbox {
         let mut state = self.state();
         let mut admit = |(item, content): (Result<Item, PutError>, Arc<[u8]>)| {
             let item = item?;
-            state.unload(&item);
+            state.release(&item);
             if let Err(error) = &written {
                 return Err(PutError::Disk(disk::same_error(error)));
             }
@@ -411,7 +411,7 @@ impl Outbox {
     /// Something for which there is a reservation was written, or not.
     fn admit(&self, item: Item, written: io::Result<()>) -> Result<Item, PutError> {
         let mut state = self.state();
-        state.unload(&item);
+        state.release(&item);
         written?;
         state.insert(item.clone());
         let item = state.shown(&item);

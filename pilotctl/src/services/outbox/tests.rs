@@ -324,6 +324,22 @@ async fn a_file_that_was_taken_back_and_given_again_with_its_id_survives_a_resta
     assert_eq!(content(&outbox, &kept).await.unwrap(), b"again");
 }
 
+#[test]
+fn a_file_that_is_being_copied_is_not_copied_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = with(&dir, OutboxLimits::default().files);
+    let id = Some(TransferId([7; 16]));
+    let begin = || outbox.begin_file(NewFile { id, ..file(16, 0) });
+    let first = begin().unwrap();
+    assert!(matches!(begin(), Err(PutError::Waits(item)) if Some(item.id) == id));
+    drop(first);
+    let kept = begin().unwrap().finish().unwrap();
+    assert!(matches!(begin(), Err(PutError::Waits(_))));
+    assert_eq!(outbox.count().0, 1);
+    outbox.settle(kept.id, ItemState::Cancelled, None).unwrap();
+    assert!(begin().is_ok());
+}
+
 #[tokio::test]
 async fn files_have_bounds_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
