@@ -227,6 +227,7 @@ async fn transfer(
     let mut id = begin(shared, &key).await?;
     if let Some(item) = outbox.find(id).filter(|item| !item.state.is_settled()) {
         if asked.modified_ns.is_some() {
+            courier::carry(shared, item.to);
             return Ok(queued(&item, None));
         }
         forget(shared, id).await?;
@@ -264,9 +265,10 @@ async fn transfer(
     let Offer { name, note, .. } = offer;
     let Some(name) = name else { return Err(Failure::new(Code::Internal, "a file without name")) };
     let file = NewFile { to, kind, name, size, hash, note, id: Some(id) };
-    let item = keep_file(outbox, file, &mut source.0, |kept| telling.tell(kept, true));
+    let carried = Arc::clone(shared);
+    let carry = move |item: &Item| courier::carry(&carried, item.to);
+    let item = keep_file(outbox, file, &mut source.0, |kept| telling.tell(kept, true), carry);
     let item = item.await.map_err(from_put)?;
-    courier::carry(shared, to);
     Ok(queued(&item, why.as_ref()))
 }
 

@@ -36,14 +36,15 @@ pub(crate) struct NewFile {
     pub(crate) id: Option<TransferId>,
 }
 
-/// Puts a file into the outbox and says what it is there; the caller then lets it be carried
-/// (`courier::carry`). When it returns well, the file survives a power loss and is delivered
-/// exactly once. `progress` hears of the bytes kept so far.
+/// Puts a file into the outbox and says what it is there. When it returns well, the file survives a
+/// power loss and is delivered exactly once. `progress` hears of the bytes kept so far; `carry` lets
+/// the file be carried (`courier::carry`), also if nobody waits any more for what is returned.
 pub(crate) async fn keep_file(
     outbox: &Arc<Outbox>,
     file: NewFile,
     source: &mut (impl AsyncRead + Unpin),
     mut progress: impl FnMut(u64),
+    carry: impl FnOnce(&Item) + Send + 'static,
 ) -> Result<Item, PutError> {
     let size = file.size;
     let keeper = Arc::clone(outbox);
@@ -63,7 +64,12 @@ pub(crate) async fn keep_file(
         (kept, chunk) = blocking(move || kept.write(&chunk).map(|()| (kept, chunk))).await??;
         progress(size - left);
     }
-    blocking(move || kept.finish()).await?
+    let finish = move || {
+        let item = kept.finish()?;
+        carry(&item);
+        Ok(item)
+    };
+    blocking(finish).await?
 }
 
 async fn blocking<T: Send + 'static>(
