@@ -273,8 +273,9 @@ async fn transfer(
 }
 
 async fn begin(shared: &Shared, key: &FileKey) -> Result<TransferId, Failure> {
-    let (unfinished, key) = (shared.offer.unfinished.clone(), key.clone());
-    blocking("note the transfer", move || unfinished.begin(&key)).await
+    let (offer, key) = (shared.offer.clone(), key.clone());
+    let begin = move || offer.unfinished.begin(&key, |id| offer.outbox.waits(id));
+    blocking("note the transfer", begin).await
 }
 
 async fn forget(shared: &Shared, id: TransferId) -> Result<(), Failure> {

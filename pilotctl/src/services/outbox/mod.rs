@@ -498,6 +498,11 @@ impl Outbox {
         state.settled.iter().rev().find(|item| item.id == id).cloned()
     }
 
+    /// Whether an item waits, or is being put in.
+    pub(crate) fn waits(&self, id: TransferId) -> bool {
+        self.state().waits(id)
+    }
+
     /// Whether another message for the same receiver waits before this one.
     pub(crate) fn is_behind(&self, item: &Item) -> bool {
         let state = self.state();

@@ -274,6 +274,10 @@ impl State {
         begun
     }
 
+    pub(super) fn waits(&self, id: TransferId) -> bool {
+        self.orders.contains_key(&id) || self.reserved.contains(&id)
+    }
+
     pub(super) fn find_mut(&mut self, id: TransferId) -> Option<&mut Waiting> {
         self.orders.get(&id).and_then(|order| self.waiting.get_mut(order))
     }
