@@ -99,7 +99,7 @@ impl Kept {
     }
 
     /// The content is whole.
-    fn finish(mut self) -> Result<Item, PutError> {
+    pub(super) fn finish(mut self) -> Result<Item, PutError> {
         if self.hash.len() != self.item.size {
             return Err(PutError::Size);
         }

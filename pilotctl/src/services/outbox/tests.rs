@@ -179,7 +179,7 @@ fn a_message_is_settled_once_and_cancelling_says_whether_it_may_be_there() {
     assert!(outbox.settle(never.id, ItemState::Cancelled, None).unwrap());
     assert!(!outbox.settle(never.id, ItemState::Delivered, None).unwrap());
     assert_eq!(outbox.begin(peer(16).on_backbone(), Lane::Messages).unwrap().id, offered.id);
-    outbox.offered(offered.id);
+    assert!(outbox.offered(offered.id) && !outbox.offered(never.id));
     outbox.put_back(offered.id, reason("the stream broke"));
     let found = outbox.find(offered.id).unwrap();
     assert_eq!((found.state, found.attempts), (ItemState::Queued, 1));
@@ -262,7 +262,8 @@ async fn a_file_is_kept_as_it_was_given_and_survives_a_restart() {
     let outbox = with(&dir, limits);
     let bytes: Vec<u8> = (0..2_500_000u32).map(|n| (n % 251) as u8).collect();
     let mut told = Vec::new();
-    let kept = keep_file(&outbox, file(16, bytes.len()), &mut &bytes[..], |n| told.push(n), |_| {}).await;
+    let kept =
+        keep_file(&outbox, file(16, bytes.len()), &mut &bytes[..], |n| told.push(n), |_| {}).await;
     let kept = kept.unwrap();
     assert_eq!(told.last(), Some(&2_500_000));
     let empty = keep(&outbox, 16, b"").await.unwrap();
