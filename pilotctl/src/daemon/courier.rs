@@ -37,6 +37,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Opening a stream takes no longer, nor does a small message, so that the next attempt starts from
 /// what is known then. A file takes as long as it moves.
 const ATTEMPT: Duration = Duration::from_secs(20);
+/// Bytes of a message in a second beyond that: it starts again from nothing, and what takes longer
+/// would never arrive.
+const SLOWEST: u64 = 4 * 1024;
 /// Attempts at a time over all receivers, with messages, and with files.
 const ATTEMPTS: usize = 64;
 /// Files of any size at a time to one receiver.
@@ -299,8 +302,8 @@ async fn send_over<M: Means>(
 }
 
 /// How long a message may take, and the answer to one that was pushed.
-fn patience(_: u64) -> Duration {
-    ATTEMPT
+fn patience(size: u64) -> Duration {
+    ATTEMPT + Duration::from_secs(size / SLOWEST)
 }
 
 enum Stored {

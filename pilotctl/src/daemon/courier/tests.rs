@@ -183,3 +183,15 @@ async fn what_is_just_being_taken_back_is_not_sent() {
         assert!(pipes.arrived().is_empty() && !pipes.received().exists());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_message_over_a_slow_path_arrives_at_the_first_attempt() {
+    for (size, rate) in [(1 << 20, 3000), (PUSHED as usize, 250)] {
+        let pipes = Arc::new(Pipes { rate, ..Pipes::new() });
+        pipes.gate.add_permits(99);
+        pipes.put(&vec![b'x'; size]);
+        carry(&pipes, PEER);
+        pipes.until("it is delivered", |pipes| pipes.outbox.count().0 == 0).await;
+        assert_eq!((pipes.arrived()[0].len(), pipes.opened()), (size, 1));
+    }
+}
