@@ -144,7 +144,6 @@ impl<M: Means> Line<M> {
             };
         }
         if is_idle {
-            self.moved = Instant::now();
             if let Err(error) = self.open(first.to).await {
                 self.outbox().put_back_all(items[1..].iter().map(|item| item.id));
                 self.fail(first.id, error).await?;
@@ -191,6 +190,9 @@ impl<M: Means> Line<M> {
             let failed = match pushed {
                 Ok(false) => continue,
                 Ok(true) => {
+                    if self.under_way.is_empty() {
+                        self.moved = Instant::now();
+                    }
                     self.under_way.push_back((item.id, item.size));
                     continue;
                 }

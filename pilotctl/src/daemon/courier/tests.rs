@@ -195,3 +195,13 @@ async fn a_message_over_a_slow_path_arrives_at_the_first_attempt() {
         assert_eq!((pipes.arrived()[0].len(), pipes.opened()), (size, 1));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_waited_for_from_when_the_stream_is_open() {
+    let pipes = Arc::new(Pipes { opening: Duration::from_secs(25), ..Pipes::new() });
+    pipes.gate.add_permits(99);
+    let item = pipes.put(b"one");
+    carry(&pipes, PEER);
+    pipes.until("it is delivered", |pipes| pipes.outbox.count().0 == 0).await;
+    assert_eq!((pipes.outbox.find(item.id).unwrap().attempts, pipes.opened()), (1, 1));
+}
