@@ -1,6 +1,6 @@
 //! Takes back what waits, or is on its way.
 
-use super::Means;
+use super::{Means, carry};
 use crate::services::outbox::{Item, ItemState};
 use pilot_core::service::exchange::TransferId;
 use std::io;
@@ -25,11 +25,9 @@ pub(crate) async fn take_back<M: Means>(
         if settled.unwrap_or_else(|e| Err(io::Error::other(e)))? {
             return Ok(outbox.find(id));
         }
-        // Another has begun to settle it, and tells when it is done.
-        while outbox.find(id).is_some_and(|item| !item.state.is_settled()) {
-            if changes.changed().await.is_err() {
-                return Ok(outbox.find(id));
-            }
+        // Another has begun to settle it, tells when it is done, and may fail.
+        if changes.changed().await.is_err() {
+            return Ok(outbox.find(id));
         }
     }
 }
@@ -37,6 +35,10 @@ pub(crate) async fn take_back<M: Means>(
 /// False if another settles it.
 fn settle<M: Means>(means: &Arc<M>, item: &Item) -> io::Result<bool> {
     let settled = means.outbox().settle(item.id, ItemState::Cancelled, None);
+    if settled.is_err() {
+        // Meanwhile nobody had anything to carry.
+        carry(means, item.to);
+    }
     // Sent again, the same file is a new one.
     if settled.as_ref().is_ok_and(|is_cancelled| *is_cancelled)
         && !item.kind.is_message()

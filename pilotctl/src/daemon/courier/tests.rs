@@ -82,6 +82,13 @@ impl Pipes {
         self.dir.path().join("received/data.csv")
     }
 
+    /// The line of the only file in the outbox.
+    fn line(&self) -> PathBuf {
+        let entries = std::fs::read_dir(self.dir.path().join("outbox")).unwrap();
+        let mut paths = entries.map(|entry| entry.unwrap().path());
+        paths.find(|path| path.extension().is_some_and(|e| e == "out")).unwrap()
+    }
+
     async fn until(&self, what: &str, is_so: impl Fn(&Pipes) -> bool) {
         let wait = async {
             while !is_so(self) {
@@ -204,4 +211,58 @@ async fn an_answer_is_waited_for_from_when_the_stream_is_open() {
     carry(&pipes, PEER);
     pipes.until("it is delivered", |pipes| pipes.outbox.count().0 == 0).await;
     assert_eq!((pipes.outbox.find(item.id).unwrap().attempts, pipes.opened()), (1, 1));
+}
+
+/// A folder in its place cannot be removed as a file is.
+fn put_in_the_way(line: &std::path::Path) -> Vec<u8> {
+    let text = std::fs::read(line).unwrap();
+    std::fs::remove_file(line).unwrap();
+    std::fs::create_dir(line).unwrap();
+    text
+}
+
+#[tokio::test]
+#[allow(clippy::await_holding_lock, reason = "what waits for it does so on other threads")]
+async fn what_could_not_be_taken_back_is_delivered() {
+    let pipes = Arc::new(Pipes::new());
+    let item = pipes.keep(b"content").await;
+    let held = pipes.outbox.hold();
+    let taker = Arc::clone(&pipes);
+    let taken = tokio::spawn(async move { take_back(&taker, item.id).await });
+    pipes.until("it is being settled", |pipes| pipes.outbox.is_settling(item.id)).await;
+    // Who looks for something to carry finds nothing.
+    carry(&pipes, PEER);
+    assert!(pipes.courier.tasks().is_empty());
+    let line = pipes.line();
+    let text = put_in_the_way(&line);
+    drop(held);
+    assert!(taken.await.unwrap().is_err());
+    std::fs::remove_dir(&line).unwrap();
+    std::fs::write(&line, text).unwrap();
+    pipes.gate.add_permits(9);
+    pipes.until("it is delivered", |pipes| pipes.outbox.count().0 == 0).await;
+    assert_eq!(std::fs::read(pipes.received()).unwrap(), b"content");
+}
+
+#[tokio::test]
+#[allow(clippy::await_holding_lock, reason = "what waits for it does so on other threads")]
+async fn taking_back_does_not_wait_for_a_settling_that_has_failed() {
+    let pipes = Arc::new(Pipes::new());
+    let item = pipes.keep(b"content").await;
+    let held = pipes.outbox.hold();
+    let outbox = Arc::clone(&pipes.outbox);
+    let settle = move || outbox.settle(item.id, ItemState::Delivered, None);
+    let other = tokio::task::spawn_blocking(settle);
+    pipes.until("it is being settled", |pipes| pipes.outbox.is_settling(item.id)).await;
+    let taker = Arc::clone(&pipes);
+    let taken = tokio::spawn(async move { take_back(&taker, item.id).await });
+    sleep(Duration::from_millis(100)).await;
+    let line = pipes.line();
+    put_in_the_way(&line);
+    drop(held);
+    assert!(other.await.unwrap().is_err());
+    std::fs::remove_dir(&line).unwrap();
+    // It tries itself, and fails or not.
+    let taken = timeout(Duration::from_secs(30), taken).await.unwrap().unwrap();
+    assert!(taken.is_err() || taken.unwrap().unwrap().state == ItemState::Cancelled);
 }
