@@ -58,10 +58,20 @@ fn a_message_waits_for_a_receiver_that_is_away_and_can_be_taken_back() {
     assert_eq!(b.error(&["cancel", unknown]), (3, "not_found".to_owned()));
     assert_eq!(b.error(&["status", "../info"]).0, 2);
 
+    // A file that was taken back is a new one when it is sent again.
+    let file = b.beside("file");
+    write_file(&file, 1000, 1);
+    let line = ["send-file", &to_a, file.to_str().unwrap(), "--queue"];
+    let queue = || b.data(&line)["id"].as_str().unwrap().to_owned();
+    let taken = queue();
+    b.data(&["cancel", &taken]);
+    let file = queue();
+    assert_ne!(file, taken);
+
     // The sender's daemon dies, too.
     b.kill("daemon");
     b.ok(&["daemon", "start"]);
-    assert_eq!(b.data(&["outbox"])["waiting"], 3);
+    assert_eq!(b.data(&["outbox"])["waiting"], 4);
     a.data(&start(&registry, &beacon));
     let mut shown = follow(&a, &["--count", "3"]);
     let status = b.data(&["status", id, "--wait", "60s"]);
@@ -78,7 +88,8 @@ fn a_message_waits_for_a_receiver_that_is_away_and_can_be_taken_back() {
     assert_eq!(b.data(&["status", &second])["state"], "cancelled");
     assert_eq!(b.ok(&["outbox"]), "nothing");
     let all = b.data(&["outbox", "--all"]);
-    assert_eq!(all["messages"].as_array().unwrap().len(), 5);
+    assert_eq!(all["messages"].as_array().unwrap().len(), 7);
+    assert_eq!(b.data(&["status", &file])["state"], "delivered");
 
     // What was shown and acknowledged does not come back.
     let mut cleared = follow(&a, &["--clear", "--count", "3"]);

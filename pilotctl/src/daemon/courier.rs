@@ -6,14 +6,18 @@
 //! reached, or has no room, a task tries again after a pause that doubles, or at once when a path
 //! to it comes up or something else for it comes.
 
+mod means;
 mod messages;
+mod take_back;
+
+pub(crate) use take_back::take_back;
 
 use super::Shared;
-use super::node::Stream;
-use super::offer::{Net, from_send, is_hopeless};
+use super::offer::{from_send, is_hopeless};
 use crate::error::{Code, Failure};
-use crate::services::outbox::{Content, Item, ItemState, Lane, Reason};
+use crate::services::outbox::{Content, Item, ItemState, Lane, Outbox, Reason};
 use crate::services::send::{Conversation, Interrupted, Memory, Progress, SendError};
+use means::{Guarded, Means};
 use messages::carry_messages;
 use pilot_core::addr::Address;
 use pilot_core::node::{Link, PathKind};
@@ -30,9 +34,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// No pause is shorter, whatever a peer does to its paths.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Opening a stream takes no longer, nor does a message, so that the next attempt starts from
+/// Opening a stream takes no longer, nor does a small message, so that the next attempt starts from
 /// what is known then. A file takes as long as it moves.
 const ATTEMPT: Duration = Duration::from_secs(20);
+/// Bytes of a message in a second beyond that: it starts again from nothing, and what takes longer
+/// would never arrive.
+const SLOWEST: u64 = 4 * 1024;
 /// Attempts at a time over all receivers, with messages, and with files.
 const ATTEMPTS: usize = 64;
 /// Files of any size at a time to one receiver.
@@ -87,19 +94,19 @@ fn lanes() -> impl Iterator<Item = Lane> {
 }
 
 /// Something for `peer` was put into the outbox: somebody carries it.
-pub(crate) fn carry(shared: &Arc<Shared>, peer: Address) {
+pub(crate) fn carry<M: Means>(means: &Arc<M>, peer: Address) {
     let peer = peer.on_backbone();
-    let mut tasks = shared.courier.tasks();
+    let mut tasks = means.courier().tasks();
     for lane in lanes() {
         if let Some(wake) = tasks.get(&(peer, lane)) {
             wake.notify_one();
-        } else if shared.offer.outbox.has_next(peer, lane) {
+        } else if means.outbox().has_next(peer, lane) {
             let wake = Arc::new(Notify::new());
             tasks.insert((peer, lane), Arc::clone(&wake));
-            let shared = Arc::clone(shared);
+            let means = Arc::clone(means);
             match lane {
-                Lane::Messages => drop(tokio::spawn(carry_messages(shared, peer, wake))),
-                _ => drop(tokio::spawn(carry_files(shared, peer, lane, wake))),
+                Lane::Messages => drop(tokio::spawn(carry_messages(means, peer, wake))),
+                _ => drop(tokio::spawn(carry_files(means, peer, lane, wake))),
             }
         }
     }
@@ -131,13 +138,13 @@ pub(super) async fn watch(shared: Arc<Shared>, mut news: Events) {
     }
 }
 
-async fn carry_files(shared: Arc<Shared>, peer: Address, lane: Lane, wake: Arc<Notify>) {
-    let outbox = &shared.offer.outbox;
+async fn carry_files<M: Means>(means: Arc<M>, peer: Address, lane: Lane, wake: Arc<Notify>) {
+    let outbox = means.outbox();
     let mut wait = PAUSE;
     let mut talk = None;
     loop {
         let Some(item) = outbox.begin(peer, lane) else {
-            if !shared.courier.end(peer, lane, || outbox.has_next(peer, lane)) {
+            if !means.courier().end(peer, lane, || outbox.has_next(peer, lane)) {
                 continue;
             }
             if let Some(talk) = talk {
@@ -145,7 +152,7 @@ async fn carry_files(shared: Arc<Shared>, peer: Address, lane: Lane, wake: Arc<N
             }
             return;
         };
-        match attempt(&shared, &item, &mut talk).await {
+        match attempt(&*means, &item, &mut talk).await {
             Outcome::Settled => wait = PAUSE,
             Outcome::Again(reason) => {
                 talk = None;
@@ -167,31 +174,33 @@ async fn pause(wait: Duration, wake: &Notify) -> bool {
 }
 
 enum Outcome {
-    /// It is done with, in one way or another.
+    /// It is done with, in one way or another, or about to be: who settles it lets it be carried
+    /// again if that fails.
     Settled,
     Again(Reason),
 }
 
 /// One attempt with an item; the stream of the one before is used again if it is still good.
-async fn attempt(
-    shared: &Arc<Shared>,
+async fn attempt<M: Means>(
+    means: &M,
     item: &Item,
-    talk: &mut Option<Conversation<Stream>>,
+    talk: &mut Option<Conversation<M::Stream>>,
 ) -> Outcome {
-    let courier = &shared.courier;
+    let courier = means.courier();
     let places = if item.kind.is_message() { &courier.messages } else { &courier.files };
     let Ok(_place) = places.acquire().await else {
         return Outcome::Again(reason(&Failure::new(Code::NotRunning, "the daemon is stopping")));
     };
     let mut used = talk.take();
     let sent = tokio::select! {
-        sent = send(shared, item, &mut used) => sent,
+        sent = send(means, item, &mut used) => sent,
         // What is under way on the stream is of no use any more.
-        () = gone(shared, item.id) => return Outcome::Settled,
+        () = gone(means.outbox(), item.id) => return Outcome::Settled,
     };
     *talk = used.filter(Conversation::is_idle);
     let (outcome, why) = match sent {
-        Ok(()) => (ItemState::Delivered, None),
+        Ok(Sent::Whole) => (ItemState::Delivered, None),
+        Ok(Sent::TakenBack) => return Outcome::Settled,
         Err(error) => {
             let hopeless = is_hopeless(&error);
             let why = reason(&from_send(error, false));
@@ -202,12 +211,13 @@ async fn attempt(
             (ItemState::Refused, Some(why))
         }
     };
-    let (offer, kind, id) = (shared.offer.clone(), item.kind, item.id);
+    let (outbox, unfinished) = (Arc::clone(means.outbox()), Arc::clone(means.unfinished()));
+    let (kind, id) = (item.kind, item.id);
     let settle = move || {
-        let settled = offer.outbox.settle(id, outcome, why)?;
+        let settled = outbox.settle(id, outcome, why)?;
         // Sent again, the same file is a new one.
         if !kind.is_message()
-            && let Err(error) = offer.unfinished.end(id)
+            && let Err(error) = unfinished.end(id)
         {
             tracing::warn!(%error, %id, "cannot note that a file has arrived");
         }
@@ -222,37 +232,42 @@ async fn attempt(
     }
 }
 
-async fn send(
-    shared: &Arc<Shared>,
+/// What has become of a content.
+enum Sent {
+    Whole,
+    /// Nothing of it was sent: it was taken back before the receiver wanted it.
+    TakenBack,
+}
+
+async fn send<M: Means>(
+    means: &M,
     item: &Item,
-    talk: &mut Option<Conversation<Stream>>,
-) -> Result<(), SendError<Failure>> {
+    talk: &mut Option<Conversation<M::Stream>>,
+) -> Result<Sent, SendError<Failure>> {
     let was_used = talk.is_some();
-    let sent = send_over(shared, item, talk).await;
+    let sent = send_over(means, item, talk).await;
     let is_stale =
         |error: &SendError<Failure>| matches!(error, SendError::Broken(_) | SendError::Protocol(_));
     // A receiver may end a stream between two transfers; a fresh one tells how things are.
     if was_used && sent.as_ref().is_err_and(is_stale) {
         *talk = None;
-        return send_over(shared, item, talk).await;
+        return send_over(means, item, talk).await;
     }
     sent
 }
 
-async fn send_over(
-    shared: &Arc<Shared>,
+async fn send_over<M: Means>(
+    means: &M,
     item: &Item,
-    talk: &mut Option<Conversation<Stream>>,
-) -> Result<(), SendError<Failure>> {
-    let net = Net::new(shared, Some(ATTEMPT));
-    let outbox = &shared.offer.outbox;
+    talk: &mut Option<Conversation<M::Stream>>,
+) -> Result<Sent, SendError<Failure>> {
+    let outbox = means.outbox();
     let Item { id, kind, size, ref name, ref note, to, .. } = *item;
     let hash = item.hash.algorithm();
     let offer = Offer { id, kind, size, hash, name: name.clone(), note: note.clone() };
     let mut progress = |progress| match progress {
-        Progress::Accepted(_) => outbox.offered(id),
         Progress::At(sent) if !kind.is_message() => outbox.progressed(id, sent),
-        Progress::At(_) => {}
+        Progress::Accepted(_) | Progress::At(_) => {}
     };
     let stored = {
         let (outbox, item) = (Arc::clone(outbox), item.clone());
@@ -265,17 +280,30 @@ async fn send_over(
     let stored = stored.map_err(SendError::Source)?;
     let talk = match talk {
         Some(talk) => talk,
-        None => talk.insert(Conversation::open(&net, to).await.map_err(SendError::Connect)?),
+        None => talk.insert(Conversation::open(means, to).await.map_err(SendError::Connect)?),
     };
-    let done = match stored {
+    let (done, is_taken_back) = match stored {
         Stored::Message(content) => {
-            let mut source = Memory::new(&content);
+            let mut source = Guarded::new(Memory::new(&content), outbox, id);
             let transfer = talk.transfer(&offer, &mut source, &mut progress);
-            tokio::time::timeout(ATTEMPT, transfer).await.map_err(|_| SendError::TimedOut)?
+            let done = tokio::time::timeout(patience(size), transfer).await;
+            (done.map_err(|_| SendError::TimedOut)?, source.is_taken_back)
         }
-        Stored::File(mut content) => talk.transfer(&offer, &mut *content, &mut progress).await,
+        Stored::File(content) => {
+            let mut source = Guarded::new(*content, outbox, id);
+            (talk.transfer(&offer, &mut source, &mut progress).await, source.is_taken_back)
+        }
     };
-    done.map(drop).map_err(|Interrupted { error, .. }| error)
+    match done {
+        Err(_) if is_taken_back => Ok(Sent::TakenBack),
+        Ok(_) => Ok(Sent::Whole),
+        Err(Interrupted { error, .. }) => Err(error),
+    }
+}
+
+/// How long a message may take, and the answer to one that was pushed.
+fn patience(size: u64) -> Duration {
+    ATTEMPT + Duration::from_secs(size / SLOWEST)
 }
 
 enum Stored {
@@ -284,8 +312,7 @@ enum Stored {
 }
 
 /// Waits until an item is settled: cancelled, while it is being sent.
-async fn gone(shared: &Arc<Shared>, id: TransferId) {
-    let outbox = &shared.offer.outbox;
+async fn gone(outbox: &Outbox, id: TransferId) {
     let mut changes = outbox.changes();
     while outbox.find(id).is_some_and(|item| !item.state.is_settled()) {
         if changes.changed().await.is_err() {
@@ -297,3 +324,6 @@ async fn gone(shared: &Arc<Shared>, id: TransferId) {
 fn reason(failure: &Failure) -> Reason {
     Reason { code: failure.code.as_str().to_owned(), message: failure.message.clone() }
 }
+
+#[cfg(test)]
+mod tests;

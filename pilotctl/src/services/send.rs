@@ -32,6 +32,11 @@ pub(crate) trait Source: Send {
     /// The next bytes; 0 is the end.
     fn read(&mut self, buf: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
+    /// The receiver wants it; false if it is not to be sent after all.
+    fn begin(&mut self) -> bool {
+        true
+    }
+
     /// Starts again at the first byte, for another attempt; false if that cannot be.
     fn rewind(&mut self) -> bool;
 }
@@ -311,6 +316,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             SenderEvent::AlreadyThere => return Ok(Done { hash: None, offset: self.size }),
             other => return Err(failed(other)),
         };
+        if !source.begin() {
+            return Err(SendError::Source(io::ErrorKind::Interrupted.into()));
+        }
         progress(Progress::Accepted(offset));
         let mut buf = vec![0; usize::try_from(self.size).unwrap_or(CHUNK).min(CHUNK)];
         let mut at = 0;

@@ -2,10 +2,8 @@
 //! before, a large one as a file is carried. What became of those that were answered together is
 //! noted together.
 
-use super::{ATTEMPT, Outcome, PAUSE, PAUSE_MAX, attempt, pause, reason};
-use crate::daemon::Shared;
-use crate::daemon::node::Stream;
-use crate::daemon::offer::{Net, from_send, is_hopeless};
+use super::{Means, Outcome, PAUSE, PAUSE_MAX, attempt, patience, pause, reason};
+use crate::daemon::offer::{from_send, is_hopeless};
 use crate::error::{Code, Failure};
 use crate::services::outbox::{Item, ItemState, Lane, Outbox, Reason, Settling};
 use crate::services::push::{PUSHED, Pushes};
@@ -23,15 +21,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Carries messages until none waits.
-pub(super) async fn carry_messages(shared: Arc<Shared>, peer: Address, wake: Arc<Notify>) {
-    let outbox = &shared.offer.outbox;
-    let mut line = Line::new(Arc::clone(&shared), peer);
+pub(super) async fn carry_messages<M: Means>(means: Arc<M>, peer: Address, wake: Arc<Notify>) {
+    let outbox = means.outbox();
+    let mut line = Line::new(Arc::clone(&means), peer);
     let mut wait = PAUSE;
     loop {
         match line.carry(&wake).await {
             Ok(()) => {
                 let has_next = || outbox.has_next(peer, Lane::Messages);
-                if shared.courier.end(peer, Lane::Messages, has_next) {
+                if means.courier().end(peer, Lane::Messages, has_next) {
                     line.close().await;
                     return;
                 }
@@ -50,14 +48,14 @@ pub(super) async fn carry_messages(shared: Arc<Shared>, peer: Address, wake: Arc
 }
 
 /// The messages on their way to a receiver.
-struct Line {
-    shared: Arc<Shared>,
+struct Line<M: Means> {
+    means: Arc<M>,
     peer: Address,
-    pushes: Option<Pushes<Stream>>,
+    pushes: Option<Pushes<M::Stream>>,
     /// Whom the stream goes to: the receiver, in the network that the sender has named.
     to: Address,
-    /// Pushed and not answered, in order.
-    under_way: VecDeque<TransferId>,
+    /// Pushed and not answered, in order, with their bytes.
+    under_way: VecDeque<(TransferId, u64)>,
     /// One, until it is known that the receiver has room.
     window: usize,
     /// Since the stream was opened.
@@ -70,10 +68,10 @@ struct Line {
     moved: Instant,
 }
 
-impl Line {
-    fn new(shared: Arc<Shared>, peer: Address) -> Self {
+impl<M: Means> Line<M> {
+    fn new(means: Arc<M>, peer: Address) -> Self {
         Line {
-            shared,
+            means,
             peer,
             pushes: None,
             to: peer,
@@ -87,7 +85,7 @@ impl Line {
     }
 
     fn outbox(&self) -> &Arc<Outbox> {
-        &self.shared.offer.outbox
+        self.means.outbox()
     }
 
     /// Carries until nothing waits, or something fails: the reason. Nothing is under way then.
@@ -111,10 +109,11 @@ impl Line {
             }
             let Some(pushes) = &mut self.pushes else { return Ok(()) };
             let is_open = self.failed.is_none() && self.under_way.len() < self.window;
+            let first = self.under_way.front().map_or(0, |(_, size)| *size);
             let answers = tokio::select! {
                 answers = pushes.answers() => answers,
                 () = wake.notified(), if is_open && pushes.has_room() => continue,
-                () = sleep_until(self.moved + ATTEMPT) => Err(SendError::TimedOut),
+                () = sleep_until(self.moved + patience(first)) => Err(SendError::TimedOut),
             };
             self.moved = Instant::now();
             match answers {
@@ -136,7 +135,7 @@ impl Line {
         let (items, contents): (Vec<Item>, Vec<_>) = begun.into_iter().unzip();
         let Some(first) = items.first() else { return Ok(false) };
         if first.size > PUSHED {
-            return match attempt(&self.shared, first, &mut None).await {
+            return match attempt(&*self.means, first, &mut None).await {
                 Outcome::Settled => Ok(true),
                 Outcome::Again(reason) => {
                     self.outbox().put_back(first.id, reason.clone());
@@ -145,7 +144,6 @@ impl Line {
             };
         }
         if is_idle {
-            self.moved = Instant::now();
             if let Err(error) = self.open(first.to).await {
                 self.outbox().put_back_all(items[1..].iter().map(|item| item.id));
                 self.fail(first.id, error).await?;
@@ -153,7 +151,8 @@ impl Line {
             }
         }
         self.push(items, contents).await;
-        Ok(false)
+        // All of them were taken back: others may wait behind.
+        Ok(self.under_way.is_empty() && self.failed.is_none())
     }
 
     /// Opens a stream, unless there is one.
@@ -162,9 +161,8 @@ impl Line {
             return Ok(());
         }
         self.close().await;
-        let _place = self.shared.courier.messages.acquire().await;
-        let net = Net::new(&self.shared, Some(ATTEMPT));
-        let pushes = Pushes::open(&net, to).await.map_err(SendError::Connect)?;
+        let _place = self.means.courier().messages.acquire().await;
+        let pushes = Pushes::open(&*self.means, to).await.map_err(SendError::Connect)?;
         (self.pushes, self.to, self.has_answers) = (Some(pushes), to, false);
         Ok(())
     }
@@ -180,14 +178,22 @@ impl Line {
         let mut items = items.into_iter().zip(contents);
         while let Some((item, content)) = items.next() {
             let Some(pushes) = &mut self.pushes else { return };
-            let outbox = &self.shared.offer.outbox;
+            let outbox = self.means.outbox();
             let pushed = content.map_err(SendError::Source).and_then(|content| {
-                outbox.offered(item.id);
-                Ok(pushes.push(item.id, item.kind, item.note.clone(), &content)?)
+                // It may have been taken back while the stream was opened.
+                if !outbox.offered(item.id) {
+                    return Ok(false);
+                }
+                pushes.push(item.id, item.kind, item.note.clone(), &content)?;
+                Ok(true)
             });
             let failed = match pushed {
-                Ok(()) => {
-                    self.under_way.push_back(item.id);
+                Ok(false) => continue,
+                Ok(true) => {
+                    if self.under_way.is_empty() {
+                        self.moved = Instant::now();
+                    }
+                    self.under_way.push_back((item.id, item.size));
                     continue;
                 }
                 Err(error) => self.fail(item.id, error).await,
@@ -209,13 +215,14 @@ impl Line {
             return Err(why);
         }
         tracing::info!(to = %self.peer, %id, why = why.message, "refused for good");
-        self.settle(vec![Settling { id, outcome: ItemState::Refused, reason: Some(why) }]).await
+        let refused = Settling { id, outcome: ItemState::Refused, reason: Some(why) };
+        settle(self.outbox(), vec![refused]).await
     }
 
     /// The stream is of no more use.
     async fn broken(&mut self, error: SendError<Failure>) -> Result<(), Reason> {
         self.pushes = None;
-        let mut ids = std::mem::take(&mut self.under_way).into_iter();
+        let mut ids = std::mem::take(&mut self.under_way).into_iter().map(|(id, _)| id);
         if let Some(reason) = self.failed.take() {
             self.outbox().put_back_all(ids);
             return Err(reason);
@@ -258,22 +265,22 @@ impl Line {
         }
         if !settling.is_empty() {
             (self.has_delivered, self.window) = (true, PUSHES_MAX);
-            if let Err(reason) = self.settle(settling).await {
+            if let Err(reason) = settle(self.outbox(), settling).await {
                 self.failed.get_or_insert(reason);
             }
         }
         Ok(())
     }
+}
 
-    async fn settle(&self, settling: Vec<Settling>) -> Result<(), Reason> {
-        let outbox = Arc::clone(self.outbox());
-        let settle = move || outbox.settle_all(settling);
-        match tokio::task::spawn_blocking(settle).await {
-            Ok(Ok(_)) => Ok(()),
-            // They could not be removed: they go out again, and the receiver knows them.
-            Ok(Err(e)) => Err(reason(&Failure::io("remove it from the outbox", e))),
-            Err(e) => Err(reason(&Failure::new(Code::Internal, e.to_string()))),
-        }
+async fn settle(outbox: &Arc<Outbox>, settling: Vec<Settling>) -> Result<(), Reason> {
+    let outbox = Arc::clone(outbox);
+    let settle = move || outbox.settle_all(settling);
+    match tokio::task::spawn_blocking(settle).await {
+        Ok(Ok(_)) => Ok(()),
+        // They could not be removed: they go out again, and the receiver knows them.
+        Ok(Err(e)) => Err(reason(&Failure::io("remove it from the outbox", e))),
+        Err(e) => Err(reason(&Failure::new(Code::Internal, e.to_string()))),
     }
 }
 

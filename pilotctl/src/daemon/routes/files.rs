@@ -227,6 +227,7 @@ async fn transfer(
     let mut id = begin(shared, &key).await?;
     if let Some(item) = outbox.find(id).filter(|item| !item.state.is_settled()) {
         if asked.modified_ns.is_some() {
+            courier::carry(shared, item.to);
             return Ok(queued(&item, None));
         }
         forget(shared, id).await?;
@@ -264,15 +265,17 @@ async fn transfer(
     let Offer { name, note, .. } = offer;
     let Some(name) = name else { return Err(Failure::new(Code::Internal, "a file without name")) };
     let file = NewFile { to, kind, name, size, hash, note, id: Some(id) };
-    let item = keep_file(outbox, file, &mut source.0, |kept| telling.tell(kept, true));
+    let carried = Arc::clone(shared);
+    let carry = move |item: &Item| courier::carry(&carried, item.to);
+    let item = keep_file(outbox, file, &mut source.0, |kept| telling.tell(kept, true), carry);
     let item = item.await.map_err(from_put)?;
-    courier::carry(shared, to);
     Ok(queued(&item, why.as_ref()))
 }
 
 async fn begin(shared: &Shared, key: &FileKey) -> Result<TransferId, Failure> {
-    let (unfinished, key) = (shared.offer.unfinished.clone(), key.clone());
-    blocking("note the transfer", move || unfinished.begin(&key)).await
+    let (offer, key) = (shared.offer.clone(), key.clone());
+    let begin = move || offer.unfinished.begin(&key, |id| offer.outbox.waits(id));
+    blocking("note the transfer", begin).await
 }
 
 async fn forget(shared: &Shared, id: TransferId) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! Messages to send, and what became of messages and files: the routes in front of the outbox.
 
 use super::Cx;
-use super::exchange::{PAGE, Queried, WAIT_MAX_MS, blocking};
+use super::exchange::{PAGE, Queried, WAIT_MAX_MS};
 use crate::api::{self, Outgoing};
 use crate::cli::values::Agent;
 use crate::daemon::{Shared, courier};
@@ -200,7 +200,7 @@ fn refused(item: &Item) -> Failure {
 }
 
 /// Delivers a message until it is time, or takes it back.
-async fn within(shared: &Shared, item: &Item, until: Instant) -> Result<Outgoing, Failure> {
+async fn within(shared: &Arc<Shared>, item: &Item, until: Instant) -> Result<Outgoing, Failure> {
     let now = settled(shared, item, until, |_| false).await?;
     if now.state == ItemState::Delivered.as_str() {
         return Ok(now);
@@ -218,19 +218,9 @@ async fn within(shared: &Shared, item: &Item, until: Instant) -> Result<Outgoing
 }
 
 /// Cancels a message that waits; what has become of it.
-async fn take_back(shared: &Shared, id: TransferId) -> Result<Item, Failure> {
-    let outbox = Arc::clone(&shared.offer.outbox);
-    let settle = move || outbox.settle(id, ItemState::Cancelled, None);
-    let is_cancelled = blocking("remove it from the outbox", settle).await?;
-    let outbox = &shared.offer.outbox;
-    let mut changes = outbox.changes();
-    loop {
-        let item = outbox.find(id).ok_or_else(|| unknown(id))?;
-        // Another has begun to settle it, and tells when it is done.
-        if is_cancelled || item.state.is_settled() || changes.changed().await.is_err() {
-            return Ok(item);
-        }
-    }
+async fn take_back(shared: &Arc<Shared>, id: TransferId) -> Result<Item, Failure> {
+    let taken = courier::take_back(shared, id).await;
+    taken.map_err(|e| Failure::io("remove it from the outbox", e))?.ok_or_else(|| unknown(id))
 }
 
 fn unknown(id: TransferId) -> Failure {

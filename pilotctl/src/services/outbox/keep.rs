@@ -36,14 +36,15 @@ pub(crate) struct NewFile {
     pub(crate) id: Option<TransferId>,
 }
 
-/// Puts a file into the outbox and says what it is there; the caller then lets it be carried
-/// (`courier::carry`). When it returns well, the file survives a power loss and is delivered
-/// exactly once. `progress` hears of the bytes kept so far.
+/// Puts a file into the outbox and says what it is there. When it returns well, the file survives a
+/// power loss and is delivered exactly once. `progress` hears of the bytes kept so far; `carry` lets
+/// the file be carried (`courier::carry`), also if nobody waits any more for what is returned.
 pub(crate) async fn keep_file(
     outbox: &Arc<Outbox>,
     file: NewFile,
     source: &mut (impl AsyncRead + Unpin),
     mut progress: impl FnMut(u64),
+    carry: impl FnOnce(&Item) + Send + 'static,
 ) -> Result<Item, PutError> {
     let size = file.size;
     let keeper = Arc::clone(outbox);
@@ -63,7 +64,12 @@ pub(crate) async fn keep_file(
         (kept, chunk) = blocking(move || kept.write(&chunk).map(|()| (kept, chunk))).await??;
         progress(size - left);
     }
-    blocking(move || kept.finish()).await?
+    let finish = move || {
+        let item = kept.finish()?;
+        carry(&item);
+        Ok(item)
+    };
+    blocking(finish).await?
 }
 
 async fn blocking<T: Send + 'static>(
@@ -93,7 +99,7 @@ impl Kept {
     }
 
     /// The content is whole.
-    fn finish(mut self) -> Result<Item, PutError> {
+    pub(super) fn finish(mut self) -> Result<Item, PutError> {
         if self.hash.len() != self.item.size {
             return Err(PutError::Size);
         }
@@ -113,7 +119,7 @@ impl Drop for Kept {
             let path = self.outbox.dir.join(record::file_name(&self.item));
             let _ = std::fs::remove_file(&path);
             let _ = std::fs::remove_file(path.with_extension("data"));
-            self.outbox.state().unload(&self.item);
+            self.outbox.state().release(&self.item);
         }
     }
 }
@@ -138,7 +144,7 @@ impl Outbox {
                 is_over: false,
             }),
             Err(e) => {
-                self.state().unload(&item);
+                self.state().release(&item);
                 Err(e.into())
             }
         }

@@ -377,7 +377,7 @@ impl Outbox {
         let mut state = self.state();
         let mut admit = |(item, content): (Result<Item, PutError>, Arc<[u8]>)| {
             let item = item?;
-            state.unload(&item);
+            state.release(&item);
             if let Err(error) = &written {
                 return Err(PutError::Disk(disk::same_error(error)));
             }
@@ -411,7 +411,7 @@ impl Outbox {
     /// Something for which there is a reservation was written, or not.
     fn admit(&self, item: Item, written: io::Result<()>) -> Result<Item, PutError> {
         let mut state = self.state();
-        state.unload(&item);
+        state.release(&item);
         written?;
         state.insert(item.clone());
         let item = state.shown(&item);
@@ -473,11 +473,28 @@ impl Outbox {
         }
     }
 
-    /// The receiver wants its content: from now on it may be there.
-    pub(crate) fn offered(&self, id: TransferId) {
-        if let Some(waiting) = self.state().find_mut(id) {
+    /// Its content is about to be sent: from now on it may be there. False if it must not be sent,
+    /// since it is settled, or just being: what is said of it then stays true.
+    #[must_use]
+    pub(crate) fn offered(&self, id: TransferId) -> bool {
+        let mut state = self.state();
+        let waiting = state.find_mut(id).filter(|waiting| !waiting.is_settling);
+        waiting.is_some_and(|waiting| {
             waiting.item.may_have_arrived = true;
-        }
+            true
+        })
+    }
+
+    /// Whether it is being settled.
+    #[cfg(test)]
+    pub(crate) fn is_settling(&self, id: TransferId) -> bool {
+        self.state().find_mut(id).is_some_and(|waiting| waiting.is_settling)
+    }
+
+    /// Nothing comes to be settled meanwhile.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> MutexGuard<'_, usize> {
+        self.lines.lock().unwrap()
     }
 
     /// So many bytes of a file are on their way. Who waits is not woken for it.
@@ -496,6 +513,11 @@ impl Outbox {
             return Some(state.shown(&waiting.item));
         }
         state.settled.iter().rev().find(|item| item.id == id).cloned()
+    }
+
+    /// Whether an item waits, or is being put in.
+    pub(crate) fn waits(&self, id: TransferId) -> bool {
+        self.state().waits(id)
     }
 
     /// Whether another message for the same receiver waits before this one.

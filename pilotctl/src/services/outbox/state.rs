@@ -91,6 +91,8 @@ pub(super) struct State {
     /// By the time at which they were put there.
     pub(super) waiting: BTreeMap<u64, Waiting>,
     pub(super) orders: BTreeMap<TransferId, u64>,
+    /// Ids of what is being written now.
+    reserved: BTreeSet<TransferId>,
     all: Loads,
     /// By address on the backbone. One that nothing waits for stays, for its number; they are
     /// no more than the peers that were ever trusted while this process runs.
@@ -122,6 +124,9 @@ impl State {
         if let Some(waiting) = id.and_then(|id| self.find_mut(id)) {
             return Err(PutError::Waits(Box::new(waiting.item.clone())));
         }
+        if let Some(id) = id.filter(|id| self.reserved.contains(id)) {
+            return Err(PutError::Waits(Box::new(Item { id, ..item.clone() })));
+        }
         let Quota { items, bytes, peer_items, peer_bytes } = quota;
         let of_peer = self.peers.entry(peer).or_default();
         let (all, own) = (self.all.of(item.kind), of_peer.loads.of(item.kind));
@@ -139,8 +144,15 @@ impl State {
         };
         item.created_us = disk::unix_micros().max(self.last_us + 1);
         self.last_us = item.created_us;
+        self.reserved.insert(item.id);
         self.load(item);
         Ok(())
+    }
+
+    /// What was reserved was written, or will not be.
+    pub(super) fn release(&mut self, item: &Item) {
+        self.reserved.remove(&item.id);
+        self.unload(item);
     }
 
     fn load(&mut self, item: &Item) {
@@ -151,7 +163,7 @@ impl State {
         }
     }
 
-    pub(super) fn unload(&mut self, item: &Item) {
+    fn unload(&mut self, item: &Item) {
         let peer = self.peers.entry(item.to.on_backbone()).or_default();
         for load in [self.all.of(item.kind), peer.loads.of(item.kind)] {
             load.items -= 1;
@@ -175,7 +187,7 @@ impl State {
                 Ok(item) if record::file_name(&item) != name => {
                     tracing::warn!(file = name, "not named as its item: left alone");
                 }
-                Ok(item) if self.is_settled(item.id) => std::fs::remove_file(path)?,
+                Ok(item) if self.is_settled(&item) => std::fs::remove_file(path)?,
                 Ok(item) => self.insert(item),
                 Err(_) => tracing::warn!(file = name, "not an item: left alone"),
             }
@@ -185,7 +197,7 @@ impl State {
             Ok(found) => {
                 // Whoever gets a damaged one to send says so.
                 for (item, _) in found {
-                    match self.is_settled(item.id) {
+                    match self.is_settled(&item) {
                         true => segments.remove(&[item.created_us], true)?,
                         false => self.insert(item),
                     }
@@ -196,8 +208,10 @@ impl State {
         Ok(())
     }
 
-    fn is_settled(&self, id: TransferId) -> bool {
-        self.settled.iter().any(|settled| settled.id == id)
+    fn is_settled(&self, item: &Item) -> bool {
+        // A file that is sent again after it was taken back may have the id that it had.
+        let it = (item.id, item.created_us);
+        self.settled.iter().any(|settled| (settled.id, settled.created_us) == it)
     }
 
     /// Keeps a content in memory, if there is room.
@@ -258,6 +272,10 @@ impl State {
             }
         }
         begun
+    }
+
+    pub(super) fn waits(&self, id: TransferId) -> bool {
+        self.orders.contains_key(&id) || self.reserved.contains(&id)
     }
 
     pub(super) fn find_mut(&mut self, id: TransferId) -> Option<&mut Waiting> {

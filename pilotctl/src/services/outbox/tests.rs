@@ -179,7 +179,7 @@ fn a_message_is_settled_once_and_cancelling_says_whether_it_may_be_there() {
     assert!(outbox.settle(never.id, ItemState::Cancelled, None).unwrap());
     assert!(!outbox.settle(never.id, ItemState::Delivered, None).unwrap());
     assert_eq!(outbox.begin(peer(16).on_backbone(), Lane::Messages).unwrap().id, offered.id);
-    outbox.offered(offered.id);
+    assert!(outbox.offered(offered.id) && !outbox.offered(never.id));
     outbox.put_back(offered.id, reason("the stream broke"));
     let found = outbox.find(offered.id).unwrap();
     assert_eq!((found.state, found.attempts), (ItemState::Queued, 1));
@@ -232,7 +232,7 @@ fn file(to: u8, size: usize) -> NewFile {
 }
 
 async fn keep(outbox: &Arc<Outbox>, to: u8, content: &[u8]) -> Result<Item, PutError> {
-    keep_file(outbox, file(to, content.len()), &mut &content[..], |_| {}).await
+    keep_file(outbox, file(to, content.len()), &mut &content[..], |_| {}, |_| {}).await
 }
 
 async fn content(outbox: &Outbox, item: &Item) -> io::Result<Vec<u8>> {
@@ -262,7 +262,8 @@ async fn a_file_is_kept_as_it_was_given_and_survives_a_restart() {
     let outbox = with(&dir, limits);
     let bytes: Vec<u8> = (0..2_500_000u32).map(|n| (n % 251) as u8).collect();
     let mut told = Vec::new();
-    let kept = keep_file(&outbox, file(16, bytes.len()), &mut &bytes[..], |n| told.push(n)).await;
+    let kept =
+        keep_file(&outbox, file(16, bytes.len()), &mut &bytes[..], |n| told.push(n), |_| {}).await;
     let kept = kept.unwrap();
     assert_eq!(told.last(), Some(&2_500_000));
     let empty = keep(&outbox, 16, b"").await.unwrap();
@@ -289,7 +290,7 @@ async fn a_file_that_was_torn_or_changed_is_not_sent() {
     let limits = OutboxLimits::default().files;
     let outbox = with(&dir, limits);
     // Of one that is cut, or longer than was said, nothing stays, nor of a client that goes away.
-    let cut = keep_file(&outbox, file(16, 9), &mut &b"short"[..], |_| {}).await;
+    let cut = keep_file(&outbox, file(16, 9), &mut &b"short"[..], |_| {}, |_| {}).await;
     assert!(matches!(cut, Err(PutError::Size)), "{cut:?}");
     drop(outbox.begin_file(file(16, 5)).unwrap());
     assert_eq!((outbox.count(), left(&dir)), ((0, 0), vec![]));
@@ -306,6 +307,38 @@ async fn a_file_that_was_torn_or_changed_is_not_sent() {
     std::fs::remove_file(line).unwrap();
     with(&dir, limits);
     assert!(!data.exists());
+}
+
+#[tokio::test]
+async fn a_file_that_was_taken_back_and_given_again_with_its_id_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = OutboxLimits::default().files;
+    let outbox = with(&dir, limits);
+    let id = Some(keep(&outbox, 16, b"first").await.unwrap().id);
+    let again = || NewFile { id, ..file(16, 5) };
+    outbox.settle(id.unwrap(), ItemState::Cancelled, None).unwrap();
+    let kept = keep_file(&outbox, again(), &mut &b"again"[..], |_| {}, |_| {}).await.unwrap();
+    drop(outbox);
+    let outbox = with(&dir, limits);
+    let found = outbox.find(kept.id).unwrap();
+    assert_eq!((found.state, found.created_us), (ItemState::Queued, kept.created_us));
+    assert_eq!(content(&outbox, &kept).await.unwrap(), b"again");
+}
+
+#[test]
+fn a_file_that_is_being_copied_is_not_copied_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = with(&dir, OutboxLimits::default().files);
+    let id = Some(TransferId([7; 16]));
+    let begin = || outbox.begin_file(NewFile { id, ..file(16, 0) });
+    let first = begin().unwrap();
+    assert!(matches!(begin(), Err(PutError::Waits(item)) if Some(item.id) == id));
+    drop(first);
+    let kept = begin().unwrap().finish().unwrap();
+    assert!(matches!(begin(), Err(PutError::Waits(_))));
+    assert_eq!(outbox.count().0, 1);
+    outbox.settle(kept.id, ItemState::Cancelled, None).unwrap();
+    assert!(begin().is_ok());
 }
 
 #[tokio::test]
@@ -326,8 +359,8 @@ async fn files_have_bounds_of_their_own() {
     put(&outbox, 16, "messages are counted apart");
     let again = NewFile { id: Some(first.id), ..file(16, 1) };
     outbox.settle(first.id, ItemState::Cancelled, None).unwrap();
-    keep_file(&outbox, again.clone(), &mut &b"x"[..], |_| {}).await.unwrap();
-    let twice = keep_file(&outbox, again, &mut &b"x"[..], |_| {}).await;
+    keep_file(&outbox, again.clone(), &mut &b"x"[..], |_| {}, |_| {}).await.unwrap();
+    let twice = keep_file(&outbox, again, &mut &b"x"[..], |_| {}, |_| {}).await;
     assert!(matches!(twice, Err(PutError::Waits(_))), "{twice:?}");
     let limits = OutboxLimits { keep_free: u64::MAX / 2, ..OutboxLimits::default() };
     let outbox = Arc::new(Outbox::open(dir.path().join("outbox"), limits).unwrap());
@@ -368,6 +401,34 @@ fn with_a_busy_disk(test: impl AsyncFnOnce(std::sync::mpsc::Sender<()>)) {
     let (free, busy) = std::sync::mpsc::channel();
     runtime.spawn_blocking(move || busy.recv());
     runtime.block_on(test(free));
+}
+
+#[test]
+fn a_file_whose_client_goes_away_at_the_end_is_carried_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = with(&dir, OutboxLimits::default().files);
+    let (carried, carries) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let (free, busy) = std::sync::mpsc::channel();
+        let (mut busy, whole) = (Some(busy), tokio::sync::Notify::new());
+        // All of it is there, and is synced once the disk is free.
+        let progress = |_| {
+            let busy = busy.take().unwrap();
+            drop(spawn_blocking(move || busy.recv()));
+            whole.notify_one();
+        };
+        let carry = |item: &Item| carried.send(item.id).unwrap();
+        let mut content = &b"x"[..];
+        let keeping = keep_file(&outbox, file(16, 1), &mut content, progress, carry);
+        tokio::select! {
+            biased;
+            kept = keeping => panic!("{kept:?}"),
+            () = whole.notified() => {}
+        }
+        free.send(()).unwrap();
+        assert!(outbox.find(carries.await.unwrap()).is_some());
+    });
 }
 
 #[test]
