@@ -9,6 +9,7 @@ use pilot_core::service::tasks::{
     Turn, Worked,
 };
 use pilot_core::time::UnixTime;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who signs: the running agent.
 pub(crate) type AnySigner = Box<dyn Signer + Send>;
@@ -65,7 +66,8 @@ impl Desk {
         Ok(Desk { board, shelf: Shelf { store, fresh: Vec::new() } })
     }
 
-    /// Makes what was done durable, or takes it back; which tasks have changed.
+    /// Makes what was done durable, or takes it back; which tasks have changed. What can neither be
+    /// stored nor read stays ahead of the disk, and is stored with the next commit.
     pub(super) fn commit(&mut self) -> Result<Vec<TaskId>, Failure> {
         let ids: Vec<TaskId> = self.board.take_changed().collect();
         let tasks = ids.iter().map(|id| (*id, self.board.record(*id))).collect();
@@ -75,6 +77,7 @@ impl Desk {
         }
         let Err(failure) = self.shelf.store.commit(&changes) else { return Ok(ids) };
         tracing::warn!(%failure, "tasks cannot be stored");
+        let mut ahead = BTreeSet::new();
         for id in ids {
             match self.shelf.store.task(id) {
                 Ok(Some(record)) => {
@@ -82,10 +85,16 @@ impl Desk {
                     let _ = self.board.restore(&record);
                 }
                 Ok(None) => self.board.forget(id),
-                // What is in memory is ahead of the disk; it is stored with its next change.
-                Err(_) => {}
+                Err(_) => {
+                    self.board.keep_changed(id);
+                    ahead.insert(id);
+                }
             }
         }
+        // The newest of each, so that there is no more of them however often it fails.
+        let of_ahead = changes.contents.into_iter().filter(|(id, ..)| ahead.contains(id));
+        let newest: BTreeMap<_, _> = of_ahead.map(|(id, about, c)| ((id, about), c)).collect();
+        self.shelf.fresh = newest.into_iter().map(|((id, about), c)| (id, about, c)).collect();
         Err(failure)
     }
 

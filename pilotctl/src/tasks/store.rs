@@ -45,6 +45,12 @@ impl Store {
         Ok(Store { database: Some(state::open(path)?), path: path.to_owned() })
     }
 
+    /// As after a failure.
+    #[cfg(test)]
+    pub(super) fn close(&mut self) {
+        self.database = None;
+    }
+
     fn database(&mut self) -> Result<&Database, Failure> {
         if self.database.is_none() {
             self.database = Some(state::open(&self.path)?);

@@ -138,6 +138,36 @@ async fn what_was_answered_is_there_after_a_restart_of_either_side() {
     tokio::time::timeout(Duration::from_secs(20), has_receipt).await.unwrap();
 }
 
+#[test]
+fn what_can_neither_be_stored_nor_taken_back_is_stored_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, away) = (dir.path().join("home"), dir.path().join("away"));
+    std::fs::create_dir(&home).unwrap();
+    let desk = || {
+        let keys = Keys { identity: Identity::from_secret([16; 32]), registry: REGISTRY };
+        let (key, path) = (keys.identity.public(), home.join("tasks.redb"));
+        Desk::open(Box::new(keys), key, REGISTRY, Store::open(&path).unwrap()).unwrap()
+    };
+    let address = Address::backbone(NodeId(17));
+    let worker = Party { address, key: Identity::from_secret([17; 32]).public() };
+    let (id, mut ahead) = (TaskId([3; 16]), desk());
+    ahead.submit(id, worker, &Content::of_text("do it"), super::now()).unwrap();
+    ahead.shelf.store.close();
+    std::fs::rename(&home, &away).unwrap();
+    for _ in 0..2 {
+        ahead.commit().unwrap_err();
+        assert!(ahead.board.is_changed(id), "else it counts as durable");
+    }
+    std::fs::rename(&away, &home).unwrap();
+    assert_eq!(ahead.commit().unwrap(), [id]);
+    let record = ahead.board.record(id);
+    drop(ahead);
+    let mut desk = desk();
+    assert_eq!(desk.board.record(id), record);
+    let content = desk.content(id, About::Work).unwrap();
+    assert_eq!(Content::decode(&content).unwrap().text, "do it");
+}
+
 #[tokio::test]
 async fn who_may_not_submit_is_told_and_leaves_nothing() {
     let (a, b) = (Side::new(18), Side::new(19));
