@@ -140,7 +140,7 @@ impl Lists {
 /// The owner stores each task that [`changed`](Board::take_changed) before it says anything to
 /// anybody of what was done, and keeps the contents of submissions, results and reasons itself.
 /// A change that could not be stored is taken back with [`restore`](Board::restore) or
-/// [`forget`](Board::forget).
+/// [`forget`](Board::forget), or waits ([`keep_changed`](Board::keep_changed)).
 pub struct Board<S> {
     own: Own<S>,
     limits: BoardLimits,
@@ -197,6 +197,11 @@ impl<S: Signer> Board<S> {
     /// The tasks that have changed or been forgotten since the last call.
     pub fn take_changed(&mut self) -> btree_set::IntoIter<TaskId> {
         core::mem::take(&mut self.changed).into_iter()
+    }
+
+    /// A change that could neither be stored nor be taken back: it is to be stored again.
+    pub fn keep_changed(&mut self, id: TaskId) {
+        self.changed.insert(id);
     }
 
     /// A task as it is to be stored; `None`: delete it, and its contents.

@@ -5,9 +5,9 @@ use super::board::Board;
 use super::signer::Signer;
 use super::task::{Party, Task};
 use crate::crypto::task::{Receipt, Side, State, Step, TaskId};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
-use alloc::vec::Vec;
+use core::mem;
 
 /// What an application is told of a task. Of several steps that came together it hears the last.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,15 +75,28 @@ enum Kind {
     Receipt,
 }
 
-/// The news of a board, at most two of each task: nothing is lost while nobody asks, and there
-/// is never more of it than there are tasks. It is told once it is durable.
+/// The news of a board, at most two of each task: nothing is lost while nobody asks, unless the
+/// task itself is forgotten, and there is never more of it than there are tasks. It is told once
+/// it is durable.
 #[derive(Debug, Default)]
 pub struct News {
     seen: BTreeMap<TaskId, Seen>,
     /// Of what is being stored.
-    held: Vec<TaskEvent>,
-    waiting: VecDeque<(TaskId, Kind)>,
-    events: BTreeMap<(TaskId, Kind), TaskEvent>,
+    held: BTreeMap<Key, TaskEvent>,
+    /// Tasks that are being deleted from the store.
+    forgotten: BTreeSet<TaskId>,
+    /// With its place in `waiting`.
+    events: BTreeMap<Key, (u64, TaskEvent)>,
+    /// In the order in which it is told.
+    waiting: BTreeMap<u64, Key>,
+    /// The next place.
+    next: u64,
+}
+
+type Key = (TaskId, Kind);
+
+fn keys(id: TaskId) -> [Key; 2] {
+    [(id, Kind::State), (id, Kind::Receipt)]
 }
 
 impl News {
@@ -101,6 +114,8 @@ impl News {
     pub fn note<S: Signer>(&mut self, board: &Board<S>, id: TaskId) {
         let Some(task) = board.get(id) else {
             self.seen.remove(&id);
+            self.drop_held(id);
+            self.forgotten.insert(id);
             return;
         };
         let now = Seen::of(task);
@@ -110,30 +125,47 @@ impl News {
             None => true,
         };
         if is_new(|a, b| (a.seq, a.is_refused) != (b.seq, b.is_refused)) {
-            self.held.extend(what(task).map(|what| event(task, what)));
+            self.hold(what(task).map(|what| event(task, what)));
         }
         if is_new(|a, b| a.has_receipt != b.has_receipt) {
             let receipt = task.receipt().copied().map(What::Receipted);
-            self.held.extend(receipt.map(|what| event(task, what)));
+            self.hold(receipt.map(|what| event(task, what)));
         }
+    }
+
+    fn hold(&mut self, event: Option<TaskEvent>) {
+        if let Some(event) = event {
+            self.held.insert(key(&event), event);
+        }
+    }
+
+    fn drop_held(&mut self, id: TaskId) {
+        keys(id).iter().for_each(|key| drop(self.held.remove(key)));
     }
 
     /// What was noted is durable; whether there is news.
     pub fn handle_stored(&mut self) -> bool {
-        for event in core::mem::take(&mut self.held) {
+        for key in mem::take(&mut self.forgotten).into_iter().flat_map(keys) {
+            if let Some((place, _)) = self.events.remove(&key) {
+                self.waiting.remove(&place);
+            }
+        }
+        for event in mem::take(&mut self.held).into_values() {
             self.push(event);
         }
         !self.waiting.is_empty()
     }
 
-    /// What was noted could not be stored, and was taken back on the board: these tasks.
+    /// What was noted could not be stored, and these tasks were taken back on the board. The
+    /// news of others waits for the commit that stores them.
     pub fn handle_not_stored<S: Signer>(
         &mut self,
         board: &Board<S>,
         ids: impl IntoIterator<Item = TaskId>,
     ) {
-        self.held.clear();
         for id in ids {
+            self.drop_held(id);
+            self.forgotten.remove(&id);
             match board.get(id) {
                 Some(task) => drop(self.seen.insert(id, Seen::of(task))),
                 None => drop(self.seen.remove(&id)),
@@ -142,20 +174,31 @@ impl News {
     }
 
     fn push(&mut self, event: TaskEvent) {
-        let kind = match event.what {
-            What::Receipted(_) => Kind::Receipt,
-            _ => Kind::State,
-        };
-        let key = (event.id, kind);
-        if self.events.insert(key, event).is_none() {
-            self.waiting.push_back(key);
+        let key = key(&event);
+        match self.events.get_mut(&key) {
+            // It keeps its place.
+            Some((_, before)) => *before = event,
+            None => {
+                self.waiting.insert(self.next, key);
+                self.events.insert(key, (self.next, event));
+                self.next += 1;
+            }
         }
     }
 
     /// The oldest news that has not been told.
     pub fn poll(&mut self) -> Option<TaskEvent> {
-        self.waiting.pop_front().and_then(|key| self.events.remove(&key))
+        let (_, key) = self.waiting.pop_first()?;
+        self.events.remove(&key).map(|(_, event)| event)
     }
+}
+
+fn key(event: &TaskEvent) -> Key {
+    let kind = match event.what {
+        What::Receipted(_) => Kind::Receipt,
+        _ => Kind::State,
+    };
+    (event.id, kind)
 }
 
 fn event(task: &Task, what: What) -> TaskEvent {
@@ -181,4 +224,34 @@ fn what(task: &Task) -> Option<What> {
         Step::Complete => What::Succeeded,
         Step::Fail => What::Failed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{at, content, limited, party};
+    use super::*;
+    use crate::service::tasks::BoardLimits;
+
+    #[test]
+    fn there_is_never_more_news_than_tasks() {
+        let mut board = limited(16, BoardLimits { settled: 50, ..BoardLimits::default() });
+        let mut news = News::default();
+        let ids: std::vec::Vec<_> =
+            (0..1000u128).map(|n| TaskId(n.reverse_bits().to_be_bytes())).collect();
+        for id in &ids {
+            board.submit(*id, party(17), &content("do it"), at(0)).unwrap();
+            board.act(*id, Step::Cancel, &[], at(u64::from(id.0[0]))).unwrap();
+            board.take_changed().for_each(|id| news.note(&board, id));
+            assert!(news.handle_stored());
+            let count = board.tasks().count();
+            assert!(news.events.len() <= 2 * count && news.seen.len() <= count);
+            assert_eq!(news.waiting.len(), news.events.len());
+        }
+        assert!(news.held.is_empty() && news.forgotten.is_empty());
+        let told: std::vec::Vec<_> =
+            core::iter::from_fn(|| news.poll()).map(|event| event.id).collect();
+        let left = ids.into_iter().filter(|id| board.get(*id).is_some());
+        assert_eq!(told, left.collect::<std::vec::Vec<_>>(), "the oldest first");
+        assert_eq!((told.len(), news.events.len(), news.waiting.len()), (50, 0, 0));
+    }
 }

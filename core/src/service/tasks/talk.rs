@@ -5,7 +5,7 @@ use super::content::About;
 use super::frame::{FRAME_MAX, Frame, HEADER};
 use super::link::{Asked, Link, LinkEvent, WINDOW};
 use super::signer::Signer;
-use super::task::Party;
+use super::task::{Party, Task};
 use super::{TasksError, Verdict};
 use crate::crypto::IdentityKey;
 use crate::crypto::task::{CLAIM, RECEIPT, STATEMENT, Statement, Step, TaskId};
@@ -221,7 +221,9 @@ impl Talk {
                 LinkEvent::Stated { statement, content } => {
                     let admit = || turn.admitted.unwrap_or(Err(Verdict::Failed));
                     let verdict = board.judge(self.peer, &statement, content, admit, turn.unix);
-                    keep(contents, &statement, content, verdict);
+                    if verdict == Verdict::Applied {
+                        keep(board, contents, &statement, content);
+                    }
                     answer(&mut self.output, |out| self.link.answer(verdict, out));
                 }
                 LinkEvent::Claimed(claim) => {
@@ -261,7 +263,7 @@ impl Talk {
     }
 
     fn tell<S: Signer>(&mut self, board: &mut Board<S>, contents: &mut impl Contents, turn: Turn) {
-        self.later.retain(|_, at| *at > turn.now);
+        self.drop_due(turn.now);
         let looks = Some((board.revision(), turn.is_teller));
         if self.looked != looks {
             self.looked = looks;
@@ -336,11 +338,7 @@ impl Talk {
 
     /// The present is `now`: whether the other end is still there, and still needed.
     pub fn handle_time(&mut self, now: Instant) {
-        let later = self.later.len();
-        self.later.retain(|_, at| *at > now);
-        if self.later.len() < later {
-            self.looked = None;
-        }
+        self.drop_due(now);
         if now >= self.heard_at + SILENCE {
             self.end = self.end.or(Some(TalkEnd::Silent));
         } else if self.has_opened && !self.is_needed && now >= self.needed_at + LINGER {
@@ -354,6 +352,15 @@ impl Talk {
                     self.release();
                 }
             }
+        }
+    }
+
+    /// What is due may be told again: it is looked for.
+    fn drop_due(&mut self, now: Instant) {
+        let later = self.later.len();
+        self.later.retain(|_, at| *at > now);
+        if self.later.len() < later {
+            self.looked = None;
         }
     }
 
@@ -374,12 +381,19 @@ fn submits<S: Signer>(input: &[u8], board: &Board<S>) -> Result<bool, TasksError
     })
 }
 
-fn keep(contents: &mut impl Contents, statement: &Statement, content: &[u8], verdict: Verdict) {
-    let fields = &statement.fields;
-    if verdict == Verdict::Applied
-        && let Some(about) = About::of(fields.step)
-    {
-        contents.keep(fields.task, about, content);
+/// Keeps what a statement that was applied is about, if the task holds that very statement: an
+/// older one is not looked at, and anybody could have written it.
+fn keep<S: Signer>(
+    board: &Board<S>,
+    contents: &mut impl Contents,
+    statement: &Statement,
+    content: &[u8],
+) {
+    let id = statement.fields.task;
+    let Some(about) = About::of(statement.fields.step) else { return };
+    let is_held = |task: &Task| [task.first(), task.last()].contains(&statement);
+    if board.get(id).is_some_and(is_held) {
+        contents.keep(id, about, content);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Two talks over a stream that is cut in every way, their timers and their bounds.
 
-use super::tests::{ID, at, board, content, limited, party};
+use super::tests::{ID, REGISTRY, at, board, content, identity, limited, party};
 use super::*;
-use crate::crypto::task::{State, Step, TaskId};
+use crate::crypto::task::{STATEMENT, State, Statement, StatementFields, Step, TaskId};
 use crate::time::{Duration, Instant};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -13,10 +13,13 @@ use std::vec::Vec;
 struct Kept {
     contents: BTreeMap<(TaskId, About), Vec<u8>>,
     is_lost: bool,
+    /// How often one was kept.
+    count: usize,
 }
 
 impl Contents for Kept {
     fn keep(&mut self, id: TaskId, about: About, content: &[u8]) {
+        self.count += 1;
         self.contents.insert((id, about), content.to_vec());
     }
 
@@ -243,6 +246,65 @@ fn what_there_was_no_room_for_is_told_again_after_five_seconds() {
     a.talk.handle_time(ms(5000));
     until_quiet(&mut a, &mut b, ms(5000), || 999);
     assert!(b.board.get(ID).is_some());
+}
+
+#[test]
+fn what_is_due_between_the_timer_and_the_work_is_told() {
+    let (mut a, mut b) = (End::new(16, 17), End::new(17, 16));
+    b.board = limited(17, BoardLimits { of_peer: 0, ..BoardLimits::default() });
+    a.submit(ID, 17);
+    until_quiet(&mut a, &mut b, ms(0), || 999);
+    assert_eq!((a.talk.deadline(), a.talk.output().len()), (ms(5000), 0));
+    a.talk.handle_time(ms(4999));
+    a.settle(ms(4999));
+    a.settle(ms(5000));
+    assert!(!a.talk.output().is_empty());
+}
+
+/// A frame that tells this.
+fn told(statement: &Statement, content: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; frame::FRAME_MAX];
+    let len = Link::new().tell(statement, content, &mut frame).unwrap();
+    frame.truncate(len);
+    frame
+}
+
+#[test]
+fn no_result_takes_the_place_of_another() {
+    let (mut a, mut b) = (End::new(16, 17), End::new(17, 16));
+    a.submit(ID, 17);
+    until_quiet(&mut a, &mut b, ms(0), || 999);
+    b.act(ID, Step::Accept, "");
+    b.act(ID, Step::Start, "");
+    let begun = *b.board.get(ID).unwrap().last();
+    b.act(ID, Step::Complete, "done");
+    until_quiet(&mut a, &mut b, ms(1), || 999);
+    let task = a.board.get(ID).unwrap().clone();
+    assert!(task.state() == State::Succeeded && task.receipt().is_some());
+    let (done, other) = (content("done"), content("other"));
+    let fields = StatementFields {
+        seq: 1,
+        step: Step::Complete,
+        body: crate::crypto::kdf::sha256(&[&other]),
+        ..task.last().fields
+    };
+    let signed = Statement::sign(&identity(17), &REGISTRY, fields).unwrap();
+    let mut forged = signed.encode();
+    forged[STATEMENT - 64..].fill(7);
+    let forged = Statement::decode(&forged).unwrap();
+    let kept = a.kept.count;
+    for (statement, content) in [(&forged, &other[..]), (&signed, &other), (&begun, &[])] {
+        let frame = told(statement, content);
+        assert_eq!(a.talk.handle_bytes(ms(2), &frame), frame.len());
+        a.settle(ms(2));
+        assert_eq!(a.board.get(ID), Some(&task));
+        assert_eq!((&a.kept.contents[&(ID, About::End)], a.kept.count), (&done, kept));
+    }
+    // The one that it has may come again, with what it is about.
+    let frame = told(task.last(), &done);
+    assert_eq!(a.talk.handle_bytes(ms(3), &frame), frame.len());
+    a.settle(ms(3));
+    assert_eq!(a.kept.contents[&(ID, About::End)], done);
 }
 
 #[test]

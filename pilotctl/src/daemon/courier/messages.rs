@@ -143,12 +143,10 @@ impl<M: Means> Line<M> {
                 }
             };
         }
-        if is_idle {
-            if let Err(error) = self.open(first.to).await {
-                self.outbox().put_back_all(items[1..].iter().map(|item| item.id));
-                self.fail(first.id, error).await?;
-                return Ok(true);
-            }
+        if is_idle && let Err(error) = self.open(first.to).await {
+            self.outbox().put_back_all(items[1..].iter().map(|item| item.id));
+            self.fail(first.id, error).await?;
+            return Ok(true);
         }
         self.push(items, contents).await;
         // All of them were taken back: others may wait behind.

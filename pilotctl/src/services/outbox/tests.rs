@@ -314,9 +314,9 @@ async fn a_file_that_was_taken_back_and_given_again_with_its_id_survives_a_resta
     let dir = tempfile::tempdir().unwrap();
     let limits = OutboxLimits::default().files;
     let outbox = with(&dir, limits);
-    let id = Some(keep(&outbox, 16, b"first").await.unwrap().id);
-    let again = || NewFile { id, ..file(16, 5) };
-    outbox.settle(id.unwrap(), ItemState::Cancelled, None).unwrap();
+    let id = keep(&outbox, 16, b"first").await.unwrap().id;
+    let again = || NewFile { id: Some(id), ..file(16, 5) };
+    outbox.settle(id, ItemState::Cancelled, None).unwrap();
     let kept = keep_file(&outbox, again(), &mut &b"again"[..], |_| {}, |_| {}).await.unwrap();
     drop(outbox);
     let outbox = with(&dir, limits);

@@ -25,6 +25,8 @@ use std::vec::Vec;
 struct Disk {
     store: Arc<Mutex<MemoryTaskStore>>,
     fails: Arc<AtomicBool>,
+    /// Whether it cannot be read either.
+    is_dead: Arc<AtomicBool>,
 }
 
 impl Disk {
@@ -35,6 +37,18 @@ impl Disk {
     fn set_failing(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);
     }
+
+    fn set_dead(&self, is_dead: bool) {
+        self.is_dead.store(is_dead, Ordering::SeqCst);
+        self.set_failing(is_dead);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.is_dead.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::Other.into()),
+            false => Ok(()),
+        }
+    }
 }
 
 impl TaskStore for Disk {
@@ -43,10 +57,12 @@ impl TaskStore for Disk {
     }
 
     fn record(&mut self, id: TaskId) -> io::Result<Option<Vec<u8>>> {
+        self.check()?;
         self.lock().record(id)
     }
 
     fn content(&mut self, id: TaskId, about: About) -> io::Result<Option<Vec<u8>>> {
+        self.check()?;
         self.lock().content(id, about)
     }
 
@@ -384,6 +400,18 @@ pub fn what_cannot_be_stored_is_not_told<A: Subject, B: Subject, R: Rendezvous>(
             b.make(id, Step::Decline, "no").await;
             a.hear(id, What::Declined).await;
             assert_eq!((a.0.list().len(), b.0.list().len()), (1, 1));
+            step("a disk that cannot be read either");
+            let id = a.submit(b_at, "do it").await.expect("stored");
+            b.hear(id, What::Submitted).await;
+            let before = disks[1].lock().record(id).expect("read");
+            disks[1].set_dead(true);
+            let failed = b.step(id, Step::Accept, "").await;
+            assert!(matches!(failed, Err(TasksFailure::NotStored)), "{failed:?}");
+            let early = within(1000 * MS, a.event()).await;
+            assert_eq!((early, a.state(id)), (None, Some(State::New)));
+            disks[1].set_dead(false);
+            a.hear(id, What::Accepted).await;
+            assert_ne!(disks[1].lock().record(id).expect("read"), before, "told, and not stored");
         })
         .await;
     });

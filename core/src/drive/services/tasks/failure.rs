@@ -28,7 +28,8 @@ pub enum TasksFailure {
     /// Not a content that a task may have.
     #[error(transparent)]
     Content(#[from] ContentError),
-    /// The store has failed: nothing has changed.
+    /// The store has failed: nothing has changed. If it could not be read either, the change is
+    /// stored once the store works again.
     #[error("the change could not be stored")]
     NotStored,
     /// There is no such task.

@@ -14,6 +14,7 @@ mod office;
 mod registry;
 mod serve;
 mod store;
+mod undo;
 
 pub use failure::TasksFailure;
 pub use handle::{Saving, TaskContent, Tasks};

@@ -2,6 +2,7 @@
 
 use super::failure::TasksFailure;
 use super::store::{TaskChanges, TaskStore};
+use super::undo::take_back;
 use crate::crypto::task::{Step, TaskId};
 use crate::drive::agent::Handle;
 use crate::drive::runtime::Runtime;
@@ -162,21 +163,8 @@ impl<R: Runtime> Office<R> {
         Some((is_stored, self.take_waiting()))
     }
 
-    /// Puts the board back to what is stored: also what came since, which may stand on it.
     fn take_back(&mut self, changes: &TaskChanges, store: &mut dyn TaskStore) {
-        let mut ids: Vec<TaskId> = changes.tasks.iter().map(|(id, _)| *id).collect();
-        ids.extend(self.board.take_changed());
-        for id in &ids {
-            match store.record(*id) {
-                // It was read from the same store at the start, or written by us.
-                Ok(Some(record)) => drop(self.board.restore(&record)),
-                Ok(None) => self.board.forget(*id),
-                // What is in memory is ahead of the disk; it is stored with its next change.
-                Err(_) => {}
-            }
-        }
-        self.fresh.clear();
-        self.news.handle_not_stored(&self.board, ids);
+        take_back(&mut self.board, &mut self.news, &mut self.fresh, changes, store);
         // What was to come with the next commit is lost, too.
         self.failures.push_back((self.begun, self.begun + 1));
         if self.failures.len() > FAILURES {
