@@ -17,7 +17,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Shows a result: `plain` writes it for people.
+    /// Shows a result: `plain` writes it for people. See [`print_line`].
     pub(crate) fn show<T: Serialize>(self, data: &T, plain: impl FnOnce(&T) -> String) {
         if self.json {
             let envelope = Envelope::from_result(Ok(data));
@@ -34,7 +34,7 @@ impl Output {
     /// programs.
     pub(crate) fn fail(self, failure: &Failure) {
         if self.json {
-            print_line(&self.failure_line(failure));
+            let _ = write_line(&self.failure_line(failure));
         } else {
             self.note(&format!("error: {}", failure.message));
             if !failure.hint.is_empty() {
@@ -62,10 +62,24 @@ pub(crate) fn to_line<T: Serialize>(value: &T) -> String {
     })
 }
 
-/// Writes a line to standard output; a reader that has gone away is no error.
+/// Writes a line to standard output, or ends the process: what follows may stand on its having
+/// been seen, as the deletion of a message does, and nobody may be left to see more. A reader that
+/// has gone away is no error.
 pub(crate) fn print_line(text: &str) {
+    let Err(error) = write_line(text) else { return };
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    let failure = Failure::io("write to standard output", error);
+    Output { json: false }.fail(&failure);
+    std::process::exit(failure.code.exit().into());
+}
+
+/// Writes a line to standard output.
+pub(crate) fn write_line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    writeln!(out, "{text}")?;
+    out.flush()
 }
 
 /// Text of somebody else: cleaned, quoted, on one line.

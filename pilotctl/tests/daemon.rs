@@ -259,6 +259,35 @@ fn streams_carry_bytes_both_ways_and_files_and_messages_survive_kills() {
     wait_for("the other side learns it", || a.error(&["send-message", &to_b, "hi"]).0 == 4);
 }
 
+/// An input that fails is no end, and what could not be shown was not seen.
+#[test]
+fn nobody_takes_for_whole_or_seen_what_is_not() {
+    let (_server, [(a, to_a), (b, _)]) = friends();
+    let listener = spawn(a.command(&["listen", "7001"]));
+    let directory = || Stdio::from(std::fs::File::open("/").unwrap());
+    wait_for("the listener", || {
+        let mut connect = b.command(&["connect", &to_a, "7001"]);
+        let output = connect.stdin(directory()).output().unwrap();
+        let says = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{says}");
+        says.contains("cannot read standard input")
+    });
+    let got = listener.wait_with_output().unwrap();
+    assert_ne!(got.status.code(), Some(0), "{:?}", got.stdout);
+
+    for text in ["one", "two"] {
+        b.ok(&["send-message", &to_a, text]);
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let cleared = a.command(&["inbox", "--clear"]).stdout(full).output().unwrap();
+    assert_eq!(cleared.status.code(), Some(1), "{cleared:?}");
+    let mut follow = a.command(&["inbox", "--follow", "--clear", "--json"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    drop(follow.stdout.take());
+    wait_for("its end", || follow.try_wait().unwrap().is_some());
+    assert_eq!(a.inbox(), ["one", "two"]);
+}
+
 fn spawn(mut command: Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()

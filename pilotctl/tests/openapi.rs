@@ -589,6 +589,8 @@ fn streams(api: &mut Described, scene: &Scene) {
     caller.read_to_end(&mut bytes).unwrap();
     api.call("get", "/v1/streams/{id}", &format!("/v1/streams/{to}"), Value::Null);
     other.call("get", "/v1/streams/{id}", &format!("/v1/streams/{from}"), Value::Null);
+    // It has ended well, and is as it is.
+    api.call("delete", "/v1/streams/{id}", &format!("/v1/streams/{to}"), Value::Null);
     // The same description holds for both.
     api.seen.extend(other.seen);
 }

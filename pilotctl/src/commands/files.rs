@@ -115,11 +115,13 @@ pub(super) async fn send_file(cx: &Context, args: agent::SendFile) -> Result<(),
         .with("queue", args.queue.then_some(true))
         .with("timeout_ms", millis(args.timeout));
     let mut shown = Shown::new(cx.out.json, source.size);
-    let mut tried = 0;
+    let (mut tried, mut furthest) = (0, 0);
     let mut sent: Sent = loop {
         let mut moved = false;
         let progress = |progress: Progress| {
-            moved |= progress.sent > 0;
+            // Where an attempt begins is no progress.
+            moved |= progress.sent > furthest;
+            furthest = furthest.max(progress.sent);
             shown.progress(progress);
         };
         match source.upload(cx, query.as_str(), progress).await {

@@ -4,7 +4,7 @@
 use crate::error::{Code, Failure};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Ended streams that are remembered, the youngest.
 const ENDED_MAX: usize = 256;
@@ -19,7 +19,12 @@ pub(crate) struct Ends(Arc<Mutex<Table>>);
 #[derive(Default)]
 struct Table {
     next: u64,
-    streams: BTreeMap<u64, watch::Receiver<End>>,
+    streams: BTreeMap<u64, Known>,
+}
+
+struct Known {
+    ended: watch::Receiver<End>,
+    abort: Arc<Notify>,
 }
 
 impl Ends {
@@ -30,22 +35,20 @@ impl Ends {
         let id = table.next;
         let (end, ended) = watch::channel(None);
         // Open ones are bounded by the node's streams; only ended ones pile up.
-        let is_ended = |(_, ended): &(&u64, &watch::Receiver<End>)| ended.borrow().is_some();
+        let is_ended = |(_, known): &(&u64, &Known)| known.ended.borrow().is_some();
         let old: Vec<u64> = table.streams.iter().filter(is_ended).map(|(id, _)| *id).collect();
         for id in old.iter().take(old.len().saturating_sub(ENDED_MAX)) {
             table.streams.remove(id);
         }
-        table.streams.insert(id, ended);
-        Ticket { id, end }
+        let abort = Arc::new(Notify::new());
+        table.streams.insert(id, Known { ended, abort: Arc::clone(&abort) });
+        Ticket { id, end, abort }
     }
 
     /// Waits until the stream has ended, and says how.
     pub(crate) async fn wait(&self, id: u64) -> Result<(), Failure> {
-        let found = self.lock().streams.get(&id).cloned();
-        let Some(mut ended) = found else {
-            return Err(Failure::new(Code::NotFound, format!("there is no stream {id}"))
-                .hint("only the youngest ended streams are remembered"));
-        };
+        let found = self.lock().streams.get(&id).map(|known| known.ended.clone());
+        let mut ended = found.ok_or_else(|| unknown(id))?;
         let end = ended.wait_for(Option::is_some).await.map(|end| end.clone());
         match end {
             Ok(Some(result)) => result,
@@ -53,21 +56,41 @@ impl Ends {
         }
     }
 
+    /// The client gives the stream up: what the other side has is not the whole. One that has
+    /// ended is as it is.
+    pub(crate) fn abort(&self, id: u64) -> Result<(), Failure> {
+        let table = self.lock();
+        let known = table.streams.get(&id).ok_or_else(|| unknown(id))?;
+        known.abort.notify_one();
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+fn unknown(id: u64) -> Failure {
+    Failure::new(Code::NotFound, format!("there is no stream {id}"))
+        .hint("only the youngest ended streams are remembered")
 }
 
 /// The right to say how a stream ended.
 pub(crate) struct Ticket {
     id: u64,
     end: watch::Sender<End>,
+    abort: Arc<Notify>,
 }
 
 impl Ticket {
     /// The stream's number.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Completes when the client gives the stream up.
+    pub(crate) async fn aborted(&self) {
+        self.abort.notified().await;
     }
 
     /// It has ended so.

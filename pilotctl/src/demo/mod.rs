@@ -12,7 +12,7 @@ mod stage;
 pub(crate) use bind::bind_to_parent;
 
 use crate::error::{Code, Failure};
-use crate::output::{Output, print_line, time, to_line};
+use crate::output::{Output, time, to_line, write_line};
 use serde::Serialize;
 use serde_json::Value;
 use stage::{Answer, Stage};
@@ -119,7 +119,8 @@ struct Play {
 impl Play {
     fn say(&self, text: &str) {
         if !self.out.json {
-            print_line(text);
+            // Its processes are to end in good order, whoever looks on.
+            let _ = write_line(text);
         }
     }
 
@@ -153,7 +154,7 @@ impl Play {
             let (step, title) = (self.step, self.title);
             let (commands, output) = (&self.commands, &self.output);
             let ms = ms(self.start.elapsed());
-            print_line(&to_line(&Step { step, title, commands, output, ms, ok }));
+            let _ = write_line(&to_line(&Step { step, title, commands, output, ms, ok }));
         }
     }
 

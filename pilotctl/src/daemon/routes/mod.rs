@@ -273,6 +273,11 @@ fn streams(api: Api<Arc<Shared>>) -> Api<Arc<Shared>> {
             .at::<u64>("The stream's number")
             .answers::<Nothing>("Waits until a stream has ended"),
     )
+    .add(
+        delete("/v1/streams/{id}", stream::abort)
+            .at::<u64>("The stream's number")
+            .answers::<Nothing>("Gives a stream up: the other side sees a reset"),
+    )
 }
 
 /// What other programs use the network by.

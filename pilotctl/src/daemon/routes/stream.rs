@@ -169,7 +169,10 @@ async fn gone(client: &mut Client) {
 
 /// Copies in both directions until both have ended, and notes how it ended.
 async fn pump(mut client: Client, mut stream: node::Stream, ticket: Ticket) {
-    let copied = copy_bidirectional_with_sizes(&mut client, &mut stream, COPY, COPY).await;
+    let copied = tokio::select! {
+        copied = copy_bidirectional_with_sizes(&mut client, &mut stream, COPY, COPY) => copied,
+        () = ticket.aborted() => Err(std::io::Error::other("it has given the stream up")),
+    };
     let result = match copied {
         // The client has been told the end only when the other side has everything.
         Ok(_) => stream.acknowledged().await,
@@ -183,6 +186,12 @@ async fn pump(mut client: Client, mut stream: node::Stream, ticket: Ticket) {
             Failure::new(Code::Ended, format!("the client went away: {error}"))
         })
     }));
+}
+
+/// Gives a stream up: the other side must not take what it has for the whole.
+pub(super) async fn abort(State(shared): Cx, Path(id): Path<String>) -> Response {
+    let aborted = || shared.ends.abort(parse("the stream", &id)?).map(|()| api::Nothing {});
+    answer(aborted())
 }
 
 pub(super) async fn end(State(shared): Cx, Path(id): Path<String>) -> Response {
