@@ -10,7 +10,8 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
-use support::{Home, Story, mutual, request_of, wait_for, write_file};
+use support::pair::pair;
+use support::{Home, Story, mutual, request_of, wait_at_most, wait_for, write_file};
 
 /// From now on no file of this process may have more bytes, nor be written beyond them.
 fn limit_files(process: &Value, bytes: Option<u64>) {
@@ -157,4 +158,40 @@ fn a_daemon_without_room_says_so_and_heals() {
     assert_eq!(a.received().len(), 3);
     assert_eq!(a.data(&["trust", "list"])["peers"].as_array().unwrap().len(), 2);
     story.done("the same after a crash");
+}
+
+#[test]
+fn a_result_outlasts_a_worker_without_room() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut story = Story::begin("full worker", Duration::from_secs(180));
+    let pair = pair();
+    let (s, w) = (&pair.b, &pair.a);
+    let (exec, go, over) = (w.beside("worker"), w.beside("go"), w.beside("over"));
+    let text = "while [ ! -e $1 ]; do sleep 0.1; done; echo once >>$2; echo done";
+    std::fs::write(&exec, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&exec, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let [exec, go, over] = [&exec, &go, &over].map(|path| path.to_str().unwrap());
+    let serve = ["task", "serve", "--count", "1", "--exec", exec, "--", go, over];
+    let mut serving = w.command(&serve).spawn().unwrap();
+    let id = s.ok(&["task", "submit", &pair.to_a, "--description", "one"]);
+    let state = |home: &Home, id: &str| {
+        let answer = home.run(&["task", "show", id, "--json"]).out;
+        serde_json::from_str::<Value>(&answer).unwrap_or_default()["data"]["state"].clone()
+    };
+    wait_for("it runs", || state(s, &id) == "executing");
+    story.done("a program runs");
+
+    limit_files(&pair.a_process, Some(0));
+    std::fs::write(go, "").unwrap();
+    wait_for("it has ended", || Path::new(over).exists());
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(serving.try_wait().unwrap().is_none(), "it serves on");
+    assert_eq!(state(s, &id), "executing");
+    story.done("no room for its result");
+
+    limit_files(&pair.a_process, None);
+    wait_at_most(Duration::from_secs(80), "it is told", || state(s, &id) == "succeeded");
+    assert!(serving.wait().unwrap().success());
+    assert_eq!(std::fs::read_to_string(over).unwrap(), "once\n");
+    story.done("room again");
 }

@@ -406,20 +406,29 @@ fn reset_deletes_the_agent_and_nothing_else() {
     home.rendezvous().exits(0);
     std::fs::write(home.path.join("notes.txt"), "mine").unwrap();
     let fill = || {
-        for name in ["identity", "state.redb", "config.toml", "daemon.log.1"] {
+        for name in ["identity", "state.redb", "tasks.redb", "config.toml", "daemon.log.1"] {
             std::fs::write(home.path.join(name), "x").unwrap();
         }
         std::fs::create_dir_all(home.path.join("inbox")).unwrap();
         std::fs::write(home.path.join("inbox/m.msg"), "x").unwrap();
+        std::fs::create_dir_all(home.path.join("serving/0")).unwrap();
         std::fs::write(home.path.join("lock"), "").unwrap();
     };
     fill();
     let data = home.run(&["reset", "--yes", "--keep-identity", "--json"]).exits(0).data();
-    assert_eq!(data["deleted"].as_array().unwrap().len(), 4, "{data}");
+    assert_eq!(data["deleted"].as_array().unwrap().len(), 6, "{data}");
     assert!(home.path.join("identity").exists() && !home.path.join("inbox").exists());
+    assert!(!home.path.join("tasks.redb").exists() && !home.path.join("serving").exists());
     fill();
     home.run(&["reset", "--yes"]).exits(0);
     assert!(!home.path.join("identity").exists() && home.path.join("notes.txt").exists());
+    assert!(!home.path.join("tasks.redb").exists());
+    // A `task serve` that still runs keeps its place.
+    fill();
+    let lock = std::fs::File::create(home.path.join("serving/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    home.run(&["reset", "--yes"]).exits(0);
+    assert!(!home.path.join("tasks.redb").exists() && home.path.join("serving/0").exists());
     home.run(&["rendezvous", "status"]).exits(0);
 }
 

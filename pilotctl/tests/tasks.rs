@@ -205,6 +205,26 @@ fn a_task_waits_for_a_worker_that_is_away_and_what_is_told_for_a_submitter() {
 }
 
 #[test]
+fn a_task_that_was_taken_is_answered_by_a_daemon_that_stops() {
+    let pair = pair();
+    let (s, w) = (&pair.b, &pair.a);
+    w.kill("daemon");
+    let file = s.beside("a.txt");
+    std::fs::write(&file, "for later").unwrap();
+    let words = ["task", "submit", &pair.to_a, "--description", "later", "--wait", "60s"];
+    let id = std::thread::scope(|scope| {
+        let submitting =
+            scope.spawn(|| s.ok(&[&words[..], &["--file", file.to_str().unwrap()]].concat()));
+        wait_for("it is there", || s.ok(&["task", "list"]).contains("not delivered yet"));
+        s.ok(&["daemon", "stop"]);
+        submitting.join().unwrap()
+    });
+    s.ok(&["daemon", "start"]);
+    assert_eq!(state(s, &id), "new");
+    assert_eq!(s.data(&["outbox"])["waiting"], 1, "its file");
+}
+
+#[test]
 fn what_nobody_answers_lapses_after_a_minute_on_both_sides() {
     let pair = pair();
     let id = submit(&pair, "anybody?");

@@ -294,11 +294,18 @@ pub(super) fn reset(cx: &Context, args: Reset) -> Result<(), Failure> {
         let mut doomed = vec![home.state(), home.socket(), home.config(), home.takeover()];
         doomed.extend([home.inbox(), home.outbox(), home.received()]);
         doomed.extend([home.unfinished(), home.log()]);
-        doomed.push(home.programs());
+        doomed.extend([home.programs(), home.tasks()]);
         doomed.extend((1..=9).map(|i| rotated(&home.log(), i)));
         if !args.keep_identity {
             // An identity that runs elsewhere stays known as such for as long as it is here.
             doomed.extend([home.identity(), home.fenced()]);
+        }
+        let serving = home.serving();
+        let is_dir = std::fs::symlink_metadata(serving.path()).is_ok_and(|meta| meta.is_dir());
+        // One that still runs works in there.
+        let is_free = if is_dir { serving.try_lock()? } else { None };
+        if is_free.is_some() || !is_dir {
+            doomed.push(serving.path().to_owned());
         }
         for path in doomed {
             // Never through a link: what it points to is not ours.

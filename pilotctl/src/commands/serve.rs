@@ -66,6 +66,8 @@ struct Serving<'c> {
     running: BTreeMap<String, oneshot::Sender<()>>,
     /// Results that the daemon has not taken yet.
     ended: Vec<Ended>,
+    /// Why it has not, as was said.
+    trouble: Option<Code>,
     done: u64,
 }
 
@@ -81,6 +83,7 @@ pub(super) async fn serve(cx: &Context, args: TaskServe) -> Result<(), Failure> 
         programs: JoinSet::new(),
         running: BTreeMap::new(),
         ended: Vec::new(),
+        trouble: None,
         done: 0,
     };
     let result = tokio::select! {
@@ -120,9 +123,31 @@ fn program(exec: &Path) -> Result<PathBuf, Failure> {
     Err(Failure::new(Code::Usage, format!("there is no program {}", exec.display())))
 }
 
-/// Whether the daemon may be there again later.
+/// Whether the daemon may be there again later, and may have room for what changes.
 fn is_passing(failure: &Failure) -> bool {
-    matches!(failure.code, Code::NotRunning | Code::Io | Code::Timeout | Code::NotRegistered)
+    matches!(
+        failure.code,
+        Code::NotRunning
+            | Code::Io
+            | Code::Timeout
+            | Code::NotRegistered
+            | Code::Full
+            | Code::StoreBusy
+    )
+}
+
+/// Whether a result is told again: nobody can do its work a second time, and a store that makes
+/// no sense just now may be opened again.
+fn is_told_again(failure: &Failure) -> bool {
+    is_passing(failure) || failure.code == Code::State
+}
+
+/// The step that tells a result, and its text.
+fn told(result: &Result<String, String>) -> (&'static str, &str) {
+    match result {
+        Ok(text) => ("complete", text),
+        Err(reason) => ("fail", reason),
+    }
 }
 
 impl Serving<'_> {
@@ -133,6 +158,10 @@ impl Serving<'_> {
             self.report().await?;
             if self.args.count.is_some_and(|count| self.done >= count) {
                 return Ok(());
+            }
+            if !self.ended.is_empty() {
+                // It is told again soon, whatever changes.
+                wait = Duration::ZERO;
             }
             let query = Query::new("/v1/tasks")
                 .with("role", Some("worker"))
@@ -165,6 +194,8 @@ impl Serving<'_> {
     fn take(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
             Ok((id, result)) => {
+                let (how, text) = told(&result);
+                self.cx.out.note(&format!("{id}: {how} {}", quoted(text)));
                 self.running.remove(&id);
                 self.ended.push((id, result));
             }
@@ -246,16 +277,21 @@ impl Serving<'_> {
     /// Tells the daemon how programs have ended; what it does not take now is told later.
     async fn report(&mut self) -> Result<(), Failure> {
         for (id, result) in std::mem::take(&mut self.ended) {
-            let (step, text) = match &result {
-                Ok(text) => ("complete", text.clone()),
-                Err(reason) => ("fail", reason.clone()),
-            };
-            self.cx.out.note(&format!("{id}: {step} {}", quoted(&text)));
+            let (step, text) = told(&result);
             let path = format!("{}/{step}", path_of(&id));
-            let body = TaskStep { text, ..TaskStep::default() };
+            let body = TaskStep { text: text.to_owned(), ..TaskStep::default() };
             match self.cx.client().send::<_, Task>(Method::POST, &path, &body).await {
-                Ok(_) => self.done += 1,
-                Err(failure) if is_passing(&failure) => self.ended.push((id, result)),
+                Ok(_) => {
+                    self.done += 1;
+                    self.trouble = None;
+                }
+                Err(failure) if is_told_again(&failure) => {
+                    // Once: standard error may go to the disk that is full.
+                    if self.trouble.replace(failure.code) != Some(failure.code) {
+                        self.cx.out.note(&format!("{id}: {}: told again later", failure.message));
+                    }
+                    self.ended.push((id, result));
+                }
                 Err(failure) => self.cx.out.note(&format!("{id}: {}", failure.message)),
             }
         }
@@ -437,6 +473,18 @@ mod tests {
         assert_eq!(failed(status, b""), "exit status: 3");
         let long = failed(status, "ä".repeat(TAIL).as_bytes());
         assert!(long.len() <= REASON_MAX && long.ends_with('ä'), "{}", long.len());
+    }
+
+    #[test]
+    fn what_may_work_later_ends_nothing() {
+        let failure = |code| Failure::new(code, "");
+        for code in [Code::NotRunning, Code::Io, Code::Full, Code::StoreBusy] {
+            assert!(is_passing(&failure(code)) && is_told_again(&failure(code)), "{code:?}");
+        }
+        assert!(!is_passing(&failure(Code::State)) && is_told_again(&failure(Code::State)));
+        for code in [Code::Conflict, Code::NotFound, Code::TooLarge, Code::Permissions] {
+            assert!(!is_told_again(&failure(code)), "{code:?}");
+        }
     }
 
     #[test]

@@ -146,6 +146,11 @@ async fn take_back(cx: &Context, files: &[SentFile]) {
     }
 }
 
+/// Whether what was asked for may have been done all the same: the answer is lost.
+fn is_unknown(failure: &Failure) -> bool {
+    matches!(failure.code, Code::Io | Code::Timeout | Code::NotRunning | Code::Internal)
+}
+
 async fn submit(cx: &Context, args: cli::TaskSubmit) -> Result<(), Failure> {
     let description = given(args.description)?;
     check(&description)?;
@@ -163,8 +168,16 @@ async fn submit(cx: &Context, args: cli::TaskSubmit) -> Result<(), Failure> {
     let task: Task = match submitted {
         Ok(task) => task,
         Err(failure) => {
-            take_back(cx, &files).await;
-            return Err(failure);
+            // Files without their task do less harm than a task without its files.
+            if !is_unknown(&failure) {
+                take_back(cx, &files).await;
+            }
+            return Err(match failure.code {
+                Code::Io | Code::Timeout => {
+                    failure.hint("`pilotctl task list` shows whether it was submitted")
+                }
+                _ => failure,
+            });
         }
     };
     cx.out.show(&task, |task| task.id.clone());
@@ -189,7 +202,7 @@ async fn complete(cx: &Context, args: cli::TaskComplete) -> Result<(), Failure> 
     }
     let body = TaskStep { text: result, files: files.clone(), served: false };
     let done = step(cx, &args.id, "complete", body).await;
-    if done.is_err() {
+    if done.as_ref().is_err_and(|failure| !is_unknown(failure)) {
         take_back(cx, &files).await;
     }
     done

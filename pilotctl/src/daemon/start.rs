@@ -14,6 +14,7 @@ use crate::home::Home;
 use crate::output::utc;
 use crate::programs::Programs;
 use crate::{http, socket};
+use futures_util::FutureExt as _;
 use pilot_core::node::{Link, PathPolicy};
 use pilot_tokio::{Agent, AgentEvent, BindError, Events, ReadyError, RecvError, StartError};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -323,6 +324,11 @@ fn fence(shared: &Shared) -> Failure {
 /// Waits until the identity is taken over.
 async fn fenced(shared: &Shared, news: &mut Events) -> Failure {
     loop {
+        // The news of it come once: they may be among those that came too fast, or were read
+        // while we got ready. The state lasts.
+        if let Some(Err(ReadyError::Fenced)) = shared.node.agent.ready().now_or_never() {
+            return fence(shared);
+        }
         match news.recv().await {
             Ok(AgentEvent::Fenced) => return fence(shared),
             Ok(_) | Err(RecvError::Lagged(_)) => {}

@@ -3,7 +3,7 @@
 use super::store::{Changes, Store};
 use crate::error::{Code, Failure};
 use pilot_core::crypto::IdentityKey;
-use pilot_core::crypto::task::{Step, TaskId};
+use pilot_core::crypto::task::{Side, Step, TaskId};
 use pilot_core::service::tasks::{
     About, ActError, Board, BoardLimits, Content, Contents, Party, Signer, Talk, Task, TasksError,
     Turn, Worked,
@@ -52,7 +52,8 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// With all tasks that are stored. One that cannot be read is left where it is.
+    /// With all tasks of this key that are stored. Others, and one that cannot be read, are left
+    /// where they are.
     pub(super) fn open(
         signer: AnySigner,
         key: IdentityKey,
@@ -61,8 +62,13 @@ impl Desk {
     ) -> Result<Desk, Failure> {
         let mut board = Board::new(signer, key, registry, BoardLimits::default());
         for record in store.load()? {
-            if let Err(error) = board.restore(&record) {
-                tracing::warn!(%error, "a stored task is left alone");
+            match board.restore(&record) {
+                Ok(id) if board.get(id).is_some_and(|task| own_key(task) != key) => {
+                    tracing::warn!(task = %id, "a stored task of another identity is left alone");
+                    board.forget(id);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "a stored task is left alone"),
             }
         }
         Ok(Desk { board, shelf: Shelf { store, fresh: Vec::new() }, ahead: Vec::new() })
@@ -140,6 +146,15 @@ impl Desk {
     /// Does what was said on a stream, and looks what is to be told there.
     pub(super) fn work(&mut self, talk: &mut Talk, turn: Turn) -> Result<Worked, TasksError> {
         talk.work(&mut self.board, &mut self.shelf, turn)
+    }
+}
+
+/// Whose side of a task is kept.
+fn own_key(task: &Task) -> IdentityKey {
+    let fields = &task.first().fields;
+    match task.side() {
+        Side::Submitter => fields.submitter,
+        Side::Worker => fields.worker,
     }
 }
 

@@ -130,6 +130,19 @@ fn connect(a: &Side, b: &Side, verdict: Result<(), Verdict>) -> tokio::task::Joi
 }
 
 #[tokio::test]
+async fn tasks_of_another_identity_are_left_alone() {
+    let (mut a, b) = (Side::new(16), Side::new(17));
+    let id = TaskId([1; 16]);
+    a.submit(id, b.party).await;
+    let own = std::mem::replace(&mut a.secret, [18; 32]);
+    a.restart().await;
+    assert_eq!(a.state(id).await, None);
+    a.secret = own;
+    a.restart().await;
+    assert_eq!(a.state(id).await, Some(State::New));
+}
+
+#[tokio::test]
 async fn what_was_answered_is_there_after_a_restart_of_either_side() {
     let (mut a, mut b) = (Side::new(16), Side::new(17));
     let id = TaskId([1; 16]);

@@ -208,13 +208,22 @@ pub(super) async fn submit(State(shared): Cx, bytes: Bytes) -> Response {
             let tasks = shared.carriers.tasks()?;
             let (id, mut changes) = (random_id()?, tasks.changes());
             let description = wanted.description;
-            tasks
-                .run(move |desk| desk.submit(id, worker, &content(&description, &files)?, now()))
+            let submitted = tasks
+                .run(move |desk| {
+                    desk.submit(id, worker, &content(&description, &files)?, now())?;
+                    Whole::find(desk, id)
+                })
                 .await?;
             shared.carriers.wake(to);
+            let mut stop = shared.stop.subscribe();
             let until = Instant::now() + wanted.wait_ms.map_or(Duration::ZERO, span);
             let is_there = |task: &Task| task.is_known_there() || task.is_settled();
-            waited(tasks, id, &mut changes, until, is_there).await.map(|w| w.shown(&shared))
+            // From here on nothing is an error: told of one, its owner would submit it again.
+            let later = tokio::select! {
+                whole = waited(tasks, id, &mut changes, until, is_there) => whole.ok(),
+                _ = stop.wait_for(|stop| *stop) => None,
+            };
+            Ok(later.unwrap_or(submitted).shown(&shared))
         }
         .await,
     )
