@@ -14,6 +14,7 @@ macro_rules! __conformance_cases {
             large_writes_arrive_whole
             tiny_and_empty_writes_arrive_in_order
             a_dropped_stream_still_delivers
+            what_was_written_is_acknowledged_before_the_end
             a_burst_of_datagrams_is_counted_and_none_is_corrupted
             an_inbox_that_nobody_reads_drops_the_newest_and_counts
             a_datagram_too_large_is_refused_with_the_size_that_fits
@@ -79,6 +80,7 @@ macro_rules! __conformance_cross_cases {
             large_writes_arrive_whole
             tiny_and_empty_writes_arrive_in_order
             a_dropped_stream_still_delivers
+            what_was_written_is_acknowledged_before_the_end
             a_burst_of_datagrams_is_counted_and_none_is_corrupted
             a_datagram_too_large_is_refused_with_the_size_that_fits
             a_network_that_is_gone_comes_back
