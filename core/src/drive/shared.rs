@@ -128,7 +128,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
     }
 
     /// Whether a call of the machine has panicked; every other call here panics then.
-    pub(crate) fn is_broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         self.inner.is_poisoned()
     }
 
@@ -138,19 +138,38 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
     /// just been received, see [`Driver::answer`], and soon after otherwise: who makes the turns
     /// is woken. `call` must not block, and must not come back here.
     pub fn with<T>(&self, call: impl FnOnce(Access<'_, M, O>) -> T) -> T {
-        self.enter(true, call)
+        self.enter(self.lock(), true, call)
     }
 
     /// The same for calls that rarely have consequences (reading, asking): who makes the turns
     /// is woken only if the machine has a deadline that is not yet waited for.
     pub fn peek<T>(&self, call: impl FnOnce(Access<'_, M, O>) -> T) -> T {
-        self.enter(false, call)
+        self.enter(self.lock(), false, call)
     }
 
-    fn enter<T>(&self, wake: bool, call: impl FnOnce(Access<'_, M, O>) -> T) -> T {
+    /// [`Shared::with`] of what is dropped, perhaps because its thread panics: a machine that has
+    /// panicked is left alone, because a second panic ends the process.
+    pub(crate) fn with_unless_broken(&self, call: impl FnOnce(Access<'_, M, O>)) {
+        if let Ok(inner) = self.inner.lock() {
+            self.enter(inner, true, call);
+        }
+    }
+
+    /// [`Shared::peek`], likewise.
+    pub(crate) fn peek_unless_broken(&self, call: impl FnOnce(Access<'_, M, O>)) {
+        if let Ok(inner) = self.inner.lock() {
+            self.enter(inner, false, call);
+        }
+    }
+
+    fn enter<T>(
+        &self,
+        mut inner: MutexGuard<'_, Inner<M, O, R>>,
+        wake: bool,
+        call: impl FnOnce(Access<'_, M, O>) -> T,
+    ) -> T {
         let mut woken = Vec::new();
         let (result, task, has_sent) = {
-            let mut inner = self.lock();
             let sends = inner.driver.stats().sends;
             let Inner { driver, machine, owner, sockets, .. } = &mut *inner;
             let now = self.host.now();
@@ -162,6 +181,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
             let task = if wake && !is_sent || inner.is_late() { inner.task.take() } else { None };
             (result, task, inner.driver.stats().sends != sends)
         };
+        drop(inner);
         woken.into_iter().chain(task).for_each(Waken::wake);
         if has_sent {
             neighbours::nudge(self.name());
@@ -199,7 +219,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
     /// after `linger`.
     pub fn stop(&self, linger: Duration) {
         let task = {
-            let mut inner = self.lock();
+            let Ok(mut inner) = self.inner.lock() else { return };
             let at = self.host.now() + linger;
             inner.stop = Some(inner.stop.map_or(at, |earlier| earlier.min(at)));
             inner.task.take()
@@ -228,7 +248,9 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
 
     /// Does not wait for the end any more.
     pub fn leave_ended(&self, ticket: &mut Ticket) {
-        self.lock().ended.leave(ticket);
+        if let Ok(mut inner) = self.inner.lock() {
+            inner.ended.leave(ticket);
+        }
     }
 
     // ---- for the one who makes the turns ----

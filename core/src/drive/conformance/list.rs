@@ -44,6 +44,7 @@ macro_rules! __conformance_cases {
             shutting_down_with_unsent_bytes
             shutting_down_twice
             nothing_works_after_the_end_and_nothing_hangs
+            a_panic_of_the_application_leaves_nothing_open
             who_cannot_be_connected_to_says_why
             trust_is_asked_for_granted_refused_and_revoked
             agents_are_found_by_hostname_and_by_tags
