@@ -86,6 +86,8 @@ struct Inner<M, O, R: Runtime> {
     has_words: bool,
     /// Ends when everything queued is sent, or at this time.
     stop: Option<Instant>,
+    /// Ends at this time, whatever is queued.
+    last: Option<Instant>,
     ended: Waiters<'static, (), R::Waker>,
 }
 
@@ -113,6 +115,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
             until: None,
             has_words: false,
             stop: None,
+            last: None,
             ended: Waiters::<(), R::Waker>::boxed(END_WAITERS),
         };
         Shared { inner: Mutex::new(inner), host }
@@ -227,6 +230,18 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
         task.into_iter().for_each(Waken::wake);
     }
 
+    /// Lets the turns end after `linger` if nobody else has made them end before, whether
+    /// something is queued or not.
+    pub(crate) fn stop_at_last(&self, linger: Duration) {
+        let task = {
+            let Ok(mut inner) = self.inner.lock() else { return };
+            let at = self.host.now() + linger;
+            inner.last = Some(inner.last.map_or(at, |earlier| earlier.min(at)));
+            inner.task.take()
+        };
+        task.into_iter().for_each(Waken::wake);
+    }
+
     /// Whether the turns have ended and the sockets are closed.
     pub fn is_ended(&self) -> bool {
         self.lock().sockets.is_none()
@@ -328,8 +343,22 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Inner<M, O, R> {
     ) -> (Made, bool) {
         let sends = self.driver.stats().sends;
         let next = self.next(host, waker, woken, is_ready);
+        let next = self.end_at_last(host, woken, next);
         let has_received = self.driver.has_received();
         (Made { next, has_received }, self.driver.stats().sends != sends)
+    }
+
+    /// What is next if there is a time at which the turns end in any case.
+    fn end_at_last(&mut self, host: &R::Host, woken: &mut Vec<R::Waker>, next: Next) -> Next {
+        let Some(last) = self.last.filter(|_| next != Next::End) else { return next };
+        if last <= host.now() {
+            self.end(woken);
+            return Next::End;
+        }
+        let Next::Wait { until } = next else { return next };
+        let until = Some(until.map_or(last, |until| until.min(last)));
+        self.until = until;
+        Next::Wait { until }
     }
 
     fn next(

@@ -373,8 +373,10 @@ impl<R: Runtime> Drop for Guard<R> {
         shared.with_unless_broken(|access| {
             // An agent without peers has nobody to say goodbye to.
             let _ = access.machine.command(access.now, Command::Shutdown);
+            access.owner.demand(|chores| chores.leave = true);
         });
-        shared.stop(LINGER);
+        // The household stops it once everything is stored, unless there is none any more.
+        shared.stop_at_last(LINGER * 2);
     }
 }
 

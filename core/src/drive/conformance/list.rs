@@ -45,6 +45,7 @@ macro_rules! __conformance_cases {
             shutting_down_twice
             nothing_works_after_the_end_and_nothing_hangs
             a_panic_of_the_application_leaves_nothing_open
+            the_last_handle_goes_and_the_last_change_stays
             who_cannot_be_connected_to_says_why
             trust_is_asked_for_granted_refused_and_revoked
             agents_are_found_by_hostname_and_by_tags

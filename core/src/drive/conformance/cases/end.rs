@@ -253,3 +253,33 @@ pub fn a_panic_of_the_application_leaves_nothing_open<A: Subject, B: Subject, R:
         drop((b, world));
     });
 }
+
+/// What was changed last is stored, although nobody holds the agent any more: whether its end
+/// was begun before or not.
+pub fn the_last_handle_goes_and_the_last_change_stays<A: Subject, B: Subject, R: Rendezvous>() {
+    block_on(async {
+        for is_begun in [true, false] {
+            let world = R::start();
+            let (a, b) = (Setup::new(&world, 11), Setup::new(&world, 12));
+            let again = b.clone();
+            let stage = Stage::<A, B, R>::with(world, a, b).await;
+            let mut events = stage.b.events();
+            stage.a.request_trust(stage.b_at, "to be remembered").expect("asked");
+            hear::<B>(&mut events, News::TrustRequested(stage.a_at)).await;
+            let Stage { a, b, a_at, world, .. } = stage;
+            let handle = Handle::<B::Runtime>::clone(b.keep_alive());
+            b.approve_trust(a_at).expect("approved");
+            if is_begun {
+                handle.begin_shutdown();
+            }
+            drop(b);
+            let ending = until("dropping the last handle", || handle.is_ended());
+            within(SHUTDOWN_MAX, ending).await.expect("the end takes too long");
+            step("starting again");
+            let b = B::start(again);
+            b.ready().await.expect("registered");
+            assert!(b.trusted().iter().any(|peer| peer.address == a_at), "{is_begun}");
+            drop((a, b, world));
+        }
+    });
+}
