@@ -320,7 +320,8 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        if std::thread::panicking() || self.is_ended() {
+        // Also of an application that panics; every call of a node that has panicked does so, too.
+        if self.handle.shared().is_broken() || self.is_ended() {
             return;
         }
         self.handle.begin_shutdown();

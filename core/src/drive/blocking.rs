@@ -212,8 +212,9 @@ impl<R: ReadyRuntime> Agent<R> {
 ///
 /// Reading waits for a byte, the end or a failure, and writing for room in a bounded ring; if
 /// the timeout set for it passes before, it fails with [`io::ErrorKind::TimedOut`]. Dropping
-/// the last clone finishes (what was written is still sent), and discards what is received from
-/// then on.
+/// the last clone finishes (what was written is still sent), unless something unread is there or
+/// comes: then both directions are reset, and what the peer does not have yet is lost. Who wants
+/// to be sure waits for [`Stream::acknowledged`] first.
 ///
 /// Errors are [`io::Error`]s around a [`agent::StreamFailure`], which says why.
 #[derive(Debug)]

@@ -270,7 +270,8 @@ impl<W: Waken> Hub<W> {
         waker: &W,
     ) -> Poll<Result<(), StreamError>> {
         let Some(stream) = node.stream(id) else { return gone() };
-        match (stream.is_acknowledged(), stream.end()) {
+        let end = stream.end();
+        match (stream.is_acknowledged(), end) {
             (true, _) | (_, Some(StreamEnd::Closed)) => Poll::Ready(Ok(())),
             (false, Some(end)) => Poll::Ready(Err(StreamError::Ended(end))),
             (false, None) => self.pend_stream(id, Side::Write, waker),

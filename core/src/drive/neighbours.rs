@@ -23,7 +23,9 @@ std::thread_local! {
 
 /// The task of this machine rests: `waker` is called when another one sends.
 pub(super) fn rest(name: Name, waker: &Waker) {
-    HERE.with_borrow_mut(|here| {
+    // Without a list the events wake it.
+    let _ = HERE.try_with(|here| {
+        let mut here = here.borrow_mut();
         here.retain(|(other, _)| *other != name);
         if here.len() == RESTING {
             here.remove(0);
@@ -47,10 +49,13 @@ pub(super) fn leave(name: Name) -> bool {
 
 /// This machine has sent something: wakes the others.
 pub(super) fn nudge(name: Name) {
-    while let Some((_, waker)) = HERE.with_borrow_mut(|here| {
+    let next = |here: &RefCell<Vec<(Name, Waker)>>| {
+        let mut here = here.borrow_mut();
         let other = here.iter().position(|(other, _)| *other != name)?;
         Some(here.remove(other))
-    }) {
+    };
+    // Handles are dropped at the end of a thread, too, when the list is gone.
+    while let Ok(Some((_, waker))) = HERE.try_with(next) {
         waker.wake();
     }
 }
@@ -98,5 +103,29 @@ mod tests {
         nudge(Name(99));
         assert_eq!(bell.0.load(Ordering::Relaxed) as usize, RESTING - 2);
         assert!(leave(Name(99)));
+    }
+
+    /// What is dropped at the end of a thread may send, when there is no list any more.
+    #[test]
+    fn the_end_of_a_thread_is_survived() {
+        struct Late;
+        impl Drop for Late {
+            fn drop(&mut self) {
+                let _ = leave(Name(1));
+                nudge(Name(1));
+                rest(Name(1), Waker::noop());
+            }
+        }
+        std::thread_local! {
+            static LATE: Late = const { Late };
+            static EARLY: Late = const { Late };
+        }
+        let thread = std::thread::spawn(|| {
+            // On either side of the list, whichever goes first.
+            EARLY.with(|_| ());
+            rest(Name(2), Waker::noop());
+            LATE.with(|_| ());
+        });
+        assert!(thread.join().is_ok());
     }
 }

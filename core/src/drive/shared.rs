@@ -86,6 +86,8 @@ struct Inner<M, O, R: Runtime> {
     has_words: bool,
     /// Ends when everything queued is sent, or at this time.
     stop: Option<Instant>,
+    /// Ends at this time, whatever is queued.
+    last: Option<Instant>,
     ended: Waiters<'static, (), R::Waker>,
 }
 
@@ -113,6 +115,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
             until: None,
             has_words: false,
             stop: None,
+            last: None,
             ended: Waiters::<(), R::Waker>::boxed(END_WAITERS),
         };
         Shared { inner: Mutex::new(inner), host }
@@ -128,7 +131,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
     }
 
     /// Whether a call of the machine has panicked; every other call here panics then.
-    pub(crate) fn is_broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         self.inner.is_poisoned()
     }
 
@@ -138,19 +141,38 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
     /// just been received, see [`Driver::answer`], and soon after otherwise: who makes the turns
     /// is woken. `call` must not block, and must not come back here.
     pub fn with<T>(&self, call: impl FnOnce(Access<'_, M, O>) -> T) -> T {
-        self.enter(true, call)
+        self.enter(self.lock(), true, call)
     }
 
     /// The same for calls that rarely have consequences (reading, asking): who makes the turns
     /// is woken only if the machine has a deadline that is not yet waited for.
     pub fn peek<T>(&self, call: impl FnOnce(Access<'_, M, O>) -> T) -> T {
-        self.enter(false, call)
+        self.enter(self.lock(), false, call)
     }
 
-    fn enter<T>(&self, wake: bool, call: impl FnOnce(Access<'_, M, O>) -> T) -> T {
+    /// [`Shared::with`] of what is dropped, perhaps because its thread panics: a machine that has
+    /// panicked is left alone, because a second panic ends the process.
+    pub(crate) fn with_unless_broken(&self, call: impl FnOnce(Access<'_, M, O>)) {
+        if let Ok(inner) = self.inner.lock() {
+            self.enter(inner, true, call);
+        }
+    }
+
+    /// [`Shared::peek`], likewise.
+    pub(crate) fn peek_unless_broken(&self, call: impl FnOnce(Access<'_, M, O>)) {
+        if let Ok(inner) = self.inner.lock() {
+            self.enter(inner, false, call);
+        }
+    }
+
+    fn enter<T>(
+        &self,
+        mut inner: MutexGuard<'_, Inner<M, O, R>>,
+        wake: bool,
+        call: impl FnOnce(Access<'_, M, O>) -> T,
+    ) -> T {
         let mut woken = Vec::new();
         let (result, task, has_sent) = {
-            let mut inner = self.lock();
             let sends = inner.driver.stats().sends;
             let Inner { driver, machine, owner, sockets, .. } = &mut *inner;
             let now = self.host.now();
@@ -162,6 +184,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
             let task = if wake && !is_sent || inner.is_late() { inner.task.take() } else { None };
             (result, task, inner.driver.stats().sends != sends)
         };
+        drop(inner);
         woken.into_iter().chain(task).for_each(Waken::wake);
         if has_sent {
             neighbours::nudge(self.name());
@@ -199,9 +222,21 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
     /// after `linger`.
     pub fn stop(&self, linger: Duration) {
         let task = {
-            let mut inner = self.lock();
+            let Ok(mut inner) = self.inner.lock() else { return };
             let at = self.host.now() + linger;
             inner.stop = Some(inner.stop.map_or(at, |earlier| earlier.min(at)));
+            inner.task.take()
+        };
+        task.into_iter().for_each(Waken::wake);
+    }
+
+    /// Lets the turns end after `linger` if nobody else has made them end before, whether
+    /// something is queued or not.
+    pub(crate) fn stop_at_last(&self, linger: Duration) {
+        let task = {
+            let Ok(mut inner) = self.inner.lock() else { return };
+            let at = self.host.now() + linger;
+            inner.last = Some(inner.last.map_or(at, |earlier| earlier.min(at)));
             inner.task.take()
         };
         task.into_iter().for_each(Waken::wake);
@@ -228,7 +263,9 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
 
     /// Does not wait for the end any more.
     pub fn leave_ended(&self, ticket: &mut Ticket) {
-        self.lock().ended.leave(ticket);
+        if let Ok(mut inner) = self.inner.lock() {
+            inner.ended.leave(ticket);
+        }
     }
 
     // ---- for the one who makes the turns ----
@@ -306,8 +343,22 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Inner<M, O, R> {
     ) -> (Made, bool) {
         let sends = self.driver.stats().sends;
         let next = self.next(host, waker, woken, is_ready);
+        let next = self.end_at_last(host, woken, next);
         let has_received = self.driver.has_received();
         (Made { next, has_received }, self.driver.stats().sends != sends)
+    }
+
+    /// What is next if there is a time at which the turns end in any case.
+    fn end_at_last(&mut self, host: &R::Host, woken: &mut Vec<R::Waker>, next: Next) -> Next {
+        let Some(last) = self.last.filter(|_| next != Next::End) else { return next };
+        if last <= host.now() {
+            self.end(woken);
+            return Next::End;
+        }
+        let Next::Wait { until } = next else { return next };
+        let until = Some(until.map_or(last, |until| until.min(last)));
+        self.until = until;
+        Next::Wait { until }
     }
 
     fn next(

@@ -126,7 +126,7 @@ struct Ending<'a, M: Machine, O: Owner<M, R>, R: AsyncRuntime> {
 
 impl<M: Machine, O: Owner<M, R>, R: AsyncRuntime> Drop for Ending<'_, M, O, R> {
     fn drop(&mut self) {
-        if self.ticket != Ticket::NONE && !std::thread::panicking() {
+        if self.ticket != Ticket::NONE {
             self.shared.leave_ended(&mut self.ticket);
         }
     }
@@ -139,9 +139,7 @@ struct Turns<M: Machine, O: Owner<M, R>, R: AsyncRuntime>(Arc<Shared<M, O, R>>);
 impl<M: Machine, O: Owner<M, R>, R: AsyncRuntime> Drop for Turns<M, O, R> {
     fn drop(&mut self) {
         let _ = neighbours::leave(self.0.name());
-        if !std::thread::panicking() {
-            self.0.abandon();
-        }
+        self.0.abandon();
     }
 }
 

@@ -108,7 +108,8 @@ pub enum Event {
     StreamOpened(StreamId),
     /// Bytes, or the end, can be read.
     StreamReadable(StreamId),
-    /// Bytes can be written again, or everything is acknowledged.
+    /// Bytes can be written again, or everything is acknowledged (the finish, or what
+    /// `Stream::is_acknowledged` was asked for).
     StreamWritable(StreamId),
     /// The stream is over; what was received before can still be read.
     StreamClosed(StreamId, StreamEnd),

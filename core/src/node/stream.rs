@@ -110,8 +110,9 @@ impl Stream<'_, '_> {
         self.node.process(now);
     }
 
-    /// Whether everything written, and FIN if finished, was acknowledged.
-    pub fn is_acknowledged(&self) -> bool {
+    /// Whether everything written, and FIN if finished, was acknowledged. If not, a
+    /// `StreamWritable` follows when it is; therefore by value.
+    pub fn is_acknowledged(self) -> bool {
         self.node.transport.is_acknowledged(self.id)
     }
 

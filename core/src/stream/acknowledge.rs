@@ -194,6 +194,14 @@ impl Transport<'_> {
             self.stream_event(key, event::FINISHED);
             return self.step(now, key, Step::FinAcknowledged);
         }
+        // Of a finish that waits for its own acknowledgement FINISHED tells.
+        if stream.snd.ack_waits
+            && stream.snd.fin == Control::None
+            && stream.snd.una == stream.snd.end
+        {
+            stream.snd.ack_waits = false;
+            self.stream_event(key, event::WRITABLE);
+        }
         self.update_stream(now, key);
     }
 }

@@ -331,12 +331,13 @@ impl Transport<'_> {
     }
 
     /// Whether everything written, and the finish if there was one, has arrived; so it has for
-    /// a stream that is gone.
-    pub fn is_acknowledged(&self, id: StreamId) -> bool {
-        self.streams.get(id.0).is_none_or(|stream| {
-            let finish = matches!(stream.snd.fin, Control::None | Control::Acknowledged);
-            finish && stream.snd.una == stream.snd.end
-        })
+    /// a stream that is gone. If not, an event tells when it has: `Writable`, or `Finished`.
+    pub fn is_acknowledged(&mut self, id: StreamId) -> bool {
+        let Some(stream) = self.streams.get_mut(id.0) else { return true };
+        let finish = matches!(stream.snd.fin, Control::None | Control::Acknowledged);
+        let all = finish && stream.snd.una == stream.snd.end;
+        stream.snd.ack_waits = !all && stream.end.is_none();
+        all
     }
 
     /// All streams, in slot order.

@@ -253,7 +253,8 @@ pub enum TransportEvent {
     Acceptable(Port),
     /// There is more to read, or the end.
     Readable(StreamId),
-    /// A writer that was told to wait may go on.
+    /// A writer that was told to wait may go on; or everything is acknowledged, if
+    /// [`Transport::is_acknowledged`] has said that it was not.
     Writable(StreamId),
     /// All that was written, and the finish, has arrived.
     Finished(StreamId),

@@ -68,6 +68,8 @@ pub(crate) struct SendHalf {
     pub(crate) abandoned: bool,
     /// The writer was told to wait.
     pub(crate) writer_waits: bool,
+    /// Somebody was told that not everything is acknowledged, and waits.
+    pub(crate) ack_waits: bool,
 }
 
 impl SendHalf {
@@ -90,6 +92,7 @@ impl SendHalf {
             reset_due: None,
             abandoned: false,
             writer_waits: false,
+            ack_waits: false,
         }
     }
 
@@ -336,11 +339,12 @@ impl SendHalf {
     }
 
     /// Gives the bytes back: the stream has ended otherwise than by being acknowledged. Frames
-    /// in flight outlive it, and must not be sent again when they are lost or probed. A writer
-    /// that waits is told the end, not that there is room.
+    /// in flight outlive it, and must not be sent again when they are lost or probed. Who
+    /// waits is told the end, not that there is room.
     pub(crate) fn abandon(&mut self, pool: &mut Pool<'_>) {
         self.abandoned = true;
         self.writer_waits = false;
+        self.ack_waits = false;
         self.ring.close(pool);
     }
 

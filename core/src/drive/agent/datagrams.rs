@@ -73,10 +73,8 @@ impl<R: AsyncRuntime> Datagrams<R> {
 
 impl<R: Runtime> Drop for Datagrams<R> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.agent.with(|access| {
-                access.owner.hub.unbind_datagrams(access.machine, access.now, self.port);
-            });
-        }
+        self.agent.shared().with_unless_broken(|access| {
+            access.owner.hub.unbind_datagrams(access.machine, access.now, self.port);
+        });
     }
 }

@@ -192,8 +192,9 @@ impl<R: AsyncRuntime> Events<R> {
 
 impl<R: Runtime> Drop for Events<R> {
     fn drop(&mut self) {
-        if self.ticket != Ticket::NONE && !std::thread::panicking() {
-            self.handle.peek(|access| access.owner.events.leave(&mut self.ticket));
+        if self.ticket != Ticket::NONE {
+            let ticket = &mut self.ticket;
+            self.handle.shared().peek_unless_broken(|access| access.owner.events.leave(ticket));
         }
     }
 }

@@ -153,8 +153,8 @@ impl<R: Runtime> Handle<R> {
     /// Gives back a place among those who wait: of [`Handle::poll_ready`],
     /// [`Listener::poll_accept`] and [`Datagrams::poll_recv`].
     pub fn leave(&self, ticket: &mut Ticket) {
-        if *ticket != Ticket::NONE && !std::thread::panicking() {
-            self.peek(|access| access.owner.hub.leave(ticket));
+        if *ticket != Ticket::NONE {
+            self.shared.peek_unless_broken(|access| access.owner.hub.leave(ticket));
         }
     }
 
@@ -369,10 +369,14 @@ struct Guard<R: Runtime>(Handle<R>);
 
 impl<R: Runtime> Drop for Guard<R> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.0.say_goodbye();
-            self.0.shared.stop(LINGER);
-        }
+        let shared = &self.0.shared;
+        shared.with_unless_broken(|access| {
+            // An agent without peers has nobody to say goodbye to.
+            let _ = access.machine.command(access.now, Command::Shutdown);
+            access.owner.demand(|chores| chores.leave = true);
+        });
+        // The household stops it once everything is stored, unless there is none any more.
+        shared.stop_at_last(LINGER * 2);
     }
 }
 

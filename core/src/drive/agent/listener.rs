@@ -82,9 +82,9 @@ impl<R: AsyncRuntime> Listener<R> {
 
 impl<R: Runtime> Drop for Listener<R> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        self.agent.shared().with_unless_broken(|access| {
             // The only failure is that the port is closed already.
-            let _ = self.agent.command(Command::Unlisten { port: self.port });
-        }
+            let _ = access.machine.command(access.now, Command::Unlisten { port: self.port });
+        });
     }
 }

@@ -107,11 +107,9 @@ impl<R: Runtime> Question<R> {
 impl<R: Runtime> Drop for Question<R> {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
-        if !std::thread::panicking() {
-            self.handle.peek(|access| {
-                access.owner.hub.leave(&mut self.ticket);
-                access.machine.forget(id);
-            });
-        }
+        self.handle.shared().peek_unless_broken(|access| {
+            access.owner.hub.leave(&mut self.ticket);
+            access.machine.forget(id);
+        });
     }
 }

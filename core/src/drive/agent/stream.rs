@@ -19,10 +19,7 @@ struct Held<R: Runtime> {
 
 impl<R: Runtime> Drop for Held<R> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return; // The lock may be poisoned, and the agent is of no use then anyway.
-        }
-        self.agent.with(|access| {
+        self.agent.shared().with_unless_broken(|access| {
             access.owner.hub.release(access.machine, access.now, self.id);
         });
     }
@@ -135,6 +132,16 @@ impl<R: Runtime> StreamHandle<R> {
         }
     }
 
+    /// [`StreamHandle::finish`] of a writing half that is dropped. A stream that has failed
+    /// already has nothing to finish.
+    pub fn finish_dropped(&self) {
+        self.0.agent.shared().with_unless_broken(|access| {
+            if let Some(mut stream) = access.machine.stream(self.0.id) {
+                let _ = stream.finish(access.now);
+            }
+        });
+    }
+
     /// Ends both directions at once; the peer's reads and writes fail. What was written and
     /// not yet acknowledged may be lost.
     pub fn reset(&self) {
@@ -163,8 +170,9 @@ macro_rules! stream_types {
             the end. It returns at once; reading goes on.")]
         /// * **Reading** yields 0 bytes at the end.
         #[doc = concat!("* **Dropping** ends the writing direction like `", $shutdown, "` (what \
-            was written is still sent and, if need be, sent again), and discards what is \
-            received from then on. It is not a reset; that is [`Stream::reset`].")]
+            was written is still sent and, if need be, sent again), unless something unread is \
+            there or comes: then both directions are reset, and what the peer does not have yet \
+            is lost. Who wants to be sure waits for [`Stream::acknowledged`] first.")]
         /// * Every future of a stream may be dropped without losing bytes: a write has either
         ///   accepted bytes, or not.
         ///
@@ -290,9 +298,8 @@ macro_rules! stream_types {
 
         impl Drop for OwnedWriteHalf {
             fn drop(&mut self) {
-                if self.ends && !::std::thread::panicking() {
-                    // A stream that has failed already has nothing to finish.
-                    let _ = self.handle.finish();
+                if self.ends {
+                    self.handle.finish_dropped();
                 }
             }
         }

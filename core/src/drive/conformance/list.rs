@@ -14,6 +14,7 @@ macro_rules! __conformance_cases {
             large_writes_arrive_whole
             tiny_and_empty_writes_arrive_in_order
             a_dropped_stream_still_delivers
+            what_was_written_is_acknowledged_before_the_end
             a_burst_of_datagrams_is_counted_and_none_is_corrupted
             an_inbox_that_nobody_reads_drops_the_newest_and_counts
             a_datagram_too_large_is_refused_with_the_size_that_fits
@@ -43,6 +44,8 @@ macro_rules! __conformance_cases {
             shutting_down_with_unsent_bytes
             shutting_down_twice
             nothing_works_after_the_end_and_nothing_hangs
+            a_panic_of_the_application_leaves_nothing_open
+            the_last_handle_goes_and_the_last_change_stays
             who_cannot_be_connected_to_says_why
             trust_is_asked_for_granted_refused_and_revoked
             agents_are_found_by_hostname_and_by_tags
@@ -79,6 +82,7 @@ macro_rules! __conformance_cross_cases {
             large_writes_arrive_whole
             tiny_and_empty_writes_arrive_in_order
             a_dropped_stream_still_delivers
+            what_was_written_is_acknowledged_before_the_end
             a_burst_of_datagrams_is_counted_and_none_is_corrupted
             a_datagram_too_large_is_refused_with_the_size_that_fits
             a_network_that_is_gone_comes_back

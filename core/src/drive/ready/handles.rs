@@ -75,8 +75,9 @@ fn would_block<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
 ///   is sent by the loop, before it waits the next time at the latest; `flush` has nothing to
 ///   do.
 /// * [`Stream::finish`] ends the writing direction: the peer reads to the end; reading goes on.
-/// * **Dropping** the last clone finishes, too (what was written is still sent), and discards
-///   what is received from then on. It is not a reset; that is [`Stream::reset`].
+/// * **Dropping** the last clone finishes, too (what was written is still sent), unless something
+///   unread is there or comes: then both directions are reset, and what the peer does not have
+///   yet is lost. Who wants to be sure waits for [`Stream::acknowledged`] first.
 ///
 /// Errors are [`io::Error`]s around a [`agent::StreamFailure`], which says why.
 #[derive(Debug)]

@@ -336,3 +336,35 @@ fn acknowledgements_ride_with_answers() {
         assert!((240 / 16..=240 / 12).contains(&acks), "{acks}");
     }
 }
+
+/// Who asks before the acknowledgement is there is told when it comes, without a finish, and
+/// nobody else is.
+#[test]
+fn who_asks_whether_all_is_acknowledged_is_told_when_it_is() {
+    let mut world = World::listening(9, Link::clean(ms(10)));
+    let (a, _) = world.open(PORT);
+    let told = |world: &mut World| {
+        let events = &mut world.ends[0].events;
+        let told = events.iter().filter(|event| **event == TransportEvent::Writable(a)).count();
+        events.clear();
+        told
+    };
+    for asks in [false, true] {
+        let now = world.now;
+        assert_eq!(world.ends[0].t.write(now, a, &[7; 1000]), Ok(1000));
+        if asks {
+            assert!(!world.ends[0].t.is_acknowledged(a));
+        }
+        world.pass(ms(500));
+        assert_eq!(told(&mut world), usize::from(asks));
+        assert!(world.ends[0].t.is_acknowledged(a));
+    }
+    // A finish after the question is told as such.
+    let now = world.now;
+    assert_eq!(world.ends[0].t.write(now, a, b"last"), Ok(4));
+    assert!(!world.ends[0].t.is_acknowledged(a));
+    world.ends[0].t.finish(now, a).unwrap();
+    world.pass(ms(500));
+    assert!(world.ends[0].events.contains(&TransportEvent::Finished(a)));
+    assert_eq!(told(&mut world), 0);
+}

@@ -1,6 +1,9 @@
 //! Shutting down in every state: whatever waits ends with a clear error, and nothing hangs.
 
 use super::*;
+use crate::drive::agent::Handle;
+use std::boxed::Box;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::vec;
 
 fn shutdown() -> Failure {
@@ -211,5 +214,72 @@ pub fn nothing_works_after_the_end_and_nothing_hangs<A: Subject, B: Subject, R: 
         let _ = A::send(&datagrams, b"late", to);
         drop((left, listener, datagrams));
         assert_eq!(a.connections(), 0);
+    });
+}
+
+/// Drops it as a panic of the application does.
+fn unwind<T>(held: T) {
+    let panicked = catch_unwind(AssertUnwindSafe(move || {
+        let _held = held;
+        resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+}
+
+/// What an application that panics held is given back as if it had been dropped otherwise, and
+/// an agent whose last handle went so ends.
+pub fn a_panic_of_the_application_leaves_nothing_open<A: Subject, B: Subject, R: Rendezvous>() {
+    block_on(async {
+        let stage = Stage::<A, B, R>::friends().await;
+        let (left, mut right) = stage.stream().await;
+        let listener = stage.a.listen(Port(3000)).expect("the port is free");
+        let datagrams = stage.a.datagrams(Port(3000)).expect("the port is free");
+        step("panicking with handles");
+        unwind((left, listener, datagrams));
+        assert_eq!(stage.a.connections(), 0);
+        right.expect_end().await;
+        drop(stage.a.listen(Port(3000)).expect("the port is free again"));
+        drop(stage.a.datagrams(Port(3000)).expect("the port is free again"));
+        step("panicking with half a stream");
+        let (Pipe { reader, writer }, mut right) = stage.stream().await;
+        unwind(writer);
+        right.expect_end().await;
+        drop((reader, right));
+        let Stage { a, b, world, .. } = stage;
+        let handle = Handle::<A::Runtime>::clone(a.keep_alive());
+        unwind(a);
+        let ending = until("panicking with the agent", || handle.is_ended());
+        within(SHUTDOWN_MAX, ending).await.expect("the end takes too long");
+        drop((b, world));
+    });
+}
+
+/// What was changed last is stored, although nobody holds the agent any more: whether its end
+/// was begun before or not.
+pub fn the_last_handle_goes_and_the_last_change_stays<A: Subject, B: Subject, R: Rendezvous>() {
+    block_on(async {
+        for is_begun in [true, false] {
+            let world = R::start();
+            let (a, b) = (Setup::new(&world, 11), Setup::new(&world, 12));
+            let again = b.clone();
+            let stage = Stage::<A, B, R>::with(world, a, b).await;
+            let mut events = stage.b.events();
+            stage.a.request_trust(stage.b_at, "to be remembered").expect("asked");
+            hear::<B>(&mut events, News::TrustRequested(stage.a_at)).await;
+            let Stage { a, b, a_at, world, .. } = stage;
+            let handle = Handle::<B::Runtime>::clone(b.keep_alive());
+            b.approve_trust(a_at).expect("approved");
+            if is_begun {
+                handle.begin_shutdown();
+            }
+            drop(b);
+            let ending = until("dropping the last handle", || handle.is_ended());
+            within(SHUTDOWN_MAX, ending).await.expect("the end takes too long");
+            step("starting again");
+            let b = B::start(again);
+            b.ready().await.expect("registered");
+            assert!(b.trusted().iter().any(|peer| peer.address == a_at), "{is_begun}");
+            drop((a, b, world));
+        }
     });
 }

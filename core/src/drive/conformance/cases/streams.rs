@@ -263,3 +263,25 @@ pub fn a_dropped_stream_still_delivers<A: Subject, B: Subject, R: Rendezvous>() 
         stage.expect_no_handles().await;
     });
 }
+
+/// Without a finish, too: of a write that was taken whole, and of a ring that was full.
+pub fn what_was_written_is_acknowledged_before_the_end<A: Subject, B: Subject, R: Rendezvous>() {
+    const BYTES: usize = 1000;
+    const SOON: Duration = Duration::from_secs(10);
+    block_on(async {
+        let stage = Stage::<A, B, R>::friends().await;
+        let (mut left, mut right) = stage.stream().await;
+        for n in 0..3 {
+            step("acknowledging what was taken whole");
+            left.put(1, n * BYTES, BYTES).await.expect("written");
+            let waiting = within(SOON, A::acknowledged(&mut left.writer));
+            let ((), known) = both(right.take(1, n * BYTES, BYTES), waiting).await;
+            assert_eq!(known, Some(Ok(())));
+        }
+        step("acknowledging a full ring");
+        let filled = fill_up::<A>(&mut left.writer, 2, 64 << 20).await;
+        let waiting = within(SOON, A::acknowledged(&mut left.writer));
+        let ((), known) = both(right.take(2, 0, filled), waiting).await;
+        assert_eq!(known, Some(Ok(())));
+    });
+}

@@ -419,9 +419,6 @@ impl<R: Runtime> TaskService<R> {
 
 impl<R: Runtime> Drop for TaskService<R> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
         self.hall.agent.leave(&mut self.ticket);
         self.end();
     }
