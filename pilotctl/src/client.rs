@@ -237,6 +237,16 @@ impl Client {
     pub(crate) async fn server_sent(
         &self,
         path: &str,
+        each: impl FnMut(ServerSent<'_>) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        self.server_sent_after(path, async { Ok(()) }, each).await
+    }
+
+    /// The same; between the beginning of the answer and the first event `begun` is done.
+    pub(crate) async fn server_sent_after(
+        &self,
+        path: &str,
+        begun: impl Future<Output = Result<(), Failure>>,
         mut each: impl FnMut(ServerSent<'_>) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
         let response = self.open(self.request(Method::GET, path, Vec::new())?).await?;
@@ -244,6 +254,7 @@ impl Client {
             let answer: Envelope<serde_json::Value> = self.whole(response).await?;
             return Err(answer.into_result().err().unwrap_or_else(|| defect("no events")));
         }
+        begun.await?;
         let mut body = response.into_body();
         let mut buffer = Vec::new();
         while let Some(frame) = body.frame().await {

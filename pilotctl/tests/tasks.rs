@@ -7,7 +7,8 @@ mod support;
 
 use serde_json::Value;
 use std::io::Write as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 use support::pair::{Pair, pair, pair_for};
 use support::{Home, start, wait_at_most, wait_for};
@@ -299,6 +300,35 @@ fn changes_are_told_as_they_happen() {
     assert_eq!(states.last().unwrap(), "succeeded");
     assert!(states.contains(&"new".to_owned()), "{states:?}");
     assert_eq!(becomes(s, &id, "succeeded")["result"], "");
+}
+
+/// A daemon that answers two requests shows in which order they come.
+#[test]
+fn a_list_that_is_followed_is_asked_for_once_changes_are_told() {
+    let home = Home::new();
+    std::fs::DirBuilder::new().mode(0o700).create(&home.path).unwrap();
+    let daemon = UnixListener::bind(home.path.join("pilot.sock")).unwrap();
+    let mut command = home.command(&["task", "list", "--follow", "--json"]);
+    let following = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let asked = || {
+        let (mut stream, _) = daemon.accept().unwrap();
+        let mut request = vec![0; 4096];
+        let n = std::io::Read::read(&mut stream, &mut request).unwrap();
+        (stream, String::from_utf8_lossy(&request[..n]).into_owned())
+    };
+    let (mut events, request) = asked();
+    assert!(request.starts_with("GET /v1/tasks/events"), "{request}");
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    events.write_all(head.as_bytes()).unwrap();
+    let (mut list, request) = asked();
+    assert!(request.starts_with("GET /v1/tasks HTTP"), "{request}");
+    let body = r#"{"status":"ok","data":{"tasks":[],"more":false,"revision":1}}"#;
+    let length = body.len();
+    write!(list, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+    let end = r#"{"status":"error","code":"not_running","message":"over"}"#;
+    write!(events, "event: end\ndata: {end}\n\n").unwrap();
+    let output = following.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
 }
 
 /// Asks the local API on a connection that stays.

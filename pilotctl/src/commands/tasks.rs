@@ -215,9 +215,13 @@ async fn list(cx: &Context, args: cli::TaskList) -> Result<(), Failure> {
         shown(cx, &cx.client().get(query.as_str()).await?);
         return Ok(());
     }
-    let all: Tasks = cx.client().get(query.as_str()).await?;
-    all.tasks.iter().for_each(|task| cx.out.show(task, line));
-    let query = Query::new("/v1/tasks/events").with("role", role);
+    // Once what changes is told: in between nothing is missed, and twice does no harm.
+    let first = async {
+        let all: Tasks = cx.client().get(query.as_str()).await?;
+        all.tasks.iter().for_each(|task| cx.out.show(task, line));
+        Ok(())
+    };
+    let events = Query::new("/v1/tasks/events").with("role", role);
     let each = |heard: ServerSent<'_>| {
         let parsed = |e: serde_json::Error| Failure::new(Code::Internal, e.to_string());
         match heard.name {
@@ -234,7 +238,7 @@ async fn list(cx: &Context, args: cli::TaskList) -> Result<(), Failure> {
         }
         Ok(true)
     };
-    cx.client().server_sent(query.as_str(), each).await
+    cx.client().server_sent_after(events.as_str(), first, each).await
 }
 
 fn shown(cx: &Context, tasks: &Tasks) {

@@ -345,9 +345,10 @@ fn announce(shared: &Shared, foreground: Foreground) -> Result<(), Failure> {
         let _ = std::fs::remove_file(shared.home.takeover());
     }
     let status = shared.status();
-    foreground.announce(&status, &started_text(&status, "is ready"))?;
     let text = format!("{} on {:?}", status.address.as_deref().unwrap_or_default(), status.sockets);
+    // Before anybody who waits for it looks into the log.
     tracing::info!("ready: {text}");
+    foreground.announce(&status, &started_text(&status, "is ready"))?;
     // Fails only where a service manager waits that cannot be reached.
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&text)]) {
         tracing::warn!(%error, "cannot tell the service manager");

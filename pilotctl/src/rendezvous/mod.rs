@@ -259,9 +259,10 @@ fn counters(stats: &ServerStats) -> BTreeMap<String, u64> {
 fn announce(shared: &Shared, foreground: Foreground) -> Result<(), Failure> {
     config::save(&shared.home.config(), &shared.settings)?;
     let status = shared.status();
-    foreground.announce(&status, &rendezvous_text(&status, "is ready"))?;
     let text = format!("registry on TCP {}, beacon on UDP {}", status.registry, status.beacon);
+    // Before anybody who waits for it looks into the log.
     tracing::info!("ready: {text}");
+    foreground.announce(&status, &rendezvous_text(&status, "is ready"))?;
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&text)]) {
         tracing::warn!(%error, "cannot tell the service manager");
     }
