@@ -77,6 +77,7 @@ struct Node {
     sequence: Cell<u64>,
     bytes: RefCell<VecDeque<u8>>,
     only_v4: bool,
+    misses_beacon: Cell<bool>,
 }
 
 impl Node {
@@ -140,6 +141,10 @@ impl Tenant for Node {
 
     fn reseed(&self, _: [u8; 32]) {
         self.told(Call::Reseed);
+    }
+
+    fn misses_beacon(&self) -> bool {
+        self.misses_beacon.get()
     }
 
     fn reaches(&self, remote: SocketAddr) -> bool {
@@ -382,6 +387,55 @@ fn the_beacon_is_looked_up_with_growing_pauses_until_it_is_found() {
     assert_eq!(world.node.calls(), []);
     world.outcome(Outcome::LookedUp(Ok(vec![at("192.0.2.10:9001")])));
     assert_eq!(world.node.calls(), [Call::Beacon(at("192.0.2.10:9001"))]);
+}
+
+/// A host may have sockets of a family that its network does not carry.
+#[test]
+fn the_addresses_of_a_silent_beacon_are_tried_in_turn() {
+    let mut world = World::new(10);
+    let (a, b) = (at("[2001:db8::1]:9001"), at("192.0.2.9:9001"));
+    let found = || Outcome::LookedUp(Ok(vec![a, b]));
+    assert_eq!(world.seconds_until(ErrandKind::LookUp), 0);
+    world.outcome(found());
+    assert_eq!(world.node.calls(), [Call::Beacon(a)]);
+
+    // It answers: nothing else is tried, in whatever order they come.
+    world.run(Duration::from_secs(600));
+    assert!(world.errand(ErrandKind::LookUp).is_none());
+    let _ = world.turn(Chores { resolve: true, ..IDLE });
+    assert!(world.errand(ErrandKind::LookUp).is_some());
+    world.outcome(Outcome::LookedUp(Ok(vec![b, a])));
+    assert_eq!(world.node.calls(), []);
+
+    // It is lost: the next one, at once.
+    world.run(RETRY);
+    world.node.misses_beacon.set(true);
+    let _ = world.turn(Chores { resolve: true, ..IDLE });
+    assert!(world.errand(ErrandKind::LookUp).is_some());
+    world.outcome(found());
+    assert_eq!(world.node.calls(), [Call::Beacon(b)]);
+    // Not before that one had its time, whoever asks.
+    world.run(RETRY);
+    let _ = world.turn(Chores { resolve: true, ..IDLE });
+    assert!(world.errand(ErrandKind::LookUp).is_some());
+    world.outcome(found());
+    assert_eq!(world.node.calls(), []);
+    // Then the first one again, although nobody asks, and so on with growing pauses.
+    for (seconds, next) in [(10, a), (20, b), (30, a), (30, b)] {
+        assert_eq!(world.seconds_until(ErrandKind::LookUp), seconds);
+        world.outcome(found());
+        assert_eq!(world.node.calls(), [Call::Beacon(next)]);
+    }
+    // A failure changes nothing.
+    assert_eq!(world.seconds_until(ErrandKind::LookUp), 30);
+    world.outcome(Outcome::LookedUp(Err(io::ErrorKind::NotFound.into())));
+    assert_eq!(world.seconds_until(ErrandKind::LookUp), 30);
+    world.outcome(found());
+    assert_eq!(world.node.calls(), [Call::Beacon(a)]);
+    world.node.misses_beacon.set(false);
+    world.run(Duration::from_secs(600));
+    assert!(world.errand(ErrandKind::LookUp).is_none());
+    assert_eq!(world.node.calls(), []);
 }
 
 #[test]
