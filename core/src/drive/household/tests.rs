@@ -1,5 +1,6 @@
 //! The household on virtual time, with a node, a network and a store that are lists.
 
+use super::line::FLUSH;
 use super::*;
 use crate::drive::Clock;
 use crate::drive::agent::MemoryStore;
@@ -534,6 +535,41 @@ fn the_last_bytes_are_written_before_closing_for_a_second_at_most() {
     assert_eq!(world.node.calls(), [Call::Close]);
     assert_eq!(line.0.borrow().written, b"go");
     assert!(world.errand(ErrandKind::Dial).is_some());
+}
+
+/// An event queue calls as long as there is something to read.
+#[test]
+fn who_leaves_a_registry_reads_what_it_still_sends() {
+    for is_closed in [false, true] {
+        let mut world = World::new(11);
+        let line = world.connect();
+        {
+            let mut wire = line.0.borrow_mut();
+            (wire.room, wire.is_closed) = (2, is_closed);
+            wire.incoming.extend(vec![1; 1 << 20]);
+        }
+        world.node.bytes.borrow_mut().extend(*b"goodbye");
+        let mut next = world.turn(CLOSE);
+        let is_readable = |line: &Line| {
+            let wire = line.0.borrow();
+            !wire.incoming.is_empty() || wire.is_closed
+        };
+        let mut turns = 1;
+        while next == HouseholdNext::Again
+            || world.household.line().is_some_and(|(line, _)| is_readable(line))
+        {
+            next = world.turn(IDLE);
+            turns += 1;
+            assert!(turns < 20, "it spins");
+        }
+        assert!(line.0.borrow().incoming.is_empty());
+        // Nobody reads any more at the other end of one that is closed.
+        let calls = if is_closed { vec![Call::Close] } else { vec![] };
+        assert_eq!(world.node.calls(), calls);
+        world.run(FLUSH + Duration::from_millis(1));
+        assert_eq!(world.node.calls(), if is_closed { vec![] } else { vec![Call::Close] });
+        assert_eq!(line.0.borrow().written, b"go");
+    }
 }
 
 const FLUSH_ALMOST: Duration = Duration::from_millis(999);
