@@ -107,6 +107,10 @@ impl<S: Reactor> UdpSockets<S> {
         let options = BindOptions { listen, port, is_port_fixed: false, ..self.options.clone() };
         let sockets = Self::bind_main(&options).map_err(refused)?;
         let main = sockets.len();
+        if main < self.main {
+            // The family that is missing is still there with the present one.
+            return Err(IoError::NoSocket);
+        }
         self.sockets.splice(..self.main, sockets);
         // Places have changed.
         (self.main, self.cursor, self.blocked) = (main, 0, None);
