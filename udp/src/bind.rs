@@ -7,6 +7,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// How often an arbitrary port is tried for both families at once.
 const PAIR_ATTEMPTS: u32 = 8;
+/// `ENFILE`, `EMFILE` and `ENOBUFS`, or what corresponds to them.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SHORTAGES: [i32; 3] = [23, 24, 105];
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const SHORTAGES: [i32; 3] = [23, 24, 55];
+#[cfg(windows)]
+const SHORTAGES: [i32; 2] = [10024, 10055];
+#[cfg(not(any(unix, windows)))]
+const SHORTAGES: [i32; 0] = [];
 
 /// The sockets that `options` ask for: one, or one per family on the same port.
 pub(crate) fn bind(options: &BindOptions) -> Result<Vec<UdpSocket>, BindError> {
@@ -37,10 +46,19 @@ fn bind_pair(port: u16) -> Result<Vec<UdpSocket>, BindError> {
             // An arbitrary port that IPv4 gave is another's for IPv6: draw again.
             Err(BindError::Taken(_)) if port == 0 && attempt < PAIR_ATTEMPTS => {}
             Err(error @ BindError::Taken(_)) => return Err(error),
+            // That will pass, and IPv4 alone would stay.
+            Err(error) if is_shortage(&error) => return Err(error),
             // No IPv6 on this host, in one of the many ways to say so.
             Err(_) => return Ok(vec![v4]),
         }
     }
+}
+
+/// Whether the system has no descriptor or memory left at present.
+fn is_shortage(error: &BindError) -> bool {
+    let BindError::Io { source, .. } = error else { return false };
+    source.kind() == io::ErrorKind::OutOfMemory
+        || source.raw_os_error().is_some_and(|number| SHORTAGES.contains(&number))
 }
 
 /// One socket on one address. IPv6 sockets with `only_v6` leave IPv4 to another one.

@@ -107,6 +107,10 @@ impl<S: Reactor> UdpSockets<S> {
         let options = BindOptions { listen, port, is_port_fixed: false, ..self.options.clone() };
         let sockets = Self::bind_main(&options).map_err(refused)?;
         let main = sockets.len();
+        if main < self.main {
+            // The family that is missing is still there with the present one.
+            return Err(IoError::NoSocket);
+        }
         self.sockets.splice(..self.main, sockets);
         // Places have changed.
         (self.main, self.cursor, self.blocked) = (main, 0, None);
@@ -198,8 +202,11 @@ impl<S: Reactor> Sockets for UdpSockets<S> {
 
     fn expect(&mut self, calls: u32) {
         self.trials = calls;
-        let used = self.sockets[..self.main].iter().filter(|bound| bound.is_used);
-        used.for_each(|bound| bound.reactor.expect(calls));
+        // Those that were to be asked in any case are not left out now.
+        if calls > 0 {
+            let used = self.sockets[..self.main].iter().filter(|bound| bound.is_used);
+            used.for_each(|bound| bound.reactor.expect(calls));
+        }
     }
 
     fn reaches(&self, remote: SocketAddr) -> bool {

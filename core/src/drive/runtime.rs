@@ -37,6 +37,7 @@ pub trait Sockets: Datagrams + Sized {
 
     /// The next receive calls, `calls` at most and until one would block, ask those main sockets
     /// that have received something before, although no event has told that there is something.
+    /// 0 ends that: then all sockets are asked again.
     fn expect(&mut self, calls: u32);
 
     /// Whether the main socket can send to an address of this family.

@@ -20,6 +20,10 @@ use std::sync::{Mutex, MutexGuard};
 /// Tasks that may wait for the end; more than that take turns.
 const END_WAITERS: usize = 64;
 
+/// Turns in a row that may leave out sockets, or the event queue: who has something to send all
+/// the time would else never hear of the others.
+const UNASKED_MAX: u32 = 4;
+
 /// Who receives what comes out of a machine, beyond datagrams for the network.
 pub trait Owner<M: Machine, R: Runtime>: Outlet<M, R::Sockets> + Send + 'static {
     /// Moves wakers that are due to `out`; they are called without the lock.
@@ -84,6 +88,8 @@ struct Inner<M, O, R: Runtime> {
     until: Option<Instant>,
     /// A call that is likely to have queued something was not followed by sending.
     has_words: bool,
+    /// Turns since one has asked all sockets, and the event queue after them.
+    unasked: u32,
     /// Ends when everything queued is sent, or at this time.
     stop: Option<Instant>,
     /// Ends at this time, whatever is queued.
@@ -114,6 +120,7 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
             task: None,
             until: None,
             has_words: false,
+            unasked: 0,
             stop: None,
             last: None,
             ended: Waiters::<(), R::Waker>::boxed(END_WAITERS),
@@ -286,8 +293,9 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Shared<M, O, R> {
     ///
     /// `is_ready` is called under the lock with the sockets, and whether one of them has
     /// refused a packet: it registers for readability (and writability) and tells whether
-    /// there is some already, come since the turn found the sockets empty. `woken` is empty
-    /// before and after; it keeps its memory.
+    /// there is some already, come since the turn found the sockets empty. It is called now and
+    /// then although there is more to do, so that those sockets are heard of that the turn has
+    /// not asked. `woken` is empty before and after; it keeps its memory.
     pub fn turn(
         &self,
         waker: &R::Waker,
@@ -373,17 +381,30 @@ impl<M: Machine, O: Owner<M, R>, R: Runtime> Inner<M, O, R> {
         }
         self.has_words = false;
         let Some(sockets) = &mut self.sockets else { return Next::End };
-        if self.driver.expects_answers() {
+        let is_due = self.unasked >= UNASKED_MAX;
+        let is_trial = !is_due && self.driver.expects_answers();
+        if is_trial {
             sockets.expect(u32::MAX);
         }
         let turn = self.driver.turn(host, &mut self.machine, sockets, &mut self.owner);
+        if is_trial {
+            // One that was not over would go on for as long as there is something.
+            sockets.expect(0);
+        }
+        let is_asking = is_due || matches!(turn, Turn::Wait { .. });
+        self.unasked = if is_asking && !is_trial { 0 } else { self.unasked + 1 };
         self.owner.take_woken(woken);
         let is_drained = matches!(turn, Turn::Wait { writable: false, .. });
         if self.stop.is_some_and(|at| is_drained || at <= host.now()) {
             self.end(woken);
             return Next::End;
         }
-        let Turn::Wait { until, writable } = turn else { return Next::Again };
+        let Turn::Wait { until, writable } = turn else {
+            if is_asking {
+                is_ready(sockets, self.driver.is_blocked());
+            }
+            return Next::Again;
+        };
         let is_ready = is_ready(sockets, writable);
         let until = match (until, self.stop) {
             (Some(until), Some(stop)) => Some(until.min(stop)),

@@ -138,6 +138,12 @@ impl Node<'_> {
         self.directory.link()
     }
 
+    /// Whether the beacon does not answer where it was last tried: a name with several addresses
+    /// may have it elsewhere.
+    pub fn misses_beacon(&self) -> bool {
+        self.directory.beacon_address().is_some() && !self.directory.is_beacon_up()
+    }
+
     /// The host candidates, as the owner told them; at most 16.
     pub fn host_candidates(&self) -> &[SocketAddr] {
         self.locals.as_slice()

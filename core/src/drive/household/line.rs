@@ -12,7 +12,7 @@ use core::ops::Range;
 use std::io::{self, Read, Write};
 
 /// How long the last bytes to a registry that is being left may take.
-const FLUSH: Duration = Duration::from_secs(1);
+pub(super) const FLUSH: Duration = Duration::from_secs(1);
 /// Bytes moved at once in either direction.
 const CHUNK: usize = 16 * 1024;
 /// Chunks moved before others get their turn.
@@ -33,7 +33,7 @@ struct Connection<L> {
 /// | | not connected | idle |
 /// | open | close or dial | leaving |
 /// | | its end or an error | idle |
-/// | leaving | everything written, an error, or a second has passed | idle |
+/// | leaving | everything written, its end, an error, or a second has passed | idle |
 ///
 /// The node is told of every way back to idle, and decides when to dial again.
 enum State<L> {
@@ -133,11 +133,14 @@ impl<L: Read + Write> Registry<L> {
             }
             state => state,
         };
-        if let State::Leaving(connection, until) = &mut self.state
-            && (*until <= now || !matches!(connection.write(), Moved::Blocked))
-        {
-            self.state = State::Idle;
-            tenant.handle_registry_close();
+        if let State::Leaving(connection, until) = &mut self.state {
+            let moved = connection.leave(&mut self.input);
+            if *until <= now || matches!(moved, Moved::Closed) {
+                self.state = State::Idle;
+                tenant.handle_registry_close();
+            } else {
+                is_more = matches!(moved, Moved::Some);
+            }
         }
         if matches!(self.state, State::Idle) {
             // There is nothing to close.
@@ -203,6 +206,24 @@ impl<L: Read + Write> Connection<L> {
                         return Moved::Blocked;
                     }
                 }
+                Err(_) => return Moved::Closed,
+            }
+        }
+        Moved::Some
+    }
+
+    /// Writes what is left, and discards what comes: unread, it would keep an event queue calling
+    /// for nothing. [`Moved::Closed`] also once everything is written.
+    fn leave(&mut self, input: &mut [u8]) -> Moved {
+        if !matches!(self.write(), Moved::Blocked) {
+            return Moved::Closed;
+        }
+        for _ in 0..ROUNDS {
+            match self.line.read(input) {
+                Ok(0) => return Moved::Closed,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Moved::Blocked,
                 Err(_) => return Moved::Closed,
             }
         }

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | registry | dials when the node asks, carries bytes both ways, closes |
 //! | store | commits what changed, in order; what failed is tried again after a second |
-//! | beacon | looks its name up at the start, with a growing pause until that works, and when the link is lost |
+//! | beacon | looks its name up at the start, with a growing pause until that works, when the link is lost, and while it is silent: then its addresses are tried in turn |
 //! | clocks | compares them every second, mixes fresh entropy in; a step, a suspend or a copied machine is told to the node |
 //! | interfaces | lists them every second, and at once when the main socket was replaced; what has changed is told to the node |
 
@@ -43,6 +43,9 @@ const CHANGES: usize = 256;
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest distance of two attempts to look the beacon up for the first time.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long an address of the beacon is tried before another one is. Twice as long each time, up
+/// to [`RETRY_MAX`]: each begins a handshake anew, whose distances do not grow then.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The clocks are compared, fresh entropy is mixed in, and interfaces are listed this often.
 const CHECK: Duration = Duration::from_secs(1);
 
@@ -114,11 +117,13 @@ struct Keeper {
 struct Beacon {
     place: HostPort,
     known: Option<SocketAddr>,
+    /// Until then another address is not tried in its place.
+    patience: Instant,
     is_asked: bool,
     /// It should be looked up, but not before `earliest`.
     is_wanted: bool,
     earliest: Instant,
-    /// It is looked up at this time in any case.
+    /// It is looked up at this time, too, unless it answers.
     latest: Option<Instant>,
     pause: Duration,
 }
@@ -153,6 +158,7 @@ impl<L: Read + Write> Household<L> {
             beacon: Beacon {
                 place: with_port(beacon, BEACON_PORT),
                 known: None,
+                patience: reading.now,
                 is_asked: false,
                 is_wanted: true,
                 earliest: reading.now,
@@ -217,7 +223,7 @@ impl<L: Read + Write> Household<L> {
         let errands = &mut self.errands;
         self.watch.is_stale |= chores.list;
         self.watch.turn(reading, host, tenant, errands);
-        self.beacon.turn(now, errands);
+        self.beacon.turn(now, tenant, errands);
         let is_stored = self.keeper.turn(now, tenant, errands);
         if self.leave.is_some_and(|at| is_stored || at <= now) {
             self.leave = None;
@@ -330,13 +336,23 @@ impl Keeper {
 }
 
 impl Beacon {
-    fn turn(&mut self, now: Instant, errands: &mut Vec<Errand>) {
-        if !self.is_asked && self.poll_timeout().is_some_and(|at| at <= now) {
-            self.is_asked = true;
-            self.is_wanted = false;
-            self.latest = None;
-            errands.push(Errand::LookUp(self.place.clone()));
+    fn turn(&mut self, now: Instant, tenant: &impl Tenant, errands: &mut Vec<Errand>) {
+        if self.poll_timeout().is_none_or(|at| now < at) {
+            return;
         }
+        if self.known.is_some() && !self.is_wanted {
+            // Nobody tells of a beacon that stays silent.
+            if !tenant.misses_beacon() {
+                self.pause = PATIENCE;
+                self.latest = Some(now + self.pause);
+                return;
+            }
+            self.pause = (self.pause * 2).min(RETRY_MAX);
+        }
+        self.is_asked = true;
+        self.is_wanted = false;
+        self.latest = None;
+        errands.push(Errand::LookUp(self.place.clone()));
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -353,12 +369,17 @@ impl Beacon {
     ) {
         self.is_asked = false;
         match found {
-            Ok(addresses) => {
-                let found = addresses.into_iter().find(|address| tenant.reaches(*address));
+            Ok(mut addresses) => {
+                addresses.retain(|address| tenant.reaches(*address));
+                let found = self.choose(now, tenant, &addresses);
                 if let Some(address) = found
                     && self.known != found
                 {
+                    if self.known.is_none() {
+                        self.pause = PATIENCE;
+                    }
                     self.known = found;
+                    self.patience = now + PATIENCE;
                     tenant.set_beacon(address);
                 }
             }
@@ -369,7 +390,25 @@ impl Beacon {
         if self.known.is_none() {
             self.pause = (self.pause * 2).min(RETRY_MAX);
             self.latest = Some(self.earliest + self.pause);
+        } else {
+            self.latest = Some(now + self.pause);
         }
+    }
+
+    /// The known one if it is among these, or the one after it if nobody answers there: a socket
+    /// of its family is no proof that the network carries that family. Else the first one.
+    fn choose(
+        &self,
+        now: Instant,
+        tenant: &impl Tenant,
+        addresses: &[SocketAddr],
+    ) -> Option<SocketAddr> {
+        let known = addresses.iter().position(|address| Some(*address) == self.known);
+        let at = match known {
+            Some(at) if self.patience <= now && tenant.misses_beacon() => at + 1,
+            known => known.unwrap_or(0),
+        };
+        addresses.get(at).or(addresses.first()).copied()
     }
 }
 

@@ -34,6 +34,8 @@ pub trait Tenant {
     fn set_wall_clock(&self, unix: UnixTime);
     /// Fresh entropy.
     fn reseed(&self, entropy: [u8; 32]);
+    /// Whether the beacon was told to be somewhere, and does not answer there.
+    fn misses_beacon(&self) -> bool;
     /// Whether the sockets can send to this address's family.
     fn reaches(&self, remote: SocketAddr) -> bool;
     /// What the main socket is bound to.
@@ -100,6 +102,10 @@ impl<R: Runtime> Tenant for Handle<R> {
         self.peek(|access| {
             let _ = access.machine.command(access.now, Command::Reseed { entropy });
         });
+    }
+
+    fn misses_beacon(&self) -> bool {
+        self.peek(|access| access.machine.misses_beacon())
     }
 
     fn reaches(&self, remote: SocketAddr) -> bool {

@@ -1,5 +1,6 @@
 //! The household on virtual time, with a node, a network and a store that are lists.
 
+use super::line::FLUSH;
 use super::*;
 use crate::drive::Clock;
 use crate::drive::agent::MemoryStore;
@@ -77,6 +78,7 @@ struct Node {
     sequence: Cell<u64>,
     bytes: RefCell<VecDeque<u8>>,
     only_v4: bool,
+    misses_beacon: Cell<bool>,
 }
 
 impl Node {
@@ -140,6 +142,10 @@ impl Tenant for Node {
 
     fn reseed(&self, _: [u8; 32]) {
         self.told(Call::Reseed);
+    }
+
+    fn misses_beacon(&self) -> bool {
+        self.misses_beacon.get()
     }
 
     fn reaches(&self, remote: SocketAddr) -> bool {
@@ -384,6 +390,55 @@ fn the_beacon_is_looked_up_with_growing_pauses_until_it_is_found() {
     assert_eq!(world.node.calls(), [Call::Beacon(at("192.0.2.10:9001"))]);
 }
 
+/// A host may have sockets of a family that its network does not carry.
+#[test]
+fn the_addresses_of_a_silent_beacon_are_tried_in_turn() {
+    let mut world = World::new(10);
+    let (a, b) = (at("[2001:db8::1]:9001"), at("192.0.2.9:9001"));
+    let found = || Outcome::LookedUp(Ok(vec![a, b]));
+    assert_eq!(world.seconds_until(ErrandKind::LookUp), 0);
+    world.outcome(found());
+    assert_eq!(world.node.calls(), [Call::Beacon(a)]);
+
+    // It answers: nothing else is tried, in whatever order they come.
+    world.run(Duration::from_secs(600));
+    assert!(world.errand(ErrandKind::LookUp).is_none());
+    let _ = world.turn(Chores { resolve: true, ..IDLE });
+    assert!(world.errand(ErrandKind::LookUp).is_some());
+    world.outcome(Outcome::LookedUp(Ok(vec![b, a])));
+    assert_eq!(world.node.calls(), []);
+
+    // It is lost: the next one, at once.
+    world.run(RETRY);
+    world.node.misses_beacon.set(true);
+    let _ = world.turn(Chores { resolve: true, ..IDLE });
+    assert!(world.errand(ErrandKind::LookUp).is_some());
+    world.outcome(found());
+    assert_eq!(world.node.calls(), [Call::Beacon(b)]);
+    // Not before that one had its time, whoever asks.
+    world.run(RETRY);
+    let _ = world.turn(Chores { resolve: true, ..IDLE });
+    assert!(world.errand(ErrandKind::LookUp).is_some());
+    world.outcome(found());
+    assert_eq!(world.node.calls(), []);
+    // Then the first one again, although nobody asks, and so on with growing pauses.
+    for (seconds, next) in [(10, a), (20, b), (30, a), (30, b)] {
+        assert_eq!(world.seconds_until(ErrandKind::LookUp), seconds);
+        world.outcome(found());
+        assert_eq!(world.node.calls(), [Call::Beacon(next)]);
+    }
+    // A failure changes nothing.
+    assert_eq!(world.seconds_until(ErrandKind::LookUp), 30);
+    world.outcome(Outcome::LookedUp(Err(io::ErrorKind::NotFound.into())));
+    assert_eq!(world.seconds_until(ErrandKind::LookUp), 30);
+    world.outcome(found());
+    assert_eq!(world.node.calls(), [Call::Beacon(a)]);
+    world.node.misses_beacon.set(false);
+    world.run(Duration::from_secs(600));
+    assert!(world.errand(ErrandKind::LookUp).is_none());
+    assert_eq!(world.node.calls(), []);
+}
+
 #[test]
 fn the_names_have_default_ports() {
     let mut world = World::new(3);
@@ -480,6 +535,41 @@ fn the_last_bytes_are_written_before_closing_for_a_second_at_most() {
     assert_eq!(world.node.calls(), [Call::Close]);
     assert_eq!(line.0.borrow().written, b"go");
     assert!(world.errand(ErrandKind::Dial).is_some());
+}
+
+/// An event queue calls as long as there is something to read.
+#[test]
+fn who_leaves_a_registry_reads_what_it_still_sends() {
+    for is_closed in [false, true] {
+        let mut world = World::new(11);
+        let line = world.connect();
+        {
+            let mut wire = line.0.borrow_mut();
+            (wire.room, wire.is_closed) = (2, is_closed);
+            wire.incoming.extend(vec![1; 1 << 20]);
+        }
+        world.node.bytes.borrow_mut().extend(*b"goodbye");
+        let mut next = world.turn(CLOSE);
+        let is_readable = |line: &Line| {
+            let wire = line.0.borrow();
+            !wire.incoming.is_empty() || wire.is_closed
+        };
+        let mut turns = 1;
+        while next == HouseholdNext::Again
+            || world.household.line().is_some_and(|(line, _)| is_readable(line))
+        {
+            next = world.turn(IDLE);
+            turns += 1;
+            assert!(turns < 20, "it spins");
+        }
+        assert!(line.0.borrow().incoming.is_empty());
+        // Nobody reads any more at the other end of one that is closed.
+        let calls = if is_closed { vec![Call::Close] } else { vec![] };
+        assert_eq!(world.node.calls(), calls);
+        world.run(FLUSH + Duration::from_millis(1));
+        assert_eq!(world.node.calls(), if is_closed { vec![] } else { vec![Call::Close] });
+        assert_eq!(line.0.borrow().written, b"go");
+    }
 }
 
 const FLUSH_ALMOST: Duration = Duration::from_millis(999);
