@@ -22,13 +22,13 @@ fn who_has_no_descriptor_for_both_families_keeps_the_main_sockets() {
     let limit = getrlimit(Resource::Nofile);
     let left = |n: u64| {
         let current = Some(u64::try_from(free).unwrap() + n);
-        setrlimit(Resource::Nofile, Rlimit { current, ..limit.clone() }).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
     };
     for n in [0, 1] {
         left(n);
         let opened = sockets.open(SocketId(0));
         let bound = UdpSockets::<UdpSocket>::bind(&BindOptions::default());
-        setrlimit(Resource::Nofile, limit.clone()).unwrap();
+        setrlimit(Resource::Nofile, limit).unwrap();
         assert_eq!(opened, Err(IoError::Full));
         assert_eq!(sockets.local_addresses().collect::<Vec<_>>(), before);
         assert!(matches!(bound, Err(BindError::Io { .. })), "{bound:?}");
