@@ -37,7 +37,7 @@ impl Buffer {
     }
 
     /// What was put in, behind what was taken before: to append to, and for nothing else.
-    #[cfg(feature = "std")]
+    #[cfg(any(feature = "std", test))]
     pub(crate) fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
